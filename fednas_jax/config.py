@@ -1,0 +1,392 @@
+"""What a run is: frozen dataclasses, their units, and `validate`, which answers in the user's words. No jax here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fednas_jax.errors import ConfigError
+
+Method = Literal["fednas", "naive", "netadapt", "random", "uniform"]
+Resource = Literal["macs", "params"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which examples there are, and which client holds them."""
+
+    source: str = "digits"
+    """Data set: digits, fashion_mnist or synthetic (`fednas data list`)."""
+    root: Path | None = None
+    """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+    clients: int = 40
+    """Number of clients C."""
+    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    """How examples go to clients: iid; dirichlet (label mixes by `alpha`); shards (a few labels each)."""
+    alpha: float = 0.5
+    """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet`."""
+    shards_per_client: int = 2
+    """Label shards a client holds. Only for `partition=shards`."""
+    size_sigma: float = 0.0
+    """Standard deviation of the log of client sizes; 0 gives equal sizes."""
+    min_examples: int = 4
+    """Least number of examples a client holds."""
+    validation: float = 0.2
+    """Fraction of each client's examples held out from training, to score candidates."""
+    synthetic_shape: tuple[int, int, int] = (8, 8, 1)
+    """Height, width and channels of the images. Only for `source=synthetic`."""
+    synthetic_classes: int = 10
+    """Number of classes. Only for `source=synthetic`."""
+    synthetic_examples: int = 4000
+    """Number of training examples (a quarter as many make the test split). Only for `source=synthetic`."""
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The network whose widths are searched."""
+
+    name: str = "cnn"
+    """Registered network: cnn or mobilenet_v1."""
+    widths: tuple[int, ...] = ()
+    """Width of every width group of the parent network (default: the network's own)."""
+    multiple: tuple[int, ...] = (8,)
+    """Widths are multiples of this: one number, or one for each width group."""
+    width_multiplier: float = 1.0
+    """Scales the network's own widths. Only where `widths` is not given."""
+    stem_stride: int = 2
+    """Stride of the first convolution of mobilenet_v1: 2 for 224x224 images, 1 for small ones."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One client's local training and the server's step."""
+
+    local_epochs: float = 1.0
+    """Passes over its own training examples that a client makes in a round."""
+    batch_size: int = 20
+    """Examples in a training batch."""
+    learning_rate: float = 0.05
+    """Learning rate of the clients' SGD."""
+    learning_rate_decay: float = 1.0
+    """Factor on the learning rate from one pretraining or fine-tuning round to the next."""
+    momentum: float = 0.9
+    """Momentum of the clients' SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty: this times the weights is added to the gradient."""
+    proximal: float = 0.0
+    """FedProx's mu: this times (weights - the round's start weights) is added to the gradient."""
+    server_optimizer: Literal["avg", "momentum", "adam", "yogi", "adagrad"] = "avg"
+    """What the server does with the averaged update: avg is FedAvg; the others are FedOpt's."""
+    server_learning_rate: float = 1.0
+    """Learning rate of the server's optimiser."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A stage of ordinary federated training: pretraining the parent or fine-tuning the family."""
+
+    rounds: int = 10
+    """Number of rounds."""
+    clients_per_round: int = 0
+    """Clients sampled for each round; 0 takes all."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The search: targets, candidates, rungs and rounds (section 2 of the design)."""
+
+    resource: Resource = "macs"
+    """What the budget limits: multiply-accumulates of one forward pass, or parameters."""
+    budget: float = 0.25
+    """Stop when the network uses this fraction of the parent's resource."""
+    budget_absolute: float | None = None
+    """Stop at this many MACs or parameters instead of at a fraction."""
+    reduction: float = 0.05
+    """Initial reduction rho: the first iteration removes this fraction of the parent's resource."""
+    decay: float = 0.98
+    """Factor d on the reduction from one iteration to the next."""
+    max_iterations: int = 100
+    """Stop after this many iterations, whatever the budget."""
+    proposals: Literal["groups", "random", "uniform"] | None = None
+    """Candidates: one for each width group, random widths, or a width multiplier (default: as the method says)."""
+    random_candidates: int = 8
+    """Candidates in an iteration. Only for `proposals=random`."""
+    centralised: bool | None = None
+    """Merge all clients into one that holds all data (default: as the method says)."""
+    partial_clients: bool | None = None
+    """Train each candidate on one group of clients only (default: as the method says)."""
+    early_dropping: bool | None = None
+    """Drop inferior candidates at the rungs (default: as the method says)."""
+    dynamic_rounds: bool | None = None
+    """Let the rounds grow with the iteration (default: as the method says)."""
+    groups: int = 8
+    """Client groups M of nearly equal data. Only with partial_clients."""
+    clients_per_group: int = 0
+    """Clients sampled in a group for each round; 0 takes all."""
+    rungs: tuple[tuple[int, float], ...] = ((1, 0.5), (1, 1))
+    """Pairs (rounds, keep): after that many rounds keep the best `keep` (a number, or below 1 a fraction)."""
+    growth: float = 0.0
+    """Rounds that each iteration adds to every rung. Only with dynamic_rounds."""
+    round_cap: int = 20
+    """Most rounds a rung can grow to. Only with dynamic_rounds."""
+    settle_rounds: int = 5
+    """Rounds that every surviving candidate gets without dynamic_rounds: enough for it to settle."""
+    idle_groups: Literal["rest", "help"] = "rest"
+    """Groups without a candidate of their own rest, or help to train the surviving candidates."""
+    score_clients: int = 0
+    """Clients that all score every candidate, redrawn each iteration; 0: each candidate's own cohort scores it."""
+    select: Literal["accuracy", "ratio"] = "accuracy"
+    """Winner: best score, or least accuracy lost for the resource saved."""
+    compact_at: float = 0.2
+    """Slice the network physically when its MACs fell by this fraction since the last compilation."""
+
+
+@dataclass(frozen=True)
+class CostConfig:
+    """The simulated phone and its link. The paper's figures; the energy figures are assumptions to be set."""
+
+    seconds_per_example: float = 0.1
+    """Seconds in which a phone trains the parent network on one example; others in proportion to MACs."""
+    down_mbit_per_second: float = 2.0
+    """Download speed of a client's link, in megabits (10^6 bits) a second."""
+    up_mbit_per_second: float = 2.0
+    """Upload speed of a client's link, in megabits (10^6 bits) a second."""
+    watts: float = 3.0
+    """Power of a phone while it computes, in watts (an assumption: no measured source)."""
+    joules_per_megabyte: float = 5.0
+    """Energy of moving 10^6 bytes over the link, in joules (an assumption: no measured source)."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """The simulator itself: none of these fields changes a result beyond float summation order."""
+
+    lanes: int = 0
+    """Clients trained side by side on one device; 0 chooses."""
+    eval_batch: int = 128
+    """Examples in an evaluation batch."""
+    checkpoint_rounds: int = 10
+    """Rounds of pretraining or fine-tuning between checkpoints."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    preset: str = "digits"
+    """Name of the preset that the other fields started from."""
+    method: Method = "fednas"
+    """fednas; naive (every candidate on all clients, fixed rounds, no dropping); netadapt (centralised); random; uniform."""
+    seed: int = 0
+    """The one seed that every random number of the run comes from."""
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: StageConfig = field(default_factory=StageConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    finetune: StageConfig = field(default_factory=StageConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+# What each method says of the switches that the user left open.
+METHODS: dict[str, dict[str, Any]] = {
+    "fednas": dict(
+        proposals="groups", centralised=False, partial_clients=True, early_dropping=True, dynamic_rounds=True
+    ),
+    "naive": dict(
+        proposals="groups", centralised=False, partial_clients=False, early_dropping=False, dynamic_rounds=False
+    ),
+    "netadapt": dict(
+        proposals="groups", centralised=True, partial_clients=False, early_dropping=False, dynamic_rounds=False
+    ),
+    "random": dict(
+        proposals="random", centralised=False, partial_clients=True, early_dropping=True, dynamic_rounds=True
+    ),
+    "uniform": dict(
+        proposals="uniform", centralised=False, partial_clients=False, early_dropping=False, dynamic_rounds=False
+    ),
+}
+
+
+def resolve(config: Config) -> Config:
+    """Fills the switches left open (None) with what the method says; a value the user gave is kept.
+
+    Returns:
+      A config without open switches that passed `validate`.
+
+    Raises:
+      ConfigError: for an unknown method or a setting that no run can have.
+    """
+    if config.method not in METHODS:
+        raise ConfigError(f"method: got {config.method!r}, want one of {', '.join(METHODS)}")
+    said = {name: value for name, value in METHODS[config.method].items() if getattr(config.search, name) is None}
+    config = dataclasses.replace(config, search=dataclasses.replace(config.search, **said))
+    validate(config)
+    return config
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The config as plain JSON values: paths as text, tuples as lists."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(config)
+
+
+def from_json(values: dict[str, Any], cls: type = Config) -> Any:
+    """The config that `to_json` wrote; unknown fields are refused by name.
+
+    Raises:
+      ConfigError: for a field that the config does not have.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such field in {cls.__name__}, want one of {', '.join(hints)}")
+
+    def typed(value: Any, hint: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return from_json(value, typing.cast(type, hint))
+        if isinstance(value, list):
+            return tuple(typed(v, None) for v in value)
+        paths = (Path, types.UnionType)
+        return Path(value) if isinstance(hint, paths) and value is not None and Path in typing.get_args(hint) else value
+
+    return cls(**{name: typed(value, hints[name]) for name, value in values.items()})
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """One 'field: value of a, value of b' text for each field in which two configs differ."""
+
+    def walk(x: Any, y: Any, path: str) -> list[str]:
+        if isinstance(x, dict) and isinstance(y, dict):
+            inner = (walk(x.get(k), y.get(k), f"{path}.{k}" if path else k) for k in sorted({*x, *y}))
+            return [line for lines in inner for line in lines]
+        return [] if x == y else [f"{path}: {x!r}, {y!r}"]
+
+    return walk(to_json(a), to_json(b), "")
+
+
+def validate(config: Config) -> None:
+    """Checks every setting that can be judged without data or network.
+
+    Raises:
+      ConfigError: one line that names the field, the value got and the value wanted.
+    """
+    _no_nan(to_json(config), "")
+    d, n, t, s, c, e = config.data, config.net, config.train, config.search, config.cost, config.engine
+    _at_least("seed", config.seed, 0)
+    _at_least("data.clients", d.clients, 1)
+    _above("data.alpha", d.alpha, 0)
+    _at_least("data.shards_per_client", d.shards_per_client, 1)
+    _at_least("data.size_sigma", d.size_sigma, 0)
+    _at_least("data.min_examples", d.min_examples, 2, "one to train on and one to validate with")
+    _between("data.validation", d.validation, 0, 1)
+    _at_least("data.synthetic_examples", d.synthetic_examples, 1)
+    _at_least("data.synthetic_classes", d.synthetic_classes, 2)
+    _every("data.synthetic_shape", d.synthetic_shape, 1)
+    _every("net.widths", n.widths, 1)
+    _every("net.multiple", n.multiple or (0,), 1)
+    _above("net.width_multiplier", n.width_multiplier, 0)
+    _at_least("net.stem_stride", n.stem_stride, 1)
+    _above("train.local_epochs", t.local_epochs, 0)
+    _at_least("train.batch_size", t.batch_size, 1)
+    _above("train.learning_rate", t.learning_rate, 0)
+    _above("train.learning_rate_decay", t.learning_rate_decay, 0)
+    if not 0 <= t.momentum < 1:
+        raise ConfigError(f"train.momentum: got {t.momentum}, want at least 0 and below 1")
+    _at_least("train.weight_decay", t.weight_decay, 0)
+    _at_least("train.proximal", t.proximal, 0)
+    _above("train.server_learning_rate", t.server_learning_rate, 0)
+    for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
+        _at_least(f"{name}.rounds", stage.rounds, 0)
+        _cohort(f"{name}.clients_per_round", stage.clients_per_round, d.clients)
+    _validate_search(s, d.clients)
+    _above("cost.seconds_per_example", c.seconds_per_example, 0)
+    _above("cost.down_mbit_per_second", c.down_mbit_per_second, 0)
+    _above("cost.up_mbit_per_second", c.up_mbit_per_second, 0)
+    _at_least("cost.watts", c.watts, 0)
+    _at_least("cost.joules_per_megabyte", c.joules_per_megabyte, 0)
+    _at_least("engine.lanes", e.lanes, 0)
+    _at_least("engine.eval_batch", e.eval_batch, 1)
+    _at_least("engine.checkpoint_rounds", e.checkpoint_rounds, 1)
+
+
+def _validate_search(s: SearchConfig, clients: int) -> None:
+    if s.budget_absolute is not None:
+        _above("search.budget_absolute", s.budget_absolute, 0)
+    if not 0 < s.budget <= 1:
+        want = "want above 0 and at most 1, a fraction of the parent's (search.budget_absolute takes a number)"
+        raise ConfigError(f"search.budget: got {s.budget}, {want}")
+    _between("search.reduction", s.reduction, 0, 1)
+    if not 0 < s.decay <= 1:
+        raise ConfigError(f"search.decay: got {s.decay}, want above 0 and at most 1")
+    _at_least("search.max_iterations", s.max_iterations, 1)
+    _at_least("search.random_candidates", s.random_candidates, 1)
+    _at_least("search.groups", s.groups, 1)
+    if s.partial_clients and not s.centralised and s.groups > clients:
+        raise ConfigError(f"search.groups: got {s.groups}, want at most data.clients, which is {clients}")
+    _cohort("search.clients_per_group", s.clients_per_group, clients)
+    _cohort("search.score_clients", s.score_clients, clients)
+    _at_least("search.growth", s.growth, 0)
+    _at_least("search.round_cap", s.round_cap, 1)
+    _at_least("search.settle_rounds", s.settle_rounds, 1)
+    _between("search.compact_at", s.compact_at, 0, 1)
+    if not s.rungs:
+        raise ConfigError("search.rungs: got none, want at least one pair (rounds, keep)")
+    for rounds, keep in s.rungs:
+        _at_least("search.rungs", rounds, 1, "rounds in a rung")
+        if keep <= 0 or (keep > 1 and keep != int(keep)):
+            raise ConfigError(f"search.rungs: got keep={keep}, want a whole number or a fraction between 0 and 1")
+    if s.rungs[-1][1] > 1:
+        raise ConfigError(f"search.rungs: the last rung keeps {s.rungs[-1][1]:g}, want 1, the winner")
+    numbers = [keep for _, keep in s.rungs[:-1] if keep >= 1]
+    if numbers != sorted(numbers, reverse=True):
+        raise ConfigError(f"search.rungs: got keep={numbers}, want no rung that keeps more than the one before")
+
+
+def _no_nan(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _no_nan(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for inner in value:
+            _no_nan(inner, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: got {value}, want a finite number")
+
+
+def _at_least(name: str, value: float, least: float, why: str = "") -> None:
+    if value < least:
+        raise ConfigError(f"{name}: got {value}, want at least {least}{f' ({why})' if why else ''}")
+
+
+def _above(name: str, value: float, bound: float) -> None:
+    if value <= bound:
+        raise ConfigError(f"{name}: got {value}, want above {bound}")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low < value < high:
+        raise ConfigError(f"{name}: got {value}, want between {low} and {high}")
+
+
+def _every(name: str, values: tuple[int, ...], least: int) -> None:
+    if any(v < least for v in values):
+        raise ConfigError(f"{name}: got {values}, want every one at least {least}")
+
+
+def _cohort(name: str, value: int, clients: int) -> None:
+    if not 0 <= value <= clients:
+        raise ConfigError(f"{name}: got {value}, want 0 (all) to data.clients, which is {clients}")
