@@ -1,0 +1,26 @@
+"""Data: sources of labelled images, their division among clients, and the packed form that the engine takes.
+
+numpy only, but for `normalise`, which runs inside jitted code. TFDS and scikit-learn are imported when first
+used.
+"""
+
+from fednas_jax.data.examples import Dataset, Examples
+from fednas_jax.data.packed import PackedClients, chunks, merge, normalise, pack
+from fednas_jax.data.partition import Partition, heterogeneity, partition
+from fednas_jax.data.sources import list_sources, load, prepare
+
+__all__ = [
+    "Dataset",
+    "Examples",
+    "PackedClients",
+    "Partition",
+    "chunks",
+    "heterogeneity",
+    "list_sources",
+    "load",
+    "merge",
+    "normalise",
+    "pack",
+    "partition",
+    "prepare",
+]

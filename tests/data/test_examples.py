@@ -1,0 +1,51 @@
+"""No source can hand out data whose shapes, types or labels the rest of the program would trip over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fednas_jax.data.examples import Examples, channel_statistics, check, dataset
+from fednas_jax.errors import DataError
+
+IMAGES = np.zeros((3, 2, 2, 1), np.uint8)
+LABELS = np.array([0, 1, 2], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES[..., 0], LABELS, r"src images: got \[3, 2, 2\] uint8, want \[N, H, W, C\] uint8"),
+        (IMAGES.astype(np.float32), LABELS, r"src images: got .* float32, want"),
+        (IMAGES, LABELS.astype(np.int64), r"src labels: got \[3\] int64, want \[N\] int32"),
+        (IMAGES, LABELS[:, None], r"src labels: got \[3, 1\] int32"),
+        (IMAGES[:2], LABELS, "src: got 2 images and 3 labels"),
+        (IMAGES[:0], LABELS[:0], r"src images: got \[0, 2, 2, 1\], want at least one"),
+        (IMAGES, LABELS + np.int32(1), "src labels: got 1 to 3, want 0 to 2"),
+        (IMAGES, LABELS - np.int32(1), "src labels: got -1 to 1, want 0 to 2"),
+    ],
+)
+def test_bad_examples_are_refused_by_source_and_field(
+    images: np.ndarray, labels: np.ndarray, message: str
+) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        check("src", Examples(images, labels), 3)
+
+
+def test_splits_of_different_image_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"training images \[2, 2, 1\] and test images \[2, 2, 3\]"):
+        dataset("src", Examples(IMAGES, LABELS), Examples(np.repeat(IMAGES, 3, axis=3), LABELS), 3)
+
+
+def test_statistics_are_those_of_the_training_images_scaled_to_one() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5000, 3, 2, 2), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+
+
+def test_a_constant_channel_has_a_deviation_one_can_divide_by() -> None:
+    mean, std = channel_statistics(np.full((4, 2, 2, 1), 51, np.uint8))
+    assert mean == (0.2,)
+    assert std == (1.0,)

@@ -1,0 +1,192 @@
+"""Partitions: every example once, no client empty, sizes exact, and the same from the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fednas_jax.config import DataConfig
+from fednas_jax.data import Partition, heterogeneity, partition
+from fednas_jax.errors import DataError
+
+METHODS = ("iid", "dirichlet", "shards")
+BALANCED = np.arange(6000, dtype=np.int32) % 10
+# Method and size_sigma -> hash, as first recorded: a change changes every recorded run.
+GOLDEN = {
+    ("iid", 0.0): "4f7758397d7ea41e",
+    ("iid", 1.0): "148c1d29e5def4b7",
+    ("dirichlet", 0.0): "1b0948dd1ef3e88b",
+    ("dirichlet", 1.0): "cfc8900536ba290f",
+    ("shards", 0.0): "8d47575d498a730f",
+    ("shards", 1.0): "b20faaf2fcda9c65",
+}
+
+
+def divide(labels: np.ndarray, seed: int = 0, **fields: Any) -> Partition:
+    return partition(labels, DataConfig(**fields), seed)
+
+
+@st.composite
+def feasible(draw: st.DrawFn) -> tuple[np.ndarray, DataConfig, int]:
+    """Labels (skewed, with gaps between class numbers), a config that fits them, and a seed."""
+    clients = draw(st.integers(1, 30))
+    least = draw(st.integers(1, 6))
+    examples = clients * least + draw(st.one_of(st.just(0), st.integers(0, 300)))
+    kinds = draw(st.integers(1, 12))
+    seed = draw(st.integers(0, 2**40))
+    labels = (kinds * np.random.default_rng(seed).random(examples) ** 3).astype(np.int32) * 3
+    config = DataConfig(
+        clients=clients,
+        partition=draw(st.sampled_from(METHODS)),
+        alpha=draw(st.sampled_from([1e-300, 1e-6, 1e-2, 0.5, 10, 1e6, 1e300])),
+        shards_per_client=draw(st.integers(1, least)),
+        size_sigma=draw(st.sampled_from([0, 1e-17, 0.3, 2, 50, 1e308])),
+        min_examples=least,
+    )
+    return labels, config, seed
+
+
+@settings(max_examples=200, deadline=None)
+@given(feasible())
+def test_every_example_is_held_exactly_once_and_no_client_holds_too_few(
+    case: tuple[np.ndarray, DataConfig, int],
+) -> None:
+    labels, config, seed = case
+    with np.errstate(invalid="raise", divide="raise"):
+        rows, offsets = partition(labels, config, seed)
+    assert rows.dtype == offsets.dtype == np.int64
+    assert (offsets[0], offsets[-1], len(offsets)) == (0, len(labels), config.clients + 1)
+    assert np.diff(offsets).min() >= config.min_examples
+    np.testing.assert_array_equal(np.sort(rows), np.arange(len(labels)))
+    if config.size_sigma == 0:
+        assert np.ptp(np.diff(offsets)) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(feasible())
+def test_the_same_seed_gives_the_same_partition(case: tuple[np.ndarray, DataConfig, int]) -> None:
+    one, two = partition(*case), partition(*case)
+    np.testing.assert_array_equal(one.rows, two.rows)
+    np.testing.assert_array_equal(one.offsets, two.offsets)
+
+
+@settings(max_examples=50, deadline=None)
+@given(feasible())
+def test_heterogeneity_stays_in_its_ranges(case: tuple[np.ndarray, DataConfig, int]) -> None:
+    distance, gini = heterogeneity(partition(*case), case[0])
+    assert 0 <= distance < 1
+    assert -1e-12 <= gini < 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sigma", [0.0, 1.0])
+def test_partitions_are_those_recorded(method: str, sigma: float) -> None:
+    divided = divide(BALANCED, seed=5, clients=37, partition=method, size_sigma=sigma)
+    content = divided.rows.astype("<i8").tobytes() + divided.offsets.astype("<i8").tobytes()
+    assert hashlib.sha256(content).hexdigest()[:16] == GOLDEN[method, sigma]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_seed_gives_another_partition(method: str) -> None:
+    one, two = (divide(BALANCED, seed, partition=method) for seed in (0, 1))
+    assert not np.array_equal(one.rows, two.rows)
+
+
+def test_smaller_alpha_makes_clients_more_different() -> None:
+    distances = [
+        heterogeneity(divide(BALANCED, partition="dirichlet", alpha=alpha), BALANCED).label_distance
+        for alpha in (1e6, 10, 1, 0.1, 1e-6)
+    ]
+    assert distances == sorted(distances)
+    assert distances[-1] > 0.85
+
+
+@pytest.mark.parametrize("labels", [BALANCED, np.repeat([0, 1, 2], [5000, 900, 100])])
+def test_huge_alpha_is_as_even_as_iid(labels: np.ndarray) -> None:
+    even = heterogeneity(divide(labels, partition="iid"), labels).label_distance
+    dirichlet = heterogeneity(divide(labels, partition="dirichlet", alpha=1e6), labels).label_distance
+    assert dirichlet == pytest.approx(even, rel=0.2)
+
+
+def test_label_mixes_follow_the_dirichlet_distribution() -> None:
+    # Var q = a(K a - a) / ((K a)^2 (K a + 1)) = (1/K)(1 - 1/K) / (K a + 1) for the symmetric Dir(a), plus the
+    # sampling noise of n examples, which is q(1 - q) / n.
+    labels = np.arange(200_000) % 10
+    rows, _ = divide(labels, clients=1000, partition="dirichlet", alpha=0.5)
+    mixes = np.stack([(labels[rows].reshape(1000, 200) == label).mean(axis=1) for label in range(10)])
+    dirichlet = 0.09 / 6
+    noise = (0.09 - dirichlet) / 200
+    assert mixes.var() == pytest.approx(dirichlet + noise, rel=0.1)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_clients_hold_few_labels_when_dealt_shards(shards: int) -> None:
+    rows, offsets = divide(BALANCED, clients=20, partition="shards", shards_per_client=shards)
+    # A shard is shorter than a label's stretch, so it straddles two labels at most.
+    kinds = [len(np.unique(BALANCED[rows[a:b]])) for a, b in itertools.pairwise(offsets)]
+    assert max(kinds) <= 2 * shards
+
+
+def test_shards_that_fit_the_labels_hold_one_label_each() -> None:
+    rows, offsets = divide(BALANCED, clients=10, partition="shards", shards_per_client=1)
+    assert all(len(np.unique(BALANCED[rows[a:b]])) == 1 for a, b in itertools.pairwise(offsets))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sizes_spread_as_the_lognormal_says(method: str) -> None:
+    labels = np.arange(500_000) % 10
+    divided = divide(labels, clients=2000, partition=method, size_sigma=0.8)
+    assert np.log(np.diff(divided.offsets)).std() == pytest.approx(0.8, rel=0.1)
+    # The Gini coefficient of a lognormal is erf(sigma / 2).
+    assert heterogeneity(divided, labels).size_gini == pytest.approx(0.4284, rel=0.1)
+
+
+def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
+    sizes = np.diff(divide(BALANCED, clients=100, size_sigma=20, min_examples=7).offsets)
+    assert sizes.sum() == 6000
+    assert np.median(sizes) == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"clients": 1501}, "data.clients: got 1501, want 1 to 1500: there are 6000 training examples"),
+        ({"clients": 0}, "data.clients: got 0, want 1 to 1500"),
+        ({"clients": 10, "min_examples": 601}, "data.clients: got 10, want 1 to 9.*data.min_examples is 601"),
+        ({"partition": "alphabetic"}, "data.partition: got 'alphabetic', want iid, dirichlet or shards"),
+        (
+            {"partition": "shards", "shards_per_client": 151},
+            "data.shards_per_client: got 151, want at most 150",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_by_field(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        divide(BALANCED, **fields)
+
+
+def test_no_examples_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="there are 0 training examples"):
+        divide(BALANCED[:0])
+
+
+def test_heterogeneity_of_a_hand_made_partition() -> None:
+    labels = np.array([0, 0, 0, 1])
+    divided = Partition(np.array([0, 1, 2, 3]), np.array([0, 3, 4]))
+    # Mixes (1, 0) and (0, 1) from (3/4, 1/4): distances 1/4 and 3/4. Sizes 3 and 1: Gini 1/4.
+    assert heterogeneity(divided, labels) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_million_examples_go_to_ten_thousand_clients_in_seconds(method: str) -> None:
+    labels = np.arange(1_000_000, dtype=np.int32) % 10
+    start = time.process_time()
+    divide(labels, clients=10_000, partition=method, size_sigma=0.5)
+    assert time.process_time() - start < 10

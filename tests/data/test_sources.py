@@ -1,0 +1,78 @@
+"""The registry: every source loads by its name, unknown ones are refused, start-up stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fednas_jax
+from fednas_jax.config import DataConfig
+from fednas_jax.data import list_sources, load, prepare
+from fednas_jax.data.sources import SOURCES
+from fednas_jax.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path, idx_folder: Path) -> Path:
+    """A root in which every source that needs it has been prepared."""
+    for name in SOURCES:
+        prepare(name, idx_folder, tmp_path / "root")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str, root: Path) -> None:
+    data = load(DataConfig(source=name, root=root), seed=1)
+    assert data.name == name
+    channels = data.train.images.shape[-1]
+    assert len(data.mean) == len(data.std) == channels
+    assert np.all(np.array(data.std) > 0)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
+    one, two = (load(DataConfig(source=name, root=root), seed=1) for _ in range(2))
+    np.testing.assert_array_equal(one.train.images, two.train.images)
+    np.testing.assert_array_equal(one.test.labels, two.test.labels)
+
+
+def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
+    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic"
+    with pytest.raises(DataError, match=want):
+        load(DataConfig(source="cifar"), seed=0)
+    with pytest.raises(DataError, match=want):
+        prepare("cifar", None)
+
+
+def test_the_list_says_what_each_source_is_and_whether_it_is_prepared(tmp_path: Path, root: Path) -> None:
+    before, after = list_sources(tmp_path), list_sources(root)
+    assert list(before) == list(SOURCES)
+    assert [name for name, (_, prepared) in before.items() if not prepared] == ["fashion_mnist"]
+    assert all(status.prepared for status in after.values())
+    assert all(status.description and "\n" not in status.description for status in after.values())
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_sources_that_are_always_there_say_that_they_need_no_preparation(name: str) -> None:
+    assert prepare(name, None) == f"{name}: needs no preparation"
+
+
+def test_preparing_without_a_folder_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="want --from DIR"):
+        prepare("fashion_mnist", None, tmp_path)
+
+
+def test_importing_the_package_imports_neither_tfds_nor_scikit_learn_nor_jax() -> None:
+    program = (
+        "import sys, fednas_jax.data as data; data.list_sources();"
+        "print(*{'tensorflow_datasets', 'sklearn', 'jax'} & set(sys.modules))"
+    )
+    root = Path(fednas_jax.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
