@@ -8,7 +8,9 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from fednas_jax.errors import ConfigError
 
@@ -97,6 +99,14 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class FinetuneConfig(StageConfig):
+    """Long-term fine-tuning of the family, all members side by side."""
+
+    members: tuple[int, ...] = ()
+    """Iterations whose networks are fine-tuned and tested, 0 is the parent; none given: all."""
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """The search: targets, candidates, rungs and rounds (section 2 of the design)."""
 
@@ -139,7 +149,7 @@ class SearchConfig:
     idle_groups: Literal["rest", "help"] = "rest"
     """Groups without a candidate of their own rest, or help to train the surviving candidates."""
     score_clients: int = 0
-    """Clients that all score every candidate, redrawn each iteration; 0: each candidate's own cohort scores it."""
+    """Clients that all score every candidate, redrawn for every scoring; 0: each candidate's own cohort scores it."""
     select: Literal["accuracy", "ratio"] = "accuracy"
     """Winner: best score, or least accuracy lost for the resource saved."""
     compact_at: float = 0.2
@@ -178,10 +188,10 @@ class EngineConfig:
 class Config:
     """A whole run."""
 
-    preset: str = "digits"
+    preset: Annotated[str, tyro.conf.Suppress] = "digits"
     """Name of the preset that the other fields started from."""
     method: Method = "fednas"
-    """fednas; naive (every candidate on all clients, fixed rounds, no dropping); netadapt (centralised); random; uniform."""
+    """fednas; naive (each candidate on all clients, fixed rounds, no dropping); netadapt (centralised); random; uniform."""
     seed: int = 0
     """The one seed that every random number of the run comes from."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -189,7 +199,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     pretrain: StageConfig = field(default_factory=StageConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    finetune: StageConfig = field(default_factory=StageConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -200,16 +210,28 @@ METHODS: dict[str, dict[str, Any]] = {
         proposals="groups", centralised=False, partial_clients=True, early_dropping=True, dynamic_rounds=True
     ),
     "naive": dict(
-        proposals="groups", centralised=False, partial_clients=False, early_dropping=False, dynamic_rounds=False
+        proposals="groups",
+        centralised=False,
+        partial_clients=False,
+        early_dropping=False,
+        dynamic_rounds=False,
     ),
     "netadapt": dict(
-        proposals="groups", centralised=True, partial_clients=False, early_dropping=False, dynamic_rounds=False
+        proposals="groups",
+        centralised=True,
+        partial_clients=False,
+        early_dropping=False,
+        dynamic_rounds=False,
     ),
     "random": dict(
         proposals="random", centralised=False, partial_clients=True, early_dropping=True, dynamic_rounds=True
     ),
     "uniform": dict(
-        proposals="uniform", centralised=False, partial_clients=False, early_dropping=False, dynamic_rounds=False
+        proposals="uniform",
+        centralised=False,
+        partial_clients=False,
+        early_dropping=False,
+        dynamic_rounds=False,
     ),
 }
 
@@ -285,6 +307,7 @@ def validate(config: Config) -> None:
       ConfigError: one line that names the field, the value got and the value wanted.
     """
     _no_nan(to_json(config), "")
+    _choices(config, "")
     d, n, t, s, c, e = config.data, config.net, config.train, config.search, config.cost, config.engine
     _at_least("seed", config.seed, 0)
     _at_least("data.clients", d.clients, 1)
@@ -312,6 +335,7 @@ def validate(config: Config) -> None:
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
         _cohort(f"{name}.clients_per_round", stage.clients_per_round, d.clients)
+    _every("finetune.members", config.finetune.members, 0)
     _validate_search(s, d.clients)
     _above("cost.seconds_per_example", c.seconds_per_example, 0)
     _above("cost.down_mbit_per_second", c.down_mbit_per_second, 0)
@@ -347,6 +371,10 @@ def _validate_search(s: SearchConfig, clients: int) -> None:
         raise ConfigError("search.rungs: got none, want at least one pair (rounds, keep)")
     for rounds, keep in s.rungs:
         _at_least("search.rungs", rounds, 1, "rounds in a rung")
+        if s.dynamic_rounds and rounds > s.round_cap:
+            raise ConfigError(
+                f"search.rungs: got {rounds} rounds, want at most search.round_cap, which is {s.round_cap}"
+            )
         if keep <= 0 or (keep > 1 and keep != int(keep)):
             raise ConfigError(f"search.rungs: got keep={keep}, want a whole number or a fraction between 0 and 1")
     if s.rungs[-1][1] > 1:
@@ -365,6 +393,19 @@ def _no_nan(value: Any, path: str) -> None:
             _no_nan(inner, path)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}: got {value}, want a finite number")
+
+
+def _choices(config: Any, path: str) -> None:
+    """Every field with a fixed set of values has one of them; None where the field may be left open."""
+    hints = typing.get_type_hints(type(config))
+    for name, hint in hints.items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            _choices(value, f"{path}{name}.")
+        for part in (hint, *typing.get_args(hint)):
+            options = typing.get_args(part) if typing.get_origin(part) is Literal else ()
+            if options and value not in options and not (value is None and type(None) in typing.get_args(hint)):
+                raise ConfigError(f"{path}{name}: got {value!r}, want one of {', '.join(options)}")
 
 
 def _at_least(name: str, value: float, least: float, why: str = "") -> None:

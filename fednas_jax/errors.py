@@ -23,3 +23,7 @@ class RunError(FednasError):
 
 class TrainingError(FednasError):
     """Training that went astray, for instance scores that are not finite numbers."""
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop and has saved what it needs to go on."""

@@ -30,9 +30,7 @@ def load_digits() -> Dataset:
     return dataset("digits", Examples(images[train], labels[train]), Examples(images[test], labels[test]), 10)
 
 
-def stratified_split(
-    labels: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Divides examples so that every class has (nearly) the same share in the second part.
 
     Args:

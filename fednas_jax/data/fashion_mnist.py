@@ -102,9 +102,7 @@ def load_fashion_mnist(root: Path | None) -> Dataset:
         # TFDS, array_record and protobuf each have errors of their own for a damaged file, without a common
         # base.
         reason = str(error).partition("\n")[0]
-        raise DataError(
-            f"{folder}: got damaged data ({reason}), want it deleted and prepared again"
-        ) from error
+        raise DataError(f"{folder}: got damaged data ({reason}), want it deleted and prepared again") from error
     return dataset(NAME, train, test, CLASSES)
 
 

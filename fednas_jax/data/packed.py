@@ -124,6 +124,4 @@ def normalise(images: np.ndarray | jax.Array, mean: tuple[float, ...], std: tupl
     # Same rank as the images, so that it also runs where rank promotion is an error.
     channels = (1,) * (images.ndim - 1) + (-1,)
     scaled = jnp.asarray(images).astype(jnp.float32) / 255
-    return (scaled - jnp.asarray(mean, jnp.float32).reshape(channels)) / jnp.asarray(
-        std, jnp.float32
-    ).reshape(channels)
+    return (scaled - jnp.asarray(mean, jnp.float32).reshape(channels)) / jnp.asarray(std, jnp.float32).reshape(channels)

@@ -169,9 +169,7 @@ def _shards(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Example numbers [N] in label order and the client [N] who holds each: shards, dealt at random."""
     if shards > sizes.min():
-        raise DataError(
-            f"data.shards_per_client: got {shards}, want at most {sizes.min()}, the smallest client's size"
-        )
+        raise DataError(f"data.shards_per_client: got {shards}, want at most {sizes.min()}, the smallest client's size")
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     # A client's shards differ by one example at most and add up to its size: sizes stay exact, nothing is

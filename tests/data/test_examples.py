@@ -25,9 +25,7 @@ LABELS = np.array([0, 1, 2], np.int32)
         (IMAGES, LABELS - np.int32(1), "src labels: got -1 to 1, want 0 to 2"),
     ],
 )
-def test_bad_examples_are_refused_by_source_and_field(
-    images: np.ndarray, labels: np.ndarray, message: str
-) -> None:
+def test_bad_examples_are_refused_by_source_and_field(images: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}"):
         check("src", Examples(images, labels), 3)
 

@@ -73,9 +73,7 @@ def test_preparing_twice_says_so_and_changes_nothing(tmp_path: Path, idx_folder:
     root = tmp_path / "root"
     assert prepare("fashion_mnist", idx_folder, root).startswith("fashion_mnist: prepared in ")
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.rglob("*") if f.is_file()}
-    assert prepare("fashion_mnist", tmp_path / "not needed", root).startswith(
-        "fashion_mnist: already prepared in "
-    )
+    assert prepare("fashion_mnist", tmp_path / "not needed", root).startswith("fashion_mnist: already prepared in ")
     assert {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.rglob("*") if f.is_file()} == before
 
 

@@ -108,9 +108,7 @@ def test_a_client_with_one_example_is_refused_by_number() -> None:
     ("total", "size", "offsets"),
     [(10, 4, [0, 4, 8, 10]), (8, 4, [0, 4, 8]), (3, 4, [0, 3]), (1, 1, [0, 1])],
 )
-def test_a_test_split_is_cut_into_clients_that_only_validate(
-    total: int, size: int, offsets: list[int]
-) -> None:
+def test_a_test_split_is_cut_into_clients_that_only_validate(total: int, size: int, offsets: list[int]) -> None:
     examples = numbered(total)
     cut = chunks(examples, size)
     np.testing.assert_array_equal(cut.offsets, offsets)

@@ -72,7 +72,5 @@ def test_importing_the_package_imports_neither_tfds_nor_scikit_learn_nor_jax() -
         "print(*{'tensorflow_datasets', 'sklearn', 'jax'} & set(sys.modules))"
     )
     root = Path(fednas_jax.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

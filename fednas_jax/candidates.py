@@ -1,0 +1,138 @@
+"""From a parent and a target to candidates: their widths, and which channels they keep. Host-side and pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fednas_jax.config import SearchConfig
+from fednas_jax.errors import ConfigError
+from fednas_jax.space import CostTable, Space, Widths
+
+
+class Proposal(NamedTuple):
+    """A candidate before it is trained."""
+
+    name: str  # what was shrunk: a width group, 'random 3', 'uniform 0.71'
+    widths: Widths
+
+
+def budget_of(space: Space, config: SearchConfig) -> float:
+    """The resource at which the search stops.
+
+    Raises:
+      ConfigError: the smallest widths still need more.
+    """
+    table = space.resource(config.resource)
+    whole, least = table(space.widths), table(space.smallest)
+    budget = config.budget_absolute if config.budget_absolute is not None else config.budget * whole
+    if budget < least:
+        field = "search.budget" if config.budget_absolute is None else "search.budget_absolute"
+        got = config.budget if config.budget_absolute is None else config.budget_absolute
+        # Rounded up, so that the number in the message is one that is accepted.
+        want = f"{math.ceil(1e4 * least / whole) / 1e4}" if config.budget_absolute is None else f"{least}"
+        raise ConfigError(f"{field}: got {got}, want at least {want}, the {config.resource} of the smallest widths")
+    return float(budget)
+
+
+def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int) -> float:
+    """R_i = R(w) - rho R(w0) d^(i-1): what a candidate of iteration i must stay under [NetAdapt, section 3]."""
+    table = space.resource(config.resource)
+    return table(widths) - config.reduction * table(space.widths) * config.decay ** (iteration - 1)
+
+
+def propose(space: Space, config: SearchConfig, widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+    """The candidates of an iteration that bring the resource strictly under its target; none: nothing is feasible.
+
+    Args:
+      space: groups, multiples and costs.
+      config: resource, target and the kind of proposals.
+      widths: the parent's.
+      iteration: i = 1, 2, ...
+      seed: the run's; used for random widths.
+    """
+    target = target_of(space, config, widths, iteration)
+    table = space.resource(config.resource)
+    if config.proposals == "random":
+        return _random(space, table, widths, target, config.random_candidates, [seed, iteration])
+    if config.proposals == "uniform":
+        return _uniform(space, table, widths, target)
+    return _one_group_each(space, table, widths, target)
+
+
+def most_candidates(space: Space, config: SearchConfig) -> int:
+    """K: the most candidates an iteration can have.
+
+    Raises:
+      ConfigError: a rung keeps more than that.
+    """
+    kinds = {"groups": len(space.groups), "random": config.random_candidates, "uniform": 1}
+    most = kinds[config.proposals or "groups"]
+    kept = max(keep for _, keep in config.rungs)
+    if config.early_dropping and config.proposals != "uniform" and kept > most:
+        raise ConfigError(f"search.rungs: got keep={kept:g}, want at most {most}, the number of candidates")
+    return most
+
+
+def keep_masks(norms: tuple[Any, ...], kept: tuple[np.ndarray, ...], widths: Widths) -> tuple[np.ndarray, ...]:
+    """Which channels a candidate keeps: those of its parent with the largest filters [NetAdapt, section 3.3].
+
+    Args:
+      norms: for each group [width] the L2 norm of each channel's filters.
+      kept: for each group [width] bool, the parent's channels.
+      widths: the candidate's.
+
+    Returns:
+      For each group [width] bool with widths[g] true. Equal norms keep the lower number.
+    """
+    masks = []
+    for norm, mask, width in zip(norms, kept, widths, strict=True):
+        order = np.argsort(np.where(mask, -np.asarray(norm, np.float64), np.inf), kind="stable")
+        chosen = np.zeros(len(mask), bool)
+        chosen[order[:width]] = True
+        masks.append(chosen)
+    return tuple(masks)
+
+
+def _one_group_each(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
+    """For each group the largest smaller multiple that meets the target."""
+    found = []
+    for g, (name, step) in enumerate(zip(space.groups, space.multiple, strict=True)):
+        choices = np.arange(step, widths[g], step)[::-1]
+        tried = np.tile(np.asarray(widths), (len(choices), 1))
+        tried[:, g] = choices
+        fits = np.flatnonzero(table(tried) < target)
+        if len(fits):
+            found.append(Proposal(name, tuple(int(w) for w in tried[fits[0]])))
+    return found
+
+
+def _uniform(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
+    """The largest width multiplier that meets the target, each width rounded down to its multiple."""
+    whole, step = np.asarray(space.widths), np.asarray(space.multiple)
+    for multiplier in np.arange(999, 0, -1) / 1000:
+        scaled = np.minimum(widths, np.maximum(step, (whole * multiplier).astype(int) // step * step))
+        if table(scaled) < target:
+            return [Proposal(f"uniform {multiplier:.3f}", tuple(int(w) for w in scaled))]
+    return []
+
+
+def _random(
+    space: Space, table: CostTable, widths: Widths, target: float, count: int, seed: list[int]
+) -> list[Proposal]:
+    """Random walks down from the parent: one multiple off a random group, until the target is met."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    step = np.asarray(space.multiple)
+    found: dict[Widths, None] = {}  # in order, without repeats
+    for _ in range(count):
+        walk = np.array(widths)
+        while table(walk) >= target:
+            able = np.flatnonzero(walk > step)
+            if not len(able):
+                return []
+            g = rng.choice(able)
+            walk[g] = max(step[g], (walk[g] - 1) // step[g] * step[g])
+        found[tuple(int(w) for w in walk)] = None
+    return [Proposal(f"random {n}", w) for n, w in enumerate(found)]

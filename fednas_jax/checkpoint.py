@@ -1,0 +1,99 @@
+"""Saving and restoring with orbax: the run's state at every boundary, and the family's variables."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fednas_jax.errors import RunError
+
+KEPT = 2  # checkpoints on disk: the latest, and the one before while the latest is being written
+
+
+class Checkpoints:
+    """A run's checkpoints: a pytree of arrays and a JSON record beside it, under a growing step number."""
+
+    def __init__(self, folder: Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
+        """Saves a state, whole or not at all; older checkpoints beyond the last few go."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_host(state)), about=ocp.args.JsonSave(about))
+        self._manager.save(step, args=items, force=True)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """The step and record of the latest checkpoint, or None where there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        return step, self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of a step.
+
+        Args:
+          step: from `latest`.
+          like: a tree of the same structure, shapes and dtypes, such as `jax.eval_shape` gives.
+
+        Raises:
+          RunError: the checkpoint has another structure or cannot be read.
+        """
+        template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))[
+                "state"
+            ]
+        except (ValueError, OSError) as error:
+            what = str(error).splitlines()[0]
+            raise RunError(f"{self._manager.directory}: checkpoint {step} cannot be restored: {what}") from error
+
+    def close(self) -> None:
+        """Lets go of orbax's threads."""
+        self._manager.close()
+
+
+def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | None = None) -> None:
+    """Saves a network's variables under `folder`, whole or not at all, over whatever was there.
+
+    Args:
+      folder: where to.
+      variables: a pytree of arrays.
+      describe: writes what belongs beside them into the folder it is given.
+    """
+    unfinished = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    with contextlib.closing(ocp.StandardCheckpointer()) as saver:
+        saver.save((unfinished / "variables").absolute(), _host(variables))
+        saver.wait_until_finished()
+    if describe:
+        describe(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def load_model(folder: Path, like: Any) -> Any:
+    """The variables that `save_model` put under `folder`.
+
+    Raises:
+      RunError: there are none, or of another network.
+    """
+    template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
+    try:
+        with contextlib.closing(ocp.StandardCheckpointer()) as saver:
+            return saver.restore((folder / "variables").absolute(), template)
+    except (ValueError, OSError) as error:
+        raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error
+
+
+def _host(tree: Any) -> Any:
+    """The tree as numpy arrays; orbax takes no numpy scalars."""
+    return jax.tree.map(np.asarray, jax.device_get(tree))

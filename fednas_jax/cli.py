@@ -1,0 +1,221 @@
+"""The command line, thin: parses, calls the library, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from fednas_jax.config import Config
+from fednas_jax.errors import ConfigError, FednasError, Interrupted
+from fednas_jax.presets import PRESETS, preset
+
+USAGE = """usage: fednas COMMAND [OPTIONS]
+
+Federated neural architecture search, simulated, with every client's cost in a ledger.
+
+commands:
+  search PRESET --out RUN   run a search, or go on with an unfinished one (presets: {presets})
+  compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
+  report RUN ...            write report.html and figures of finished runs again
+  data list                 the data sets there are
+  data prepare NAME         prepare a data set once from its original files (--from DIR)
+
+fednas COMMAND --help shows every option. --debug, anywhere, shows the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchArgs:
+    """Run a federated search, or go on with an unfinished one."""
+
+    out: Path
+    """Folder of the run; the same command on an unfinished run goes on with it."""
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsArgs:
+    """Finished runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListArgs:
+    """The data sets there are."""
+
+    root: Path | None = None
+    """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareArgs:
+    """Prepare a data set once from its original files."""
+
+    name: tyro.conf.Positional[str]
+    """Data set (`fednas data list`)."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Folder of the original files."""
+    root: Path | None = None
+    """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 2 for a user's error, 130 or 143 after a signal."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    try:
+        return _dispatch(args)
+    except FednasError as error:
+        if debug:
+            raise
+        print(f"fednas: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader went away, as `fednas compare ... | head` does: not an error, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE.format(presets=", ".join(PRESETS)))
+        return 0 if args else 2
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "search": _search,
+        "compare": _compare,
+        "report": _report,
+        "data": _data,
+    }
+    if args[0] not in commands:
+        raise ConfigError(f"command: got {args[0]!r}, want one of {', '.join(commands)}")
+    return commands[args[0]](args[1:])
+
+
+def _search(args: list[str]) -> int:
+    name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
+    if not name and "--help" not in rest and "-h" not in rest:
+        raise ConfigError(f"search: got no preset, want one of {', '.join(PRESETS)}")
+    start = preset(name) if name else next(iter(PRESETS.values()))
+    default = SearchArgs(tyro.MISSING, start)
+    parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
+    # Imported here: --help and mistyped options answer without waiting for jax.
+    from fednas_jax import report
+    from fednas_jax.progress import Display
+    from fednas_jax.rundir import RunDir
+    from fednas_jax.search import run_search
+
+    console = _console()
+    asked: list[int] = []
+    with _signals(asked):
+        done_before = RunDir(parsed.out).result() is not None
+        try:
+            with Display(console) as display:
+                result = run_search(parsed.config, parsed.out, display.observe, lambda: bool(asked))
+        except Interrupted:
+            console.print(f"stopped; the same command goes on from the last checkpoint in {parsed.out}")
+            return 128 + asked[0]
+    if done_before:
+        console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+        report.print_family(console, result)
+        return 0
+    page = report.write_report(parsed.out)
+    report.print_family(console, result)
+    console.print(f"report: {page}", soft_wrap=True)
+    return 0
+
+
+def _compare(args: list[str]) -> int:
+    parsed = _parse(RunsArgs, args, "fednas compare")
+    from fednas_jax import report
+
+    if not parsed.runs:
+        raise ConfigError("compare: got no run, want at least one finished run's folder")
+    report.compare(_console(), parsed.runs)
+    return 0
+
+
+def _report(args: list[str]) -> int:
+    parsed = _parse(RunsArgs, args, "fednas report")
+    from fednas_jax import report
+
+    if not parsed.runs:
+        raise ConfigError("report: got no run, want at least one finished run's folder")
+    for run in parsed.runs:
+        print(report.write_report(run))
+    return 0
+
+
+def _data(args: list[str]) -> int:
+    from fednas_jax import data
+
+    if args[:1] == ["list"]:
+        parsed = _parse(ListArgs, args[1:], "fednas data list")
+        for name, status in data.list_sources(parsed.root).items():
+            print(f"{name}: {status.description}{'' if status.prepared else ' (not prepared yet)'}")
+        return 0
+    if args[:1] == ["prepare"]:
+        prepared = _parse(PrepareArgs, args[1:], "fednas data prepare")
+        print(data.prepare(prepared.name, prepared.source, prepared.root))
+        return 0
+    raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list or prepare")
+
+
+def _console() -> Console:
+    """The terminal; a file or a pipe is taken to be wide enough for every table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def _parse(kind: type, args: list[str], prog: str, default: Any = None) -> Any:
+    """Parses options with tyro; what it prints of a mistake becomes one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise ConfigError(f"{prog}: {_one_line(said.getvalue())}") from None
+
+
+def _one_line(said: str) -> str:
+    """tyro's message: what stands between its first two rules, and the option it guesses was meant."""
+    lines = [line.strip(" │") for line in said.splitlines()]
+    rules = [n for n, line in enumerate(lines) if line and set(line) <= set("─-╭╮╰╯")]
+    body = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
+    meant = [n for n, line in enumerate(lines) if line.startswith("Perhaps you meant")]
+    guess = f"; perhaps you meant {lines[meant[0] + 1].split()[0]}" if meant and len(lines) > meant[0] + 1 else ""
+    return " ".join(" ".join(body).split()) + guess
+
+
+@contextlib.contextmanager
+def _signals(asked: list[int]) -> Any:
+    """Ctrl-C and SIGTERM ask the run to stop where nothing is lost; a second Ctrl-C stops it at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,223 @@
+"""Flax modules as the pure functions that the search works with: `from_nnx` and `from_linen`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx, traverse_util
+
+from fednas_jax.errors import NetworkError
+from fednas_jax.nets.conv import conv_general_dilated
+from fednas_jax.space import RUN_ONCE, Network, Variables, Widths
+
+
+def from_nnx(
+    name: str,
+    make: Callable[[Mapping[str, int], nnx.Rngs], nnx.Module],
+    widths: Mapping[str, int],
+    input_shape: tuple[int, ...],
+) -> Network:
+    """A network family from `make(widths, rngs) -> nnx.Module`.
+
+    Every `nnx.Conv` that uses lax's convolution gets the one that is fast in lanes (`nets.conv`).
+
+    Args:
+      name: how messages call the network.
+      make: builds the module; widths are given by group name.
+      widths: the parent's widths, in the order in which the search will list them.
+      input_shape: one example's shape, without the batch.
+    """
+    return NnxNetwork(name, make, dict(widths), tuple(input_shape))
+
+
+def from_linen(
+    name: str,
+    make: Callable[[Mapping[str, int]], linen.Module],
+    widths: Mapping[str, int],
+    input_shape: tuple[int, ...],
+) -> Network:
+    """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
+
+    Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
+    'dropout'.
+    """
+    return LinenNetwork(name, make, dict(widths), tuple(input_shape))
+
+
+class NnxNetwork:
+    """See `from_nnx`."""
+
+    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
+        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+        self._graph = functools.lru_cache(maxsize=None)(self._build)
+        self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
+
+    def abstract(self, widths: Widths) -> Variables:
+        """Shapes and dtypes of the variables at these widths; nothing is allocated."""
+        return self._abstract(widths)[0]
+
+    def init(self, widths: Widths, key: jax.Array) -> Variables:
+        """Freshly initialised variables."""
+
+        @functools.partial(jax.jit, compiler_options=RUN_ONCE)
+        def create(key: jax.Array) -> Variables:
+            _, params, stats, _ = self._split(self._module(widths, key))
+            return Variables(_flat(params), _flat(stats))
+
+        return create(key)
+
+    def apply(
+        self,
+        widths: Widths,
+        variables: Variables,
+        images: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+        graph, rest = self._graph(widths, train, key is not None)
+        module = nnx.merge(
+            graph,
+            _nested(variables.params, nnx.Param),
+            _nested(variables.stats, nnx.BatchStat),
+            _reseeded(rest, key),
+            copy=True,
+        )
+        logits = module(images)
+        return logits, _flat(self._split(module)[2])
+
+    def _module(self, widths: Widths, key: jax.Array) -> nnx.Module:
+        module = self.make(dict(zip(self.widths, widths, strict=True)), nnx.Rngs(key))
+        for _, part in nnx.iter_modules(module):
+            if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
+                part.conv_general_dilated = conv_general_dilated
+        return module
+
+    def _shapes(self, widths: Widths) -> Any:
+        """The abstract variables and the abstract module that has them."""
+        module = nnx.eval_shape(lambda: self._module(widths, jax.random.key(0)))
+        _, params, stats, rest = self._split(module)
+        for path, leaf in nnx.to_flat_state(rest):
+            if not isinstance(leaf, nnx.RngState):
+                raise _foreign(self.name, "/".join(map(str, path)))
+        return Variables(_flat(params), _flat(stats)), module
+
+    def _build(self, widths: Widths, train: bool, dropout: bool) -> Any:
+        """The module's graph and random streams as it trains or evaluates."""
+        module = nnx.clone(self._abstract(widths)[1])
+        if train:
+            module.train()
+        else:
+            module.eval()
+        if not dropout:
+            module.set_attributes(deterministic=True, raise_if_not_found=False)
+        graph, _, _, rest = self._split(module)
+        return graph, rest
+
+    @staticmethod
+    def _split(module: nnx.Module) -> Any:
+        return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+
+
+class LinenNetwork:
+    """See `from_linen`."""
+
+    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
+        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+
+    def abstract(self, widths: Widths) -> Variables:
+        """Shapes and dtypes of the variables at these widths; nothing is allocated."""
+        return jax.eval_shape(lambda: self.init(widths, jax.random.key(0)))
+
+    def init(self, widths: Widths, key: jax.Array) -> Variables:
+        """Freshly initialised variables."""
+        images = jnp.zeros((1, *self.input_shape))
+        with linen.intercept_methods(_fast_convolution):
+            tree = self._module(widths).init(key, images, train=False)
+        for path in traverse_util.flatten_dict(tree, sep="/"):
+            if path.split("/")[0] not in ("params", "batch_stats"):
+                raise _foreign(self.name, path)
+        params, stats = (traverse_util.flatten_dict(tree.get(c, {}), sep="/") for c in ("params", "batch_stats"))
+        return Variables(params, stats)
+
+    def apply(
+        self,
+        widths: Widths,
+        variables: Variables,
+        images: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+        tree = {
+            "params": traverse_util.unflatten_dict(variables.params, sep="/"),
+            "batch_stats": traverse_util.unflatten_dict(variables.stats, sep="/"),
+        }
+
+        def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if key is None and isinstance(context.module, linen.Dropout):
+                return args[0]
+            return _fast_convolution(call, args, kwargs, context)
+
+        with linen.intercept_methods(intercept):
+            logits, changed = self._module(widths).apply(
+                tree,
+                images,
+                train=train,
+                mutable=["batch_stats"],
+                rngs={} if key is None else {"dropout": key},
+            )
+        return logits, traverse_util.flatten_dict(changed.get("batch_stats", {}), sep="/")
+
+    def _module(self, widths: Widths) -> linen.Module:
+        return self.make(dict(zip(self.widths, widths, strict=True)))
+
+
+def _fast_convolution(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Gives a linen convolution the fast lowering for the time of one call."""
+    module = context.module
+    if isinstance(module, linen.Conv) and module.conv_general_dilated in (None, jax.lax.conv_general_dilated):
+        object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
+    return call(*args, **kwargs)
+
+
+def _foreign(name: str, path: str) -> NetworkError:
+    """A variable that no client trains and no server averages; it would be lost."""
+    want = "want every variable a parameter or a statistic of BatchNorm (constants can be made in the call)"
+    return NetworkError(f"{name}: '{path}' is neither, {want}")
+
+
+def _flat(state: Any) -> dict[str, Any]:
+    """An nnx state as path -> array."""
+    return {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+
+
+def _nested(flat: Mapping[str, Any], kind: type) -> Any:
+    """The nnx state of `_flat`: a list's numbers were text in the path.
+
+    As jax arrays: a module in training writes its new statistics into numpy's, which are the caller's.
+    """
+    paths = ((tuple(int(p) if p.isdigit() else p for p in path.split("/")), v) for path, v in flat.items())
+    variables: Any = {path: kind(jnp.asarray(value)) for path, value in paths}
+    return nnx.from_flat_state(variables)
+
+
+def _reseeded(rest: Any, key: jax.Array | None) -> Any:
+    """The state of the module's random streams, drawn from `key` (any key will do where nothing is random)."""
+    leaves, tree = jax.tree.flatten(rest)
+    root = jax.random.key(0) if key is None else key
+    return jax.tree.unflatten(
+        tree,
+        [
+            jax.random.fold_in(root, n)
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            else jnp.zeros(leaf.shape, leaf.dtype)
+            for n, leaf in enumerate(leaves)
+        ],
+    )

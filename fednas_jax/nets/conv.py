@@ -1,0 +1,251 @@
+"""Convolutions that stay fast when every lane has its own weights.
+
+`conv_general_dilated` takes lax's place in `nnx.Conv` and `linen.Conv`. It is lax's convolution where the weights are
+shared. Under `vmap` with weights of its own for each lane, where XLA would fall into a slow grouped convolution, it is
+patches (im2col) and one batched matrix product instead; depthwise kernels become shift, multiply and add.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from fednas_jax.errors import NetworkError
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+class Geometry(NamedTuple):
+    """All that is static about a convolution; images are [B, H, W, C], kernels [kh, kw, C / groups, F]."""
+
+    image: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    groups: int
+    precision: Any
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of the output."""
+        sizes = zip(self.image[1:3], self.kernel[:2], self.strides, self.padding, strict=True)
+        return tuple((n + lo + hi - k) // s + 1 for n, k, s, (lo, hi) in sizes)  # type: ignore[return-value]
+
+
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    out_sharding: Any = None,
+    **unused: Any,
+) -> jax.Array:
+    """A two-dimensional convolution with the arguments of `jax.lax.conv_general_dilated`.
+
+    Args:
+      lhs: images [B, H, W, C].
+      rhs: kernel [kh, kw, C / feature_group_count, F].
+      window_strides: strides of height and width.
+      padding: 'SAME', 'VALID' or ((low, high), (low, high)).
+      lhs_dilation: 1 in each direction, or None.
+      rhs_dilation: 1 in each direction, or None.
+      dimension_numbers: flax's NHWC, HWIO, NHWC.
+      feature_group_count: groups of channels; C makes it depthwise.
+      precision: as for `jax.lax.dot_general`.
+      out_sharding: None; lanes are sharded outside.
+
+    Returns:
+      [B, H', W', F].
+
+    Raises:
+      NetworkError: for a dilated convolution or one that is not two-dimensional.
+    """
+    if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))):
+        got = f"got lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}"
+        raise NetworkError(f"convolution: {got}, want 1: dilated convolutions have no fast lowering here")
+    if lhs.ndim != 4 or rhs.ndim != 4:
+        raise NetworkError(f"convolution: got images of {lhs.ndim} dimensions, want 4: batch, height, width, channels")
+    if unused or out_sharding is not None:
+        raise NetworkError(f"convolution: got {sorted(unused) or 'out_sharding'}, want no such argument")
+    strides = tuple(window_strides)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+    pads = tuple((int(lo), int(hi)) for lo, hi in padding)
+    geometry = Geometry(lhs.shape, rhs.shape, strides, pads, feature_group_count, precision)  # type: ignore[arg-type]
+    return _convolution(geometry)(lhs, rhs)
+
+
+@functools.lru_cache(maxsize=512)
+def _convolution(geometry: Geometry) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The convolution of one geometry with a gradient of its own; each of the three maps sees what is batched."""
+
+    def plain(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            image,
+            kernel,
+            geometry.strides,
+            geometry.padding,
+            dimension_numbers=NHWC,
+            feature_group_count=geometry.groups,
+            precision=geometry.precision,
+        )
+
+    def plain_image(grad: jax.Array, kernel: jax.Array) -> jax.Array:
+        image = jax.ShapeDtypeStruct(geometry.image, grad.dtype)
+        return jax.linear_transpose(lambda x: plain(x, kernel), image)(grad)[0]
+
+    def plain_kernel(grad: jax.Array, image: jax.Array) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct(geometry.kernel, grad.dtype)
+        return jax.linear_transpose(lambda k: plain(image, k), kernel)(grad)[0]
+
+    depthwise = geometry.groups == geometry.image[3] and geometry.kernel[2] == 1
+    if geometry.groups == 1:
+        forward, to_image, to_kernel = _product, _product_image, _product_kernel
+    elif depthwise:
+        forward, to_image, to_kernel = _shifted, _shifted_image, _shifted_kernel
+    else:
+        return plain  # grouped, neither dense nor depthwise: lax knows best
+    conv = _by_batching(plain, functools.partial(forward, geometry), 1)
+    image_grad = _by_batching(plain_image, functools.partial(to_image, geometry), 1)
+    kernel_grad = _by_batching(plain_kernel, functools.partial(to_kernel, geometry), None)
+
+    @jax.custom_vjp
+    def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv(image, kernel)
+
+    def fwd(image: jax.Array, kernel: jax.Array) -> Any:
+        return conv(image, kernel), (image, kernel)
+
+    def bwd(saved: Any, grad: jax.Array) -> Any:
+        image, kernel = saved
+        return image_grad(grad, kernel), kernel_grad(grad, image)
+
+    convolve.defvjp(fwd, bwd)
+    return convolve
+
+
+def _by_batching(plain: Callable[..., Any], lanes: Callable[..., Any], shared: int | None) -> Callable[..., Any]:
+    """`plain`, except under vmap: then `lanes`, unless argument number `shared` (the kernel) has no lanes."""
+
+    @custom_vmap
+    def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
+        return plain(a, b)
+
+    @chosen.def_vmap
+    def rule(axis_size: int, in_batched: Sequence[bool], a: jax.Array, b: jax.Array) -> tuple[jax.Array, bool]:
+        del axis_size
+        axes = tuple(0 if batched else None for batched in in_batched)
+        keeps_lax = shared is not None and not in_batched[shared]
+        return jax.vmap(plain if keeps_lax else lanes, in_axes=axes)(a, b), True
+
+    return chosen
+
+
+def _window(geometry: Geometry, padded: jax.Array, i: int, j: int) -> jax.Array:
+    """The pixels that kernel position (i, j) sees: [B, H', W', C]."""
+    (height, width), (sh, sw) = geometry.out, geometry.strides
+    return padded[:, i : i + sh * (height - 1) + 1 : sh, j : j + sw * (width - 1) + 1 : sw, :]
+
+
+def _pad(geometry: Geometry, image: jax.Array) -> jax.Array:
+    return jnp.pad(image, ((0, 0), *geometry.padding, (0, 0)))
+
+
+def _positions(geometry: Geometry) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(geometry.kernel[0]) for j in range(geometry.kernel[1])]
+
+
+def _patches(geometry: Geometry, image: jax.Array) -> jax.Array:
+    """im2col: [B x H' x W', kh x kw x C]."""
+    padded = _pad(geometry, image)
+    columns = jnp.concatenate([_window(geometry, padded, i, j) for i, j in _positions(geometry)], axis=-1)
+    return columns.reshape(-1, columns.shape[-1])
+
+
+def _product(geometry: Geometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    flat = kernel.reshape(-1, geometry.kernel[3])
+    out = jnp.dot(_patches(geometry, image), flat, precision=geometry.precision)
+    return out.reshape(image.shape[0], *geometry.out, geometry.kernel[3])
+
+
+def _product_kernel(geometry: Geometry, grad: jax.Array, image: jax.Array) -> jax.Array:
+    flat = grad.reshape(-1, geometry.kernel[3])
+    return jnp.dot(_patches(geometry, image).T, flat, precision=geometry.precision).reshape(geometry.kernel)
+
+
+def _product_image(geometry: Geometry, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    if geometry.strides == (1, 1):  # the gradient is a convolution too, with the kernel turned round
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        pads = [(k - 1 - lo, n + lo - o) for k, n, o, (lo, _) in _sides(geometry)]
+        back = Geometry(grad.shape, turned.shape, (1, 1), tuple(pads), 1, geometry.precision)  # type: ignore[arg-type]
+        if min(min(p) for p in pads) >= 0:
+            return _product(back, grad, turned)
+    columns = jnp.dot(
+        grad.reshape(-1, geometry.kernel[3]),
+        kernel.reshape(-1, geometry.kernel[3]).T,
+        precision=geometry.precision,
+    )
+    columns = columns.reshape(*grad.shape[:3], *geometry.kernel[:3])
+    return _scatter(geometry, lambda i, j: columns[:, :, :, i, j, :])
+
+
+def _sides(geometry: Geometry) -> list[tuple[int, int, int, tuple[int, int]]]:
+    """For height and width: kernel, image and output size, and padding."""
+    return list(zip(geometry.kernel[:2], geometry.image[1:3], geometry.out, geometry.padding, strict=True))
+
+
+def _scatter(geometry: Geometry, part: Callable[[int, int], jax.Array]) -> jax.Array:
+    """Adds each kernel position's part [B, H', W', C] back onto the pixels that it saw: the transpose of `_window`."""
+    batch, height, width, channels = geometry.image
+    (top, bottom), (left, right) = geometry.padding
+    whole = (height + top + bottom, width + left + right)
+    total = None
+    for i, j in _positions(geometry):
+        piece = part(i, j)
+        config = [(0, 0, 0)]
+        for at, size, out, stride in zip((i, j), whole, geometry.out, geometry.strides, strict=True):
+            config.append((at, size - at - stride * (out - 1) - 1, stride - 1))
+        spread = lax.pad(piece, jnp.zeros((), piece.dtype), [*config, (0, 0, 0)])
+        total = spread if total is None else total + spread
+    assert total is not None, "a kernel has positions"
+    return lax.slice(total, (0, top, left, 0), (batch, top + height, left + width, channels))
+
+
+def _multiplier(geometry: Geometry) -> int:
+    return geometry.kernel[3] // geometry.image[3]
+
+
+def _shifted(geometry: Geometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Depthwise: output channel c x m + r is input channel c with kernel c x m + r, as in lax."""
+    padded = _pad(geometry, image)
+    many = _multiplier(geometry)
+    parts = (
+        jnp.repeat(_window(geometry, padded, i, j), many, axis=-1) * kernel[i, j, 0] for i, j in _positions(geometry)
+    )
+    return functools.reduce(jnp.add, parts)
+
+
+def _shifted_kernel(geometry: Geometry, grad: jax.Array, image: jax.Array) -> jax.Array:
+    padded = _pad(geometry, image)
+    many = _multiplier(geometry)
+    sums = [
+        jnp.sum(jnp.repeat(_window(geometry, padded, i, j), many, axis=-1) * grad, axis=(0, 1, 2))
+        for i, j in _positions(geometry)
+    ]
+    return jnp.stack(sums).reshape(geometry.kernel)
+
+
+def _shifted_image(geometry: Geometry, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    shape = (*grad.shape[:3], geometry.image[3], _multiplier(geometry))
+    return _scatter(geometry, lambda i, j: (grad * kernel[i, j, 0]).reshape(shape).sum(-1))

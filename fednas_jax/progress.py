@@ -1,0 +1,115 @@
+"""Shows a run's events while it goes: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+PLAIN_EVERY = 10  # rounds of pretraining or fine-tuning between plain lines
+
+
+class Display:
+    """Takes events one by one (`observe`); use it as a context.
+
+    It shows stage, iteration, rung, round, candidates alive, best score, the clients' seconds so far and an estimate of
+    the time left in the stage.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.client_seconds = 0.0
+        self.stage, self.began, self.at_start = "", time.monotonic(), 0.0
+        self.best = float("nan")
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.task = self.bar.add_task("loading data, probing the network", total=None)
+        self.progress = 0.0
+
+    def __enter__(self) -> Display:
+        if self.bar:
+            self.bar.start()
+        else:
+            self.console.print("loading data, probing the network, compiling")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def observe(self, event: dict[str, Any]) -> None:
+        """Shows one event."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler:
+            handler(event)
+
+    def _on_round(self, event: dict[str, Any]) -> None:
+        self.client_seconds += event["client_seconds"]
+        stage, done, rounds = event["stage"], event["round"], event["rounds"]
+        if stage != "search":
+            name = stage if stage == "pretrain" else f"finetune, part {event['bucket'] + 1},"
+            fraction = done / rounds
+            self._enter(name, 0.0)
+            line = f"{name} round {done}/{rounds}"
+            plain = done % PLAIN_EVERY == 0 or done == rounds
+        else:
+            self._enter("search", self.progress)
+            fraction = self.progress
+            scores = event["scores"].values()
+            self.best = max(scores, default=self.best)
+            rung = min(event["rung"] + 1, event["rungs"])
+            line = (
+                f"search iteration {event['iteration']}, rung {rung}/{event['rungs']}, round {done}/{rounds}, "
+                f"{event['alive']} alive, best {self.best:.3f}"
+            )
+            plain = False
+        self._show(f"{line}, client seconds {self.client_seconds:,.0f}{self._left(fraction)}", fraction, plain)
+
+    def _on_parent(self, event: dict[str, Any]) -> None:
+        self._say(f"parent: validation accuracy {event['score']:.3f} at {event['macs']:,} MACs")
+
+    def _on_select(self, event: dict[str, Any]) -> None:
+        self.progress = event["progress"]
+        widths = "-".join(map(str, event["widths"]))
+        self._say(
+            f"iteration {event['iteration']}: {event['winner']} wins, widths {widths}, {event['macs']:,} MACs, "
+            f"validation accuracy {event['score']:.3f}, client seconds {self.client_seconds:,.0f}"
+            f"{self._left(self.progress)}"
+        )
+
+    def _on_drop(self, event: dict[str, Any]) -> None:
+        if self.bar is None:
+            self._say(f"iteration {event['iteration']}: dropped {', '.join(event['candidates'])} early")
+
+    def _on_compact(self, event: dict[str, Any]) -> None:
+        self._say(f"iteration {event['iteration']}: sliced to widths {'-'.join(map(str, event['shape']))}")
+
+    def _on_stop(self, event: dict[str, Any]) -> None:
+        self._say(f"search over after {event['iteration']} iterations: {event['reason']}")
+
+    def _on_resume(self, event: dict[str, Any]) -> None:
+        self._say(f"going on from checkpoint {event['step']}")
+
+    def _enter(self, stage: str, at: float) -> None:
+        if stage != self.stage:
+            self.stage, self.began, self.at_start = stage, time.monotonic(), at
+
+    def _left(self, fraction: float) -> str:
+        done = fraction - self.at_start
+        if done <= 0 or fraction >= 1:
+            return ""
+        seconds = (time.monotonic() - self.began) * (1 - fraction) / done
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+    def _show(self, line: str, fraction: float, plain: bool) -> None:
+        if self.bar:
+            self.bar.update(self.task, description=line, total=1.0, completed=fraction)
+        elif plain:
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,248 @@
+"""What a run found and what it cost the phones, as tables, figures and one self-contained page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import matplotlib
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fednas_jax import cost
+from fednas_jax.errors import RunError
+from fednas_jax.rundir import RunDir
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+RATIOS = (0.75, 0.5, 0.25)  # of the parent's MACs, at which runs are compared
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }
+figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
+</style>
+<h1>{{ title }}</h1>
+<p>{{ summary }}</p>
+{% for figure in figures %}<figure role="img" aria-label="{{ figure.alt }}">{{ figure.svg | safe }}</figure>{% endfor %}
+<h2>The family</h2>
+<table><tr>{% for name in header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<h2>What it cost a client</h2>
+<table><tr><th scope="col">stage</th><th scope="col">seconds, mean</th><th scope="col">p95</th>
+<th scope="col">MB up</th><th scope="col">MB down</th><th scope="col">joules (assumed power)</th></tr>
+{% for row in costs %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+</html>
+"""
+
+
+class Run(NamedTuple):
+    """A finished run as it lies on disk."""
+
+    path: Path
+    result: dict[str, Any]
+    phases: dict[str, float]  # seconds of all clients in the search, by phase
+
+
+def load(path: Path) -> Run:
+    """Reads a finished run.
+
+    Raises:
+      RunError: there is no run, or it is unfinished.
+    """
+    run = RunDir(path)
+    run.config()
+    result = run.result()
+    if result is None:
+        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
+    return Run(path, result, cost.phase_seconds(cost.read(run.ledger), "search"))
+
+
+def members(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parent and the family, from large to small."""
+    return [result["parent"], *result["models"]]
+
+
+def at_ratio(result: dict[str, Any], ratio: float) -> dict[str, Any] | None:
+    """The largest tested member with at most `ratio` of the parent's MACs; None where there is none."""
+    limit = ratio * result["parent"]["macs"]
+    fits = [m for m in members(result) if m["macs"] <= limit and m["test_accuracy"] is not None]
+    return max(fits, key=lambda m: m["macs"], default=None)
+
+
+HEADER = ("iteration", "widths", "MACs", "% of parent", "parameters", "validation", "test accuracy")
+
+
+def family_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The family as text, a row each, in the order of HEADER."""
+    whole = result["parent"]["macs"]
+    return [
+        [
+            "parent" if m["iteration"] == 0 else str(m["iteration"]),
+            "-".join(map(str, m["widths"].values())),
+            f"{m['macs']:,}",
+            f"{100 * m['macs'] / whole:.1f}",
+            f"{m['params']:,}",
+            f"{m['score']:.4f}",
+            "" if m["test_accuracy"] is None else f"{m['test_accuracy']:.4f}",
+        ]
+        for m in members(result)
+    ]
+
+
+def cost_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Client cost by stage as text: mean and p95 seconds, megabytes up and down, joules, all for one client."""
+    return [
+        [
+            stage,
+            f"{by['seconds']['mean']:,.1f}",
+            f"{by['seconds']['p95']:,.1f}",
+            f"{by['bytes_up']['mean'] / 1e6:,.2f}",
+            f"{by['bytes_down']['mean'] / 1e6:,.2f}",
+            f"{by['joules']['mean']:,.0f}",
+        ]
+        for stage, by in result["client_cost"].items()
+    ]
+
+
+def print_family(console: Console, result: dict[str, Any]) -> None:
+    """The end of a search: the family, and what it cost the phones."""
+    title = f"What it cost one of {result['clients']} clients (mean; p95 of seconds over clients)"
+    console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
+    console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
+
+
+def write_report(path: Path) -> Path:
+    """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run."""
+    run = load(path)
+    result = run.result
+    figures = {
+        "front": ("Test accuracy against MACs of the family", _front([run])),
+        "cost": ("Client seconds of the search by phase", _phases([run])),
+    }
+    folder = path / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, (_, svg) in figures.items():
+        (folder / f"{name}.svg").write_text(svg)
+    search = result["client_cost"]["search"]["seconds"]["mean"]
+    smallest = members(result)[-1]
+    page = jinja2.Environment(autoescape=True).from_string(PAGE)
+    out = path / "report.html"
+    out.write_text(
+        page.render(
+            title=f"{result['method']} on {result['preset']}, seed {result['seed']}",
+            summary=(
+                f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
+                f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
+                f"({result['clients']} clients). It stopped: {result['stop_reason']}."
+            ),
+            figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
+            header=HEADER,
+            rows=family_rows(result),
+            costs=cost_rows(result),
+        )
+    )
+    return out
+
+
+def compare(console: Console, paths: Sequence[Path]) -> None:
+    """Prints runs side by side: accuracy at equal MACs, client cost of the search, its ratio, its phases.
+
+    Runs of one method and preset are also averaged over their seeds.
+
+    Raises:
+      RunError: a run is missing or unfinished, or runs are of different presets.
+    """
+    runs = [load(path) for path in paths]
+    presets = sorted({run.result["preset"] for run in runs})
+    if len(presets) > 1:
+        raise RunError(f"compare: got runs of {' and '.join(presets)}, want runs of one preset")
+    lines = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
+    methods = dict.fromkeys(run.result["method"] for run in runs)
+    grouped = [(m, [r for r in runs if r.result["method"] == m]) for m in methods]
+    lines += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
+    # Ratios are against the straightforward design where it is among the runs, else against the dearest.
+    by_method = {method: _search_seconds(group) for method, group in grouped}
+    against = "naive" if "naive" in by_method else max(by_method, key=lambda method: by_method[method])
+    reference = by_method[against]
+    accuracy, phases = [], []
+    for name, group in lines:
+        seconds = _search_seconds(group)
+        cheaper = f"{reference / seconds:.3g}" if seconds else "-"
+        picked = [[at_ratio(run.result, ratio) for run in group] for ratio in (1.0, *RATIOS)]
+        cells = [_mean_accuracy(some) for some in picked]
+        accuracy.append([name, *cells, f"{seconds:,.1f}", cheaper])
+        per_client = [[run.phases[p] / run.result["clients"] for run in group] for p in cost.PHASES]
+        phases.append([name, *(f"{np.mean(values):,.1f}" for values in per_client)])
+    header = ("run", "parent", *(f"{100 * r:.0f} % MACs" for r in RATIOS), "s per client", f"{against} / this")
+    console.print(_table("Test accuracy at equal MACs, and client seconds of the search", header, accuracy))
+    console.print(_table("Client seconds of the search by phase, mean per client", ("run", *cost.PHASES), phases))
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table whose first `left` columns are text and whose others are numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for n, name in enumerate(header):
+        table.add_column(name, justify="left" if n < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _search_seconds(runs: Sequence[Run]) -> float:
+    return float(np.mean([run.result["client_cost"]["search"]["seconds"]["mean"] for run in runs]))
+
+
+def _mean_accuracy(found: Sequence[dict[str, Any] | None]) -> str:
+    values = [m["test_accuracy"] for m in found if m is not None]
+    return f"{np.mean(values):.4f}" if len(values) == len(found) else "-"
+
+
+def _front(runs: Sequence[Run]) -> str:
+    figure, axes = plt.subplots(figsize=(6.5, 4))
+    for run in runs:
+        tested = [m for m in members(run.result) if m["test_accuracy"] is not None]
+        macs, accuracy = [m["macs"] / 1e6 for m in tested], [100 * m["test_accuracy"] for m in tested]
+        axes.plot(macs, accuracy, "o-", label=f"{run.result['method']}, seed {run.result['seed']}")
+        if tested:
+            axes.annotate("parent", (macs[0], accuracy[0]), xytext=(0, 8), textcoords="offset points", ha="center")
+    axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.1 * (high - low))
+    axes.legend()
+    return _svg(figure)
+
+
+def _phases(runs: Sequence[Run]) -> str:
+    figure, axes = plt.subplots(figsize=(6.5, 1.2 + 0.5 * len(runs)))
+    left = np.zeros(len(runs))
+    names = [f"{run.result['method']}, seed {run.result['seed']}" for run in runs]
+    for phase in cost.PHASES:
+        seconds = np.asarray([run.phases[phase] / run.result["clients"] for run in runs])
+        axes.barh(names, seconds, left=left, label=phase)
+        left += seconds
+    axes.set(xlabel="seconds of an average client, whole search", xlim=(0, max(1e-9, 1.05 * left.max())))
+    axes.legend(ncols=len(cost.PHASES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return _svg(figure)
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    # A fixed salt and no date: the same run draws the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "fednas_jax"}):
+        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()

@@ -1,0 +1,713 @@
+"""The whole run: pretrain the parent, search iteration by iteration, fine-tune the family, test it once.
+
+The only room that knows everyone. A run's state is one record; every function here takes it and returns the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from fednas_jax import candidates, checkpoint, controller, cost, data, nets, space
+from fednas_jax.config import Config, resolve
+from fednas_jax.errors import ConfigError, Interrupted, TrainingError
+from fednas_jax.fleet import Fleet, Tally, Tasks
+from fednas_jax.rundir import RunDir, write_json
+from fednas_jax.space import Space, Variables, Widths
+
+SCHEMA = 1  # of result.json
+
+
+class Purpose(enum.IntEnum):
+    """What a random number is for; folded into the run's seed first. Never renumber: runs would change."""
+
+    INIT = 1
+    PRETRAIN = 2
+    SEARCH = 3
+    FINETUNE = 4
+    PLAN = 5
+    SCORE = 6
+    COHORT = 7
+
+
+class Stage(enum.IntEnum):
+    """Where a run is."""
+
+    PRETRAIN = 0
+    SEARCH = 1
+    FINETUNE = 2
+    TEST = 3
+
+
+class Member(NamedTuple):
+    """One network of the family: an iteration's winner, or the parent as iteration 0."""
+
+    iteration: int
+    widths: Widths
+    shape: Widths  # the physical widths it was trained at
+    score: float  # validation accuracy
+
+
+class RunState(NamedTuple):
+    """Everything a run needs to go on. Arrays are checkpointed as one pytree, the rest as JSON beside it."""
+
+    stage: Stage
+    iteration: int  # iterations done
+    round: int  # rounds done in this stage, or in this bucket of the fine-tuning
+    bucket: int  # fine-tuning: which group of members is in training
+    shape: Widths  # physical widths of the stack
+    widths: Widths  # of the parent; channels beyond them are masked
+    stack: Variables  # [places, ...]: the parent alone, or the members in fine-tuning
+    kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
+    server: Any  # the server optimiser's state in pretraining and fine-tuning
+    family: tuple[Member, ...]
+    stop_reason: str
+    ledgers: tuple[str, ...]  # names of the ledger's files
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What does not change during a run."""
+
+    config: Config
+    dataset: data.Dataset
+    space: Space
+    fleet: Fleet
+    places: int  # K: places in a stack
+    groups: int  # M
+    group_of: np.ndarray  # [C] group of each client
+    budget: float
+    pricing: cost.Pricing
+    run: RunDir
+    checkpoints: checkpoint.Checkpoints
+    observe: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+
+    @property
+    def clients(self) -> int:
+        """Number of clients C, one where the method is centralised."""
+        return len(self.fleet.train_count)
+
+    @functools.cached_property
+    def plan(self) -> Callable[..., controller.Plan]:
+        """The controller's plan, compiled for this run's groups."""
+        s = self.config.search
+        most, help_out = min(s.clients_per_group, self.clients), s.idle_groups == "help"
+        return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
+
+
+def run_search(
+    config: Config,
+    out: Path,
+    observe: Callable[[dict[str, Any]], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """Runs a search, or goes on with an unfinished one, and returns what stands in its result.json.
+
+    Args:
+      config: the run; open switches are filled by its method.
+      out: the run's folder. A finished run of the same config is returned as it is.
+      observe: is called with every event that is written to events.jsonl.
+      should_stop: asked after every round; True saves and raises `Interrupted`.
+      devices: those to train on; all local ones by default.
+
+    Raises:
+      FednasError: one line in the user's words: config, data, network or folder cannot be used, or training diverged.
+      Interrupted: `should_stop` said so; the same call goes on.
+    """
+    began = time.perf_counter()
+    config = resolve(config)
+    run = RunDir(out)
+    run.check(config)
+    finished = run.result()
+    if finished is not None:
+        return finished
+    setup = prepare(config, run, observe, should_stop, devices)
+    try:
+        state = _restored(setup) or _first(setup)
+        while state.stage != Stage.TEST:
+            step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
+            state = step(setup, state)
+        return _finish(setup, state, began)
+    finally:
+        setup.checkpoints.close()
+
+
+def prepare(
+    config: Config,
+    run: RunDir,
+    observe: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    devices: Sequence[jax.Device] | None,
+) -> Setup:
+    """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
+    s = config.search
+    dataset = data.load(config.data, config.seed)
+    packed = data.pack(
+        dataset.train,
+        data.partition(dataset.train.labels, config.data, config.seed),
+        config.data.validation,
+        config.seed,
+    )
+    if s.centralised:
+        packed = data.merge(packed)
+    found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)
+    budget = candidates.budget_of(found, s)
+    places = candidates.most_candidates(found, s)
+    groups = s.groups if s.partial_clients and not s.centralised else 1
+    fleet = Fleet(
+        found.network,
+        packed,
+        dataset.mean,
+        dataset.std,
+        config.train,
+        config.engine,
+        config.seed,
+        places,
+        devices,
+    )
+    run.create(config)
+    return Setup(
+        config,
+        dataset,
+        found,
+        fleet,
+        places,
+        groups,
+        controller.client_groups(packed.train_count, groups),
+        budget,
+        cost.paper_pricing(config.cost, found.macs(found.widths)),
+        run,
+        checkpoint.Checkpoints(run.checkpoints),
+        observe,
+        should_stop,
+    )
+
+
+def pretrain(setup: Setup, state: RunState) -> RunState:
+    """Trains the parent with FedAvg up to the next checkpoint; after the last round scores it on all clients."""
+    stage = setup.config.pretrain
+    numbers = np.zeros(setup.places, np.int64)
+    state, spent = _fedavg(setup, state, Purpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
+    if state.round < stage.rounds:
+        return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
+    everyone = Tasks(np.zeros(setup.clients, np.int32), np.arange(setup.clients, dtype=np.int32))
+    moment = cost.Moment("pretrain", 0, state.round)
+    tally, rows = _score(setup, state.shape, _filled(setup, state.stack), everyone, numbers, [state.widths], moment)
+    score = float(tally.accuracy[0])
+    if not np.isfinite(score):
+        raise TrainingError(
+            f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
+        )
+    _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths))
+    member = Member(0, state.widths, state.shape, score)
+    _save_member(setup, member, _place(state.stack, 0))
+    state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,), stack=_first_place(state.stack))
+    state = state._replace(stop_reason=_reason(setup, state))
+    return _saved(setup, _after_search(setup, state), f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
+
+
+def iterate(setup: Setup, state: RunState) -> RunState:
+    """One iteration of the search: candidates, rungs of rounds, dropping, selection; its winner joins the family."""
+    s, iteration = setup.config.search, state.iteration + 1
+    table = setup.space.resource(s.resource)
+    state = _compacted(setup, state)
+    proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed)
+    if not proposals:
+        state = state._replace(stop_reason="no candidate is feasible")
+        return _saved(setup, _after_search(setup, state), None, [])
+    parent = _place(state.stack, 0)
+    norms = setup.space.norms(parent.params)
+    masks = [candidates.keep_masks(norms, state.kept, p.widths) for p in proposals]
+    stack = _filled(setup, _stacked([setup.space.mask(parent, mask) for mask in masks]))
+    widths = [p.widths for p in proposals]
+    _tell(
+        setup,
+        event="iteration",
+        iteration=iteration,
+        target=candidates.target_of(setup.space, s, state.widths, iteration),
+        candidates=[p._asdict() for p in proposals],
+    )
+    stack, end, spent = _train_candidates(setup, state.shape, stack, iteration, proposals)
+    before = table(state.widths)
+    score_before = np.float32(state.family[-1].score)
+    chosen = int(controller.select(end, score_before, np.float32(before), ratio=s.select == "ratio"))
+    if chosen < 0:
+        got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(proposals)])
+        raise TrainingError(
+            f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
+        )
+    member = Member(iteration, widths[chosen], state.shape, float(end.scores[chosen]))
+    winner = _place(stack, chosen)
+    _tell(
+        setup,
+        event="select",
+        iteration=iteration,
+        winner=proposals[chosen].name,
+        widths=list(member.widths),
+        score=member.score,
+        macs=setup.space.macs(member.widths),
+        progress=_progress(setup, member.widths),
+    )
+    state = state._replace(
+        iteration=iteration,
+        widths=member.widths,
+        stack=_stacked([winner]),
+        kept=masks[chosen],
+        family=(*state.family, member),
+    )
+    _save_member(setup, member, setup.space.slice(winner, masks[chosen]))
+    state = state._replace(stop_reason=_reason(setup, state))
+    return _saved(setup, _after_search(setup, state), f"search-{iteration:04d}", spent)
+
+
+def finetune(setup: Setup, state: RunState) -> RunState:
+    """Trains the family on, members of one physical shape side by side, up to the next checkpoint."""
+    stage = setup.config.finetune
+    buckets = _buckets(setup, state)
+    if state.bucket == len(buckets):
+        return _saved(setup, state._replace(stage=Stage.TEST), None, [])
+    members = buckets[state.bucket]
+    shape = members[0].shape
+    if state.round == 0:
+        stack = _stacked([setup.space.embed(_load_member(setup, m), shape) for m in members])
+        state = state._replace(shape=shape, stack=stack, server=setup.fleet.init_server(_filled(setup, stack)))
+    numbers = np.asarray([m.iteration for m in members])
+    widths = [m.widths for m in members]
+    state, spent = _fedavg(
+        setup, state, Purpose.FINETUNE, stage.rounds, stage.clients_per_round, _padded(setup, numbers), widths
+    )
+    name = f"finetune-{state.bucket:02d}-{state.round:04d}"
+    if state.round == stage.rounds:
+        for place, member in enumerate(members):
+            first = tuple(np.arange(w) for w in member.widths)
+            tuned = setup.space.slice(_place(state.stack, place), first)
+            checkpoint.save_model(setup.run.model(member.iteration) / "finetuned", tuned)
+        state = state._replace(bucket=state.bucket + 1, round=0)
+    return _saved(setup, state, name, spent)
+
+
+def _first(setup: Setup) -> RunState:
+    """The start of a run: a freshly initialised parent."""
+    widths = setup.space.widths
+    key = jax.random.fold_in(jax.random.key(setup.config.seed), Purpose.INIT)
+    stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
+    return RunState(
+        stage=Stage.PRETRAIN,
+        iteration=0,
+        round=0,
+        bucket=0,
+        shape=widths,
+        widths=widths,
+        stack=stack,
+        kept=tuple(np.ones(w, bool) for w in widths),
+        server=setup.fleet.init_server(_filled(setup, stack)),
+        family=(),
+        stop_reason="",
+        ledgers=(),
+    )
+
+
+def _fedavg(
+    setup: Setup,
+    state: RunState,
+    purpose: Purpose,
+    rounds: int,
+    cohort: int,
+    numbers: np.ndarray,
+    widths: Sequence[Widths] | None = None,
+) -> tuple[RunState, list[pa.Table]]:
+    """Ordinary FedAvg of all members of the stack on the same cohorts, until the next checkpoint is due."""
+    config = setup.config
+    members = jax.tree.leaves(state.stack)[0].shape[0]
+    stack, server, spent = _filled(setup, state.stack), state.server, []
+    widths = widths or [state.widths] * members
+    stage = state.stage.name.lower()
+    done = state.round
+    while done < rounds:
+        clients = np.arange(setup.clients)
+        if 0 < cohort < setup.clients:
+            luck = np.random.default_rng(np.random.SeedSequence([config.seed, Purpose.COHORT, purpose, done]))
+            clients = np.sort(luck.choice(setup.clients, cohort, replace=False))
+        tasks = Tasks(
+            np.repeat(np.arange(members, dtype=np.int32), len(clients)),
+            np.tile(clients, members).astype(np.int32),
+        )
+        rate = config.train.learning_rate * config.train.learning_rate_decay**done
+        stack, server = setup.fleet.train(state.shape, stack, server, tasks, (purpose, 0, done), numbers.tolist(), rate)
+        done += 1
+        spent.append(_training_rows(setup, tasks, numbers, widths, cost.Moment(stage, 0, done)))
+        _tell(
+            setup,
+            event="round",
+            stage=stage,
+            round=done,
+            rounds=rounds,
+            bucket=state.bucket,
+            **_sum(spent[-1]),
+        )
+        if setup.should_stop() or done % config.engine.checkpoint_rounds == 0:
+            break
+    stack = jax.tree.map(lambda a: np.asarray(a[:members]), jax.device_get(stack))
+    return state._replace(round=done, stack=stack, server=server), spent
+
+
+def _train_candidates(
+    setup: Setup, shape: Widths, stack: Variables, iteration: int, proposals: list[candidates.Proposal]
+) -> tuple[Variables, controller.State, list[pa.Table]]:
+    """The rungs of one iteration; returns the trained stack, the controller's last state, and what clients spent."""
+    s, table = setup.config.search, setup.space.resource(setup.config.search.resource)
+    widths = [p.widths for p in proposals]
+    alive = np.arange(setup.places) < len(proposals)
+    resource = np.asarray([table(w) for w in widths] + [0] * (setup.places - len(proposals)), np.float32)
+    rungs = controller.schedule(s, iteration, len(proposals))
+    state = controller.init(rungs, alive, resource)
+    server, spent, numbers = setup.fleet.init_server(stack), [], np.arange(setup.places)
+    root = jax.random.fold_in(jax.random.key(setup.config.seed), Purpose.PLAN)
+    rounds = 0
+    while not bool(controller.finished(state)):
+        key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
+        plan = setup.plan(state, key, setup.group_of)
+        tasks = tasks_of(plan, setup.group_of)
+        stack, server = setup.fleet.train(
+            shape,
+            stack,
+            server,
+            tasks,
+            (Purpose.SEARCH, iteration, rounds),
+            numbers.tolist(),
+            setup.config.train.learning_rate,
+        )
+        rounds += 1
+        moment = cost.Moment("search", iteration, rounds)
+        spent.append(_training_rows(setup, tasks, numbers, widths, moment))
+        scores = np.full(setup.places, np.nan, np.float32)
+        if bool(controller.wants_scores(state)):
+            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), iteration, rounds)
+            tally, rows = _score(setup, shape, stack, scorers, numbers, widths, moment)
+            scores = tally.accuracy.astype(np.float32)
+            spent.append(rows)
+        before = np.asarray(state.alive)
+        state = controller.tell(state, scores)
+        after = np.asarray(state.alive)
+        _tell(
+            setup,
+            event="round",
+            stage="search",
+            iteration=iteration,
+            rung=int(state.rung),
+            rungs=len(rungs.rounds),
+            round=rounds,
+            rounds=int(np.sum(rungs.rounds)),
+            alive=int(after.sum()),
+            scores={proposals[k].name: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
+            **_sum(*spent[-2:] if np.isfinite(scores).any() else spent[-1:]),
+        )
+        if (before & ~after).any():
+            dropped = [proposals[k].name for k in np.flatnonzero(before & ~after)]
+            _tell(setup, event="drop", iteration=iteration, round=rounds, candidates=dropped)
+        if setup.should_stop():
+            raise Interrupted  # the last boundary's checkpoint stands; this iteration's rounds are repeated
+    return stack, state, spent
+
+
+def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
+    """The task list of a plan: each candidate's groups' clients that are in the cohort."""
+    assigned = np.asarray(plan.assign)[:, group_of] & np.asarray(plan.cohort)  # [K, C]
+    candidate, client = np.nonzero(assigned)
+    return Tasks(candidate.astype(np.int32), client.astype(np.int32))
+
+
+def _scorers(setup: Setup, trained: Tasks, alive: np.ndarray, iteration: int, rounds: int) -> Tasks:
+    """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison."""
+    sample = min(setup.config.search.score_clients, setup.clients)
+    if not sample:
+        return trained
+    seed = np.random.SeedSequence([setup.config.seed, Purpose.SCORE, iteration, rounds])
+    clients = np.sort(np.random.default_rng(seed).choice(setup.clients, sample, replace=False))
+    return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+
+
+def _score(
+    setup: Setup,
+    shape: Widths,
+    stack: Variables,
+    tasks: Tasks,
+    numbers: np.ndarray,
+    widths: Sequence[Widths],
+    moment: cost.Moment,
+) -> tuple[Tally, pa.Table]:
+    tally = setup.fleet.evaluate(shape, stack, tasks)
+    examples = setup.fleet.val_count[tasks.client].astype(np.int64)
+    return tally, cost.scoring(
+        setup.pricing,
+        moment,
+        numbers[tasks.candidate],
+        tasks.client,
+        examples,
+        *_prices(setup, tasks, widths),
+    )
+
+
+def _training_rows(
+    setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
+) -> pa.Table:
+    examples = setup.fleet.steps[tasks.client].astype(np.int64) * setup.config.train.batch_size
+    return cost.training(
+        setup.pricing,
+        moment,
+        numbers[tasks.candidate],
+        tasks.client,
+        examples,
+        *_prices(setup, tasks, widths),
+    )
+
+
+def _prices(setup: Setup, tasks: Tasks, widths: Sequence[Widths]) -> tuple[np.ndarray, np.ndarray]:
+    """MACs and bytes [T] of each task's candidate as it is physically sent, at its own widths."""
+    macs, size = (np.asarray([table(w) for w in widths]) for table in (setup.space.macs, setup.space.size))
+    return macs[tasks.candidate], size[tasks.candidate]
+
+
+def _compacted(setup: Setup, state: RunState) -> RunState:
+    """Slices the parent physically when its MACs fell far enough since the last time: a compilation must pay."""
+    macs = setup.space.macs
+    if macs(state.widths) > (1 - setup.config.search.compact_at) * macs(state.shape):
+        return state
+    parent = setup.space.slice(_place(state.stack, 0), state.kept)
+    _tell(setup, event="compact", iteration=state.iteration + 1, shape=list(state.widths))
+    kept = tuple(np.ones(w, bool) for w in state.widths)
+    return state._replace(shape=state.widths, stack=_stacked([parent]), kept=kept)
+
+
+def _reason(setup: Setup, state: RunState) -> str:
+    """Why the search is over, or nothing."""
+    s = setup.config.search
+    if setup.space.resource(s.resource)(state.widths) <= setup.budget:
+        return "budget reached"
+    return "max_iterations reached" if state.iteration >= s.max_iterations else ""
+
+
+def _after_search(setup: Setup, state: RunState) -> RunState:
+    """Moves on to fine-tuning where the search has a reason to stop."""
+    if not state.stop_reason:
+        return state
+    unknown = set(setup.config.finetune.members) - {m.iteration for m in state.family}
+    if unknown:
+        got, last = min(unknown), state.family[-1].iteration
+        raise ConfigError(f"finetune.members: got iteration {got}, want 0 to {last}, where the search stopped")
+    _tell(setup, event="stop", reason=state.stop_reason, iteration=state.iteration)
+    return state._replace(stage=Stage.FINETUNE, stack=_first_place(state.stack))
+
+
+def _progress(setup: Setup, widths: Widths) -> float:
+    """How much of the way from the parent to the budget is done, 0 to 1."""
+    table = setup.space.resource(setup.config.search.resource)
+    whole = table(setup.space.widths)
+    return min(1.0, (whole - table(widths)) / max(1.0, whole - setup.budget))
+
+
+def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
+    """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
+    asked = setup.config.finetune.members or [m.iteration for m in state.family]
+    members = [m for m in state.family if m.iteration in asked]
+    shapes = dict.fromkeys(m.shape for m in members)
+    buckets = []
+    for shape in shapes:
+        alike = [m for m in members if m.shape == shape]
+        buckets += [alike[n : n + setup.places] for n in range(0, len(alike), setup.places)]
+    return buckets
+
+
+def _finish(setup: Setup, state: RunState, began: float) -> dict[str, Any]:
+    """Tests the family, once, and writes the result."""
+    members = [m for bucket in _buckets(setup, state) for m in bucket]
+    tested = dict(zip([m.iteration for m in members], _test(setup, members), strict=True))
+    ledger = cost.read(setup.run.ledger)
+    meter = setup.fleet.meter
+
+    def described(member: Member) -> dict[str, Any]:
+        return {
+            "iteration": member.iteration,
+            "widths": dict(zip(setup.space.groups, member.widths, strict=True)),
+            "macs": setup.space.macs(member.widths),
+            "params": setup.space.params(member.widths),
+            "score": member.score,
+            "test_accuracy": tested.get(member.iteration),
+            "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
+        }
+
+    config = setup.config
+    result = {
+        "schema": SCHEMA,
+        "method": config.method,
+        "preset": config.preset,
+        "seed": config.seed,
+        "finished": True,
+        "stop_reason": state.stop_reason,
+        "clients": setup.clients,
+        "parent": described(state.family[0]),
+        "models": [described(m) for m in state.family[1:]],
+        "client_cost": cost.client_cost(ledger, setup.clients),
+        "simulator": {
+            "wall_seconds": time.perf_counter() - began,
+            "compile_seconds": meter.compile_seconds,
+            "compilations": meter.compilations,
+            "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
+            "lane_padding": 1 - meter.steps / meter.lane_steps if meter.lane_steps else 0.0,
+            "devices": [str(d) for d in setup.fleet.mesh.devices.flat],
+        },
+    }
+    _tell(setup, event="finished", stop_reason=state.stop_reason)
+    write_json(setup.run.result_file, result)
+    return result
+
+
+def _test(setup: Setup, members: list[Member]) -> list[float]:
+    """Test accuracy of each member after its fine-tuning: the one time that the test split is used."""
+    split = data.chunks(setup.dataset.test, 256)
+    fleet = Fleet(
+        setup.space.network,
+        split,
+        setup.dataset.mean,
+        setup.dataset.std,
+        setup.config.train,
+        dataclasses.replace(setup.config.engine, eval_batch=256),
+        setup.config.seed,
+        setup.places,
+        list(setup.fleet.mesh.devices.flat),
+        setup.fleet.meter,
+    )
+    whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
+    found: list[float] = []
+    for first in range(0, len(members), setup.places):
+        some = members[first : first + setup.places]
+        stack = _stacked([setup.space.embed(_load_member(setup, m, "finetuned"), whole) for m in some])
+        places = np.arange(len(some), dtype=np.int32)
+        tasks = Tasks(np.repeat(places, split.clients), np.tile(everyone, len(some)))
+        found += fleet.evaluate(whole, _filled(setup, stack), tasks).accuracy[: len(some)].tolist()
+    return found
+
+
+def _save_member(setup: Setup, member: Member, variables: Variables) -> None:
+    def describe(folder: Path) -> None:
+        widths = dict(zip(setup.space.groups, member.widths, strict=True))
+        write_json(folder / "widths.json", {"network": setup.space.network.name, "widths": widths})
+
+    checkpoint.save_model(setup.run.model(member.iteration), variables, describe)
+
+
+def _load_member(setup: Setup, member: Member, part: str = "") -> Variables:
+    return checkpoint.load_model(setup.run.model(member.iteration) / part, setup.space.network.abstract(member.widths))
+
+
+def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
+    """Writes the ledger's next file and the checkpoint that knows it; stops here where that was asked for."""
+    if ledger is not None and spent:
+        cost.write(spent, setup.run.ledger / f"{len(state.ledgers):04d}-{ledger}.parquet")
+        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{ledger}.parquet"))
+    latest = setup.checkpoints.latest()
+    step = latest[0] + 1 if latest else 0
+    _tell(setup, event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
+    about = {
+        name: getattr(state, name)
+        for name in (
+            "stage",
+            "iteration",
+            "round",
+            "bucket",
+            "shape",
+            "widths",
+            "family",
+            "stop_reason",
+            "ledgers",
+        )
+    }
+    about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
+    setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
+    if setup.should_stop() and state.stage != Stage.TEST:
+        raise Interrupted
+    return state
+
+
+def _restored(setup: Setup) -> RunState | None:
+    """The state of the latest checkpoint, with everything written after it taken back; None where there is none."""
+    latest = setup.checkpoints.latest()
+    if latest is None:
+        setup.run.rewind(0, [])
+        return None
+    step, about = latest
+    shape, widths = tuple(about["shape"]), tuple(about["widths"])
+    one = setup.space.network.abstract(shape)
+    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
+    full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
+    in_rounds = about["stage"] == Stage.PRETRAIN or (about["stage"] == Stage.FINETUNE and about["round"] > 0)
+    like = {
+        "stack": stacked,
+        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
+        "server": jax.eval_shape(setup.fleet.init_server, full) if in_rounds else (),
+    }
+    arrays = setup.checkpoints.restore(step, like)
+    setup.run.rewind(about["events_size"], about["ledgers"])
+    _tell(setup, event="resume", step=step)
+    family = (Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"])
+    return RunState(
+        stage=Stage(about["stage"]),
+        iteration=about["iteration"],
+        round=about["round"],
+        bucket=about["bucket"],
+        shape=shape,
+        widths=widths,
+        stack=arrays["stack"],
+        kept=tuple(arrays["kept"]),
+        server=arrays["server"],
+        family=tuple(family),
+        stop_reason=about["stop_reason"],
+        ledgers=tuple(about["ledgers"]),
+    )
+
+
+def _tell(setup: Setup, **event: Any) -> None:
+    setup.run.append(event)
+    setup.observe(event)
+
+
+def _sum(*tables: pa.Table) -> dict[str, float]:
+    return {"client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables))}
+
+
+def _stacked(trees: Sequence[Variables]) -> Variables:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _place(stack: Variables, place: int) -> Variables:
+    """One candidate of a stack, on the host."""
+    return jax.tree.map(lambda a: np.asarray(a[place]), stack)
+
+
+def _first_place(stack: Variables) -> Variables:
+    return jax.tree.map(lambda a: np.asarray(a[:1]), stack)
+
+
+def _filled(setup: Setup, stack: Variables) -> Variables:
+    """The stack with all K places filled, so that every round runs the same program; what fills is never trained."""
+
+    def fill(leaf: Any) -> Any:
+        missing = setup.places - leaf.shape[0]
+        return np.concatenate([leaf, np.repeat(leaf[:1], missing, 0)]) if missing else leaf
+
+    return jax.tree.map(fill, stack)
+
+
+def _padded(setup: Setup, numbers: np.ndarray) -> np.ndarray:
+    return np.pad(numbers, (0, setup.places - len(numbers)))

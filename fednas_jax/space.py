@@ -1,0 +1,437 @@
+"""Width groups by probing: which dimensions shrink together, how to mask or slice them, and what the widths cost.
+
+Letters: G width groups, a width vector w is [G], `keep` is a tuple of G masks or index arrays, one for each group.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fednas_jax.errors import ConfigError, NetworkError
+
+Widths = tuple[int, ...]  # [G], in the order of Network.widths
+
+
+# A program that runs once is not worth the compiler's best efforts.
+RUN_ONCE = {"xla_backend_optimization_level": 0}
+
+
+class Variables(NamedTuple):
+    """A network's variables, flat: path -> array, such as 'conv1/kernel' -> [5, 5, 1, 32]."""
+
+    params: dict[str, Any]
+    stats: dict[str, Any]  # BatchNorm's running mean and variance
+
+
+class Network(Protocol):
+    """A family of networks, one for each choice of widths; `nets.adapters` makes one from flax modules."""
+
+    name: str
+    widths: dict[str, int]  # the parent's width of each group, by name
+    input_shape: tuple[int, ...]  # one example, without the batch
+
+    def abstract(self, widths: Widths) -> Variables:
+        """Shapes and dtypes of the variables at these widths; nothing is allocated."""
+
+    def init(self, widths: Widths, key: jax.Array) -> Variables:
+        """Freshly initialised variables."""
+
+    def apply(
+        self,
+        widths: Widths,
+        variables: Variables,
+        images: jax.Array,
+        *,
+        train: bool,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+
+
+class Dim(NamedTuple):
+    """A dimension that carries a width group: its size is repeat x width, channel = index modulo width."""
+
+    group: int
+    repeat: int
+
+
+Label = tuple[Dim | None, ...]  # one entry for each dimension of a variable; None: the dimension is fixed
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """A resource as a sum of products of widths: R(w) = sum over rows of coef x prod over g of w_g^exponent."""
+
+    coef: tuple[int, ...]  # [rows]
+    exponents: tuple[tuple[int, ...], ...]  # [rows][G]
+    largest: int  # R of the parent, the largest value the search will ask for
+
+    def __call__(self, widths: Any) -> Any:
+        """R of widths [..., G].
+
+        Tuples and numpy arrays are counted in 64-bit integers, exactly. A jax array (jit, vmap) is counted in int64
+        where x64 is on; else in uint32, exact, if the parent fits; else in float32, to 1 part in 10^6.
+        """
+        if not isinstance(widths, jax.Array):
+            w = np.asarray(widths, np.int64)
+            total = np.prod(w[..., None, :] ** np.asarray(self.exponents), axis=-1) @ np.asarray(self.coef, np.int64)
+            return int(total) if total.ndim == 0 else total
+        wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
+        dtype = np.int64 if wide else np.uint32 if self.largest < 2**32 else np.float32
+        factors = widths.astype(dtype)
+        terms = [
+            functools.reduce(
+                operator.mul, [factors[..., g] for g, e in enumerate(row) for _ in range(e)], jnp.asarray(coef, dtype)
+            )
+            for coef, row in zip(self.coef, self.exponents, strict=True)
+        ]
+        return functools.reduce(operator.add, terms)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the probe found out about a network: its groups, the labels of its variables, and its costs."""
+
+    network: Network
+    groups: tuple[str, ...]  # [G] names
+    widths: Widths  # [G] the parent's
+    multiple: tuple[int, ...]  # [G] widths are multiples of this
+    labels: dict[str, Label]  # path of a variable -> label of each of its dimensions
+    macs: CostTable  # multiply-accumulates of one forward pass of one example
+    params: CostTable  # trainable numbers
+    size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
+
+    @property
+    def smallest(self) -> Widths:
+        """The smallest widths the search may reach."""
+        return self.multiple
+
+    def resource(self, name: str) -> CostTable:
+        """The table of a resource by name: 'macs' or 'params'."""
+        return {"macs": self.macs, "params": self.params}[name]
+
+    def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
+        """`tree` with the removed channels set to zero on every dimension that carries their group.
+
+        Args:
+          tree: parameters, statistics, or any tree that holds them by path, such as an optimiser's state.
+          keep: for each group a boolean mask [width of the group in `tree`].
+        """
+
+        def masked(leaf: Any, label: Label) -> Any:
+            for axis, dim in enumerate(label):
+                if dim is not None:
+                    whole = _np(leaf).tile(keep[dim.group], dim.repeat)
+                    leaf = leaf * whole.reshape([-1 if a == axis else 1 for a in range(leaf.ndim)]).astype(leaf.dtype)
+            return leaf
+
+        return self._map(masked, tree)
+
+    def slice(self, tree: Any, keep: Sequence[Any]) -> Any:
+        """`tree` with only the kept channels.
+
+        Args:
+          tree: as for `mask`.
+          keep: for each group a boolean mask [width] or the kept channels' indices.
+        """
+        kept = [np.asarray(k) for k in keep]
+        kept = [np.flatnonzero(k) if k.dtype == bool else k for k in kept]
+
+        def sliced(leaf: Any, label: Label) -> Any:
+            for axis, dim in enumerate(label):
+                if dim is not None:
+                    width = leaf.shape[axis] // dim.repeat
+                    index = (np.arange(dim.repeat)[:, None] * width + kept[dim.group]).ravel()
+                    leaf = _np(leaf).take(leaf, index, axis=axis)
+            return leaf
+
+        return self._map(sliced, tree)
+
+    def embed(self, tree: Any, widths: Widths) -> Any:
+        """`tree` put into the larger network of these widths, its channels first and zeros after them."""
+
+        def embedded(leaf: Any, label: Label) -> Any:
+            for axis, dim in enumerate(label):
+                if dim is not None:
+                    old = leaf.shape[axis] // dim.repeat
+                    shape = (*leaf.shape[:axis], dim.repeat, old, *leaf.shape[axis + 1 :])
+                    pad = [(0, widths[dim.group] - old if a == axis + 1 else 0) for a in range(len(shape))]
+                    final = (*leaf.shape[:axis], dim.repeat * widths[dim.group], *leaf.shape[axis + 1 :])
+                    leaf = _np(leaf).pad(leaf.reshape(shape), pad).reshape(final)
+            return leaf
+
+        return self._map(embedded, tree)
+
+    def norms(self, params: Mapping[str, Any]) -> tuple[jax.Array, ...]:
+        """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by.
+
+        The filters of a channel are the slices of the kernels that produce it: those whose last dimension, the
+        output in flax, carries the group.
+        """
+        squares: list[Any] = [0.0] * len(self.groups)
+        for path, value in params.items():
+            dim = self.labels[path][-1] if value.ndim > 1 else None
+            if dim is not None:
+                summed = jnp.sum(jnp.square(value), axis=tuple(range(value.ndim - 1)))
+                squares[dim.group] = squares[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
+        return tuple(jnp.sqrt(s) for s in squares)
+
+    def _map(self, change: Callable[[Any, Label], Any], tree: Any) -> Any:
+        """Applies `change` to every leaf that stands in the tree under a variable's path; others stay."""
+
+        def visit(path: tuple[Any, ...], leaf: Any) -> Any:
+            keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey) and k.key in self.labels]
+            return change(leaf, self.labels[keys[-1]]) if keys and leaf.ndim == len(self.labels[keys[-1]]) else leaf
+
+        return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) -> Space:
+    """Finds the width groups of a network by building it abstractly with one group changed at a time.
+
+    Args:
+      network: the family of networks.
+      multiple: widths are multiples of this, one number or one for each group.
+      check: also train one step masked and sliced, and refuse the network if they differ (this allocates it).
+
+    Raises:
+      NetworkError: the network has no width group, a dimension mixes groups or does not scale, or masked and sliced
+        training differ; names the variable.
+      ConfigError: `multiple` does not fit the groups.
+    """
+    groups, widths = tuple(network.widths), tuple(network.widths.values())
+    if not groups:
+        raise NetworkError(f"{network.name}: has no width groups, want at least one width to search")
+    multiples = tuple(multiple) * len(groups) if len(multiple) == 1 else tuple(multiple)
+    if len(multiples) != len(groups):
+        want = f"want one number or {len(groups)}, one for each of {', '.join(groups)}"
+        raise ConfigError(f"net.multiple: got {len(multiples)} numbers, {want}")
+    for group, width, least in zip(groups, widths, multiples, strict=True):
+        if width < least:
+            raise ConfigError(f"net.widths: {group} got {width}, want at least its multiple, which is {least}")
+    labels = _labels(network, groups, widths)
+    shapes = network.abstract(widths)
+    everything = {**shapes.params, **shapes.stats}
+    space = Space(
+        network=network,
+        groups=groups,
+        widths=widths,
+        multiple=multiples,
+        labels=labels,
+        macs=_macs_table(network, groups, widths),
+        params=_size_table(shapes.params, labels, widths, lambda leaf: 1),
+        size=_size_table(everything, labels, widths, lambda leaf: leaf.dtype.itemsize),
+    )
+    if check:
+        check_masking(space)
+    return space
+
+
+def count_macs(network: Network, widths: Widths) -> int:
+    """Multiply-accumulates of one example's forward pass, counted directly from the traced network."""
+    return sum(_traced_macs(network, widths))
+
+
+def check_masking(space: Space, tolerance: float = 1e-4) -> None:
+    """Trains one step masked and sliced, at small widths, and refuses the network if the two differ.
+
+    A layer that mixes channels (LayerNorm) or an activation that does not map 0 to 0 (sigmoid) shows up here.
+
+    Raises:
+      NetworkError: names the variable that differs most, or that leaks out of the mask.
+    """
+    whole = tuple(min(w, 2 * m) for w, m in zip(space.widths, space.multiple, strict=True))
+    try:
+        space.network.abstract(whole)
+    except Exception:  # a network may need its own widths, for instance to divide them into groups
+        whole = space.widths
+    # Every second channel goes, so that a wrong order of channels is seen too.
+    keep = tuple(np.arange(w) % 2 == 0 for w in whole)
+    kept = tuple(int(k.sum()) for k in keep)
+    start = space.mask(_random_variables(space.network.abstract(whole)), keep)
+    batch = np.random.default_rng(1).normal(size=(4, *space.network.input_shape)).astype(np.float32)
+    masked, sliced = (
+        jax.device_get(_one_step(space.network, widths, variables, batch))
+        for widths, variables in ((whole, start), (kept, space.slice(start, keep)))
+    )
+    inside = space.slice(masked, keep)
+    leak = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), masked, space.mask(masked, keep))
+    gap = jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / (1 + np.max(np.abs(b))), inside, sliced)
+    for found, bound, what in (
+        (leak, 0.0, "leaks out of the mask"),
+        (gap, tolerance, "differs from the sliced one"),
+    ):
+        path, value = max(((p, float(v)) for part in found for p, v in part.items()), key=lambda pair: pair[1])
+        if not value <= bound:
+            raise NetworkError(
+                f"{space.network.name}: masked training of '{path}' {what} by {value:.1e} after one step; want "
+                "activations that map 0 to 0 and normalisation by channel"
+            )
+
+
+def _random_variables(shapes: Variables) -> Variables:
+    """Parameters and statistics without zeros, small as freshly initialised ones, made on the host."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: Any) -> Any:
+        fan_in = max(1, math.prod(leaf.shape[:-1]))
+        return (rng.uniform(0.5, 1.5, leaf.shape) * rng.choice([-1, 1], leaf.shape) / fan_in**0.5).astype(leaf.dtype)
+
+    return Variables(jax.tree.map(draw, shapes.params), jax.tree.map(lambda x: np.abs(draw(x)), shapes.stats))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=RUN_ONCE)
+def _one_step(network: Network, widths: Widths, variables: Variables, batch: jax.Array) -> Variables:
+    """One step of SGD with weight decay on a random linear loss of the log-probabilities."""
+
+    def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+        logits, stats = network.apply(widths, Variables(params, variables.stats), batch, train=True)
+        weights = jax.random.normal(jax.random.key(2), logits.shape)
+        return -jnp.mean(weights * jax.nn.log_softmax(logits)), stats
+
+    grads, stats = jax.grad(loss, has_aux=True)(variables.params)
+    return Variables(jax.tree.map(lambda p, g: p - 0.1 * (g + 1e-4 * p), variables.params, grads), stats)
+
+
+def _np(leaf: Any) -> Any:
+    """numpy for arrays on the host, jax.numpy for the others."""
+    return np if isinstance(leaf, np.ndarray) else jnp
+
+
+def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[str, Label]:
+    """Labels every dimension of every variable with the group whose factor it grows by.
+
+    One build answers for all groups, since each grows by a prime of its own. A dimension made of two groups grows by
+    no single prime; two more builds with the primes dealt otherwise rule out that it looks as if it did.
+    """
+    base = _shapes(network, widths)
+    primes = _primes(len(groups))
+    labels: dict[str, list[Dim | None]] = {}
+    used: set[int] = set()
+    for turn in range(min(3, len(groups) + 1)):
+        factors = (*primes[turn:], *primes[:turn]) if len(groups) > 1 else (2 + turn,)
+        grown = _shapes(network, _grown(widths, factors))
+        if grown.keys() != base.keys():
+            raise NetworkError(f"{network.name}: '{min(base.keys() ^ grown.keys())}' comes or goes with the widths")
+        for path, shape in base.items():
+            found = []
+            for axis, (before, after) in enumerate(zip(shape, grown[path], strict=True)):
+                g = factors.index(after // before) if after in [f * before for f in factors] else None
+                if after != before and (g is None or before % widths[g]):
+                    raise _unlabelled(network, groups, widths, path, axis)
+                found.append(None if g is None else Dim(g, before // widths[g]))
+            if labels.setdefault(path, found) != found:
+                axis = [a != b for a, b in zip(labels[path], found, strict=True)].index(True)
+                raise _unlabelled(network, groups, widths, path, axis)
+            used.update(dim.group for dim in found if dim is not None)
+    for g, group in enumerate(groups):
+        if g not in used:
+            raise NetworkError(f"{network.name}: no variable's shape depends on the width of {group}")
+    return {path: tuple(label) for path, label in labels.items()}
+
+
+def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path: str, axis: int) -> NetworkError:
+    """Says which groups a dimension depends on, from one build for each group."""
+    size = _shapes(network, widths)[path][axis]
+    where = f"{network.name}: dimension {axis} of '{path}', of size {size},"
+    doubled = (_grown(widths, tuple(2 if h == g else 1 for h in range(len(groups)))) for g in range(len(groups)))
+    depends = [group for group, w in zip(groups, doubled, strict=True) if _shapes(network, w)[path][axis] != size]
+    if len(depends) > 1:
+        return NetworkError(f"{where} mixes the width groups {' and '.join(depends)}; want one group a dimension")
+    return NetworkError(f"{where} is no whole multiple of the width of {', '.join(depends) or 'a group'}")
+
+
+def _primes(count: int) -> tuple[int, ...]:
+    found: list[int] = []
+    n = 2
+    while len(found) < count:
+        if all(n % p for p in found):
+            found.append(n)
+        n += 1
+    return tuple(found)
+
+
+def _shapes(network: Network, widths: Widths) -> dict[str, tuple[int, ...]]:
+    variables = network.abstract(widths)
+    return {path: tuple(leaf.shape) for part in variables for path, leaf in part.items()}
+
+
+def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
+    return tuple(w * f for w, f in zip(widths, factors, strict=True))
+
+
+def _macs_table(network: Network, groups: tuple[str, ...], widths: Widths) -> CostTable:
+    """Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e."""
+    primes = _primes(len(groups))
+    base, grown = (_traced_macs(network, w) for w in (widths, _grown(widths, primes)))
+    if len(grown) != len(base):
+        raise NetworkError(f"{network.name}: the widths change which layers there are")
+    exponents = []
+    for row, (before, after) in enumerate(zip(base, grown, strict=True)):
+        growth, rest = divmod(after, before)
+        powers = [next(e for e in range(64) if growth % p ** (e + 1)) for p in primes]
+        if rest or growth != math.prod(p**e for p, e in zip(primes, powers, strict=True)):
+            raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
+        exponents.append(powers)
+    return _table(widths, zip(base, exponents, strict=True))
+
+
+def _size_table(
+    shapes: Mapping[str, Any], labels: Mapping[str, Label], widths: Widths, each: Callable[[Any], int]
+) -> CostTable:
+    def rows() -> Iterator[tuple[int, list[int]]]:
+        for path, leaf in shapes.items():
+            exponents = [0] * len(widths)
+            for dim in labels[path]:
+                if dim is not None:
+                    exponents[dim.group] += 1
+            yield math.prod(leaf.shape) * each(leaf), exponents
+
+    return _table(widths, rows())
+
+
+def _table(widths: Widths, rows: Any) -> CostTable:
+    """Divides each row's value at `widths` by its product of widths, and merges rows of equal exponents."""
+    merged: dict[tuple[int, ...], int] = {}
+    largest = 0
+    for value, exponents in rows:
+        coef = value // math.prod(w**e for w, e in zip(widths, exponents, strict=True))
+        merged[tuple(exponents)] = merged.get(tuple(exponents), 0) + coef
+        largest += value
+    return CostTable(tuple(merged.values()), tuple(merged), largest)
+
+
+def _traced_macs(network: Network, widths: Widths) -> list[int]:
+    """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
+    variables = network.abstract(widths)
+    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    traced = jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
+    return list(_equation_macs(traced.jaxpr, 1))
+
+
+def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
+            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+            yield times * math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
+        elif eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            left = eqn.invars[0].aval
+            yield times * math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
+        else:
+            inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+            for value in eqn.params.values():
+                for sub in value if isinstance(value, (tuple, list)) else (value,):
+                    closed = getattr(sub, "jaxpr", sub)
+                    if hasattr(closed, "eqns"):
+                        yield from _equation_macs(closed, inner)

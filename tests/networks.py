@@ -1,0 +1,160 @@
+"""Small networks, and plain training of them, that several tests share. Nothing of local or fleet is used."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen, nnx
+
+from fednas_jax.nets import from_linen, from_nnx
+from fednas_jax.space import RUN_ONCE, Variables
+
+SHAPE = (6, 6, 2)
+CLASSES = 3
+WIDTHS = {"conv": 8, "dense": 8}
+
+
+class Norm(nnx.Module):
+    """Convolution, BatchNorm, depthwise convolution, a flatten of 3x3, a dense layer, the classifier."""
+
+    def __init__(self, widths, rngs):
+        conv, dense = widths["conv"], widths["dense"]
+        self.conv = nnx.Conv(2, conv, (3, 3), strides=2, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(conv, momentum=0.9, rngs=rngs)
+        self.depthwise = nnx.Conv(conv, conv, (3, 3), feature_group_count=conv, rngs=rngs)
+        self.dense = nnx.Linear(9 * conv, dense, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.classifier = nnx.Linear(dense, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.swish(self.depthwise(nnx.relu(self.norm(self.conv(x)))))
+        x = nnx.relu(self.dense(x.reshape(x.shape[0], -1)))
+        return self.classifier(self.drop(x))
+
+
+class LinenNorm(linen.Module):
+    """The twin of `Norm`."""
+
+    conv: int
+    dense: int
+
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.Conv(self.conv, (3, 3), strides=2, use_bias=False, name="conv")(x)
+        x = linen.relu(linen.BatchNorm(momentum=0.9, use_running_average=not train, name="norm")(x))
+        x = linen.swish(linen.Conv(self.conv, (3, 3), feature_group_count=self.conv, name="depthwise")(x))
+        x = linen.relu(linen.Dense(self.dense, name="dense")(x.reshape(x.shape[0], -1)))
+        x = linen.Dropout(0.5, deterministic=not train)(x)
+        return linen.Dense(CLASSES, name="classifier")(x)
+
+
+class Residual(nnx.Module):
+    """A stem and a block with a skip around it: stem and second convolution share the width `stage`."""
+
+    def __init__(self, widths, rngs):
+        stage, inner = widths["stage"], widths["inner"]
+        self.stem = nnx.Conv(2, stage, (3, 3), strides=2, rngs=rngs)
+        self.first = nnx.Conv(stage, inner, (3, 3), rngs=rngs)
+        self.second = nnx.Conv(inner, stage, (1, 1), rngs=rngs)
+        self.norm = nnx.BatchNorm(stage, momentum=0.9, rngs=rngs)
+        self.classifier = nnx.Linear(stage, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.stem(x))
+        x = nnx.relu(x + self.norm(self.second(nnx.gelu(self.first(x)))))
+        return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+@functools.cache
+def norm():
+    """`Norm` as a network; one object, so that what was compiled for it is found again."""
+    return from_nnx("norm", Norm, WIDTHS, SHAPE)
+
+
+@functools.cache
+def linen_norm():
+    """`LinenNorm` as a network."""
+    return from_linen("linen_norm", lambda w: LinenNorm(w["conv"], w["dense"]), WIDTHS, SHAPE)
+
+
+@functools.cache
+def residual():
+    """`Residual` as a network."""
+    return from_nnx("residual", Residual, {"stage": 6, "inner": 4}, SHAPE)
+
+
+class Trained(NamedTuple):
+    """What some steps of training leave."""
+
+    variables: Variables
+    optimizer: Any
+    losses: jax.Array  # [steps], before each step
+
+
+STEPS = 5
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=RUN_ONCE)
+def train(network, widths, variables, images, labels, rate):
+    """Steps of SGD with momentum and weight decay on one batch."""
+    optimizer = optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(rate, momentum=0.9))
+
+    def step(carry, _):
+        (params, stats), memory = carry
+
+        def loss(params):
+            logits, new = network.apply(widths, Variables(params, stats), images, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new
+
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, memory = optimizer.update(grads, memory, params)
+        return (Variables(optax.apply_updates(params, updates), stats), memory), value
+
+    start = (variables, optimizer.init(variables.params))
+    (variables, memory), losses = jax.lax.scan(step, start, length=STEPS)
+    return Trained(variables, memory, losses)
+
+
+def batch(network, size=8, classes=CLASSES):
+    """Images of noise and labels."""
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(size, *network.input_shape)).astype(np.float32), np.arange(size, dtype=np.int32) % classes
+
+
+@functools.cache
+def start(network, widths, seed=0):
+    """Initialised variables on the host; biases, scales and statistics, first 0 or 1, are moved upwards.
+
+    Upwards, because a channel that hardly varies after its ReLU makes the next BatchNorm amplify rounding.
+    """
+    rng = np.random.default_rng(seed)
+
+    def moved(x):
+        return x + rng.uniform(0.1, 0.5, x.shape).astype(np.float32) if x.ndim == 1 else x
+
+    return jax.tree.map(moved, jax.device_get(network.init(widths, jax.random.key(seed))))
+
+
+def assert_masked_equals_sliced(space, keep, rate=0.05, dtype=np.float32):
+    """Trains a candidate masked and sliced: variables and momentum agree, and nothing leaks out of the mask.
+
+    Momentum is compared less strictly: its error enters the variables times the learning rate.
+    """
+    network = space.network
+    images, labels = batch(network)
+    images, variables = jax.tree.map(lambda x: x.astype(dtype), (images, start(network, space.widths)))
+    whole = space.mask(variables, keep)
+    kept = tuple(int(np.sum(k)) for k in keep)
+    masked = jax.device_get(train(network, space.widths, whole, images, labels, rate))
+    sliced = jax.device_get(train(network, kept, space.slice(whole, keep), images, labels, rate))
+    before, after = jax.tree.leaves(whole.params), jax.tree.leaves(masked.variables.params)
+    assert any(np.any(a != b) for a, b in zip(before, after, strict=True)), "nothing was trained"
+    for part, atol in (("variables", 1e-5), ("optimizer", 1e-4)):
+        got, want = getattr(masked, part), getattr(sliced, part)
+        jax.tree.map(np.testing.assert_array_equal, got, space.mask(got, keep))
+        close = functools.partial(np.testing.assert_allclose, rtol=0, atol=atol)
+        jax.tree.map(close, space.slice(got, keep), want)
+    return masked

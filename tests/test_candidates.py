@@ -1,0 +1,217 @@
+"""Candidates are exactly those of the definition: checked by brute force where the space is small."""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import jax
+import networks
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fednas_jax.candidates import budget_of, keep_masks, most_candidates, propose, target_of
+from fednas_jax.config import NetConfig, SearchConfig
+from fednas_jax.errors import ConfigError
+from fednas_jax.nets import build
+from fednas_jax.space import count_macs, probe
+
+GROUPS = SearchConfig(proposals="groups")
+PARENT = (12, 8, 16)
+
+
+@functools.cache
+def space_of(multiple=(2, 1, 4)):
+    network = build(NetConfig("cnn", widths=PARENT), (8, 8, 1), 3)
+    return probe(network, multiple, check=False)
+
+
+def resource(kind, widths):
+    """MACs or parameters of the cnn at 8x8x1 with 3 classes, by hand."""
+    a, b, c = widths
+    macs = 8 * 8 * 25 * a + 4 * 4 * 25 * a * b + 2 * 2 * b * c + 3 * c
+    params = (25 * a + a) + (25 * a * b + b) + (4 * b * c + c) + (3 * c + 3)
+    return macs if kind == "macs" else params
+
+
+multiples = st.sampled_from([(1, 1, 1), (2, 1, 4), (4, 4, 4), (8, 4, 16)])
+kinds = st.sampled_from(["macs", "params"])
+parents = st.tuples(*(st.integers(1, w) for w in PARENT))
+reductions = st.floats(0.01, 0.9)
+
+
+def test_the_hand_written_resource_is_that_of_the_network():
+    for widths in (PARENT, (3, 5, 7)):
+        assert resource("macs", widths) == count_macs(space_of().network, widths)
+        assert resource("params", widths) == space_of().params(widths)
+
+
+def test_targets_are_those_of_the_formula():
+    config = SearchConfig(reduction=0.05, decay=0.9)
+    parent, now = resource("macs", PARENT), resource("macs", (6, 8, 16))
+    assert target_of(space_of(), config, PARENT, 1) == pytest.approx(0.95 * parent)
+    assert target_of(space_of(), config, (6, 8, 16), 3) == pytest.approx(now - 0.05 * parent * 0.9 * 0.9)
+
+
+@given(multiples, kinds, parents, reductions, st.integers(1, 5))
+def test_each_group_gives_its_largest_smaller_multiple_under_the_target(multiple, kind, widths, rho, iteration):
+    config = SearchConfig(proposals="groups", resource=kind, reduction=rho, decay=0.9)
+    target = resource(kind, widths) - rho * resource(kind, PARENT) * 0.9 ** (iteration - 1)
+    want = []
+    for g, name in enumerate(("conv1", "conv2", "dense")):
+        fits = []
+        for n in range(1, widths[g]):
+            candidate = (*widths[:g], n, *widths[g + 1 :])
+            if n % multiple[g] == 0 and resource(kind, candidate) < target:
+                fits.append(candidate)
+        if fits:
+            want.append((name, fits[-1]))
+    assert [tuple(p) for p in propose(space_of(multiple), config, widths, iteration, 0)] == want
+
+
+def test_a_candidate_that_meets_the_target_exactly_is_not_under_it():
+    table = space_of().macs
+    rho = (table(PARENT) - table((6, 8, 16))) / table(PARENT)
+    for reduction, width in ((rho, 4), (0.999 * rho, 6)):
+        first = propose(space_of(), replace(GROUPS, reduction=reduction), PARENT, 1, 0)[0]
+        assert first == ("conv1", (width, 8, 16))
+
+
+def test_nothing_is_proposed_when_nothing_is_feasible():
+    for proposals in ("groups", "random", "uniform"):
+        config = SearchConfig(proposals=proposals, reduction=0.5)
+        assert propose(space_of(), config, space_of().smallest, 1, 0) == []
+
+
+@given(multiples, kinds, parents, reductions, st.integers(1, 3), st.integers(0, 2**40))
+def test_random_candidates_are_feasible_distinct_and_repeatable(multiple, kind, widths, rho, iteration, seed):
+    space = space_of(multiple)
+    widths = tuple(max(w, m) for w, m in zip(widths, multiple, strict=True))
+    config = SearchConfig(proposals="random", resource=kind, reduction=rho, random_candidates=6)
+    found = propose(space, config, widths, iteration, seed)
+    assert found == propose(space, config, widths, iteration, seed)
+    target = resource(kind, widths) - rho * resource(kind, PARENT) * 0.98 ** (iteration - 1)
+    assert bool(found) == (resource(kind, multiple) < target)
+    assert len({p.widths for p in found}) == len(found) <= 6
+    assert [p.name for p in found] == [f"random {n}" for n in range(len(found))]
+    for _, candidate in found:
+        assert resource(kind, candidate) < target
+        for width, before, step in zip(candidate, widths, multiple, strict=True):
+            assert width == before or (width % step == 0 and step <= width < before)
+
+
+def test_random_candidates_differ_between_seeds_and_iterations():
+    config = SearchConfig(proposals="random", reduction=0.3, random_candidates=6)
+    draws = [propose(space_of(), config, PARENT, i, seed) for i, seed in itertools.product((1, 2), (0, 1))]
+    assert len({tuple(p.widths for p in draw) for draw in draws}) == 4
+
+
+def test_uniform_shrinks_every_group_together_and_never_grows():
+    config = SearchConfig(proposals="uniform", reduction=0.1, decay=1.0)
+    space, widths, family = space_of((1, 1, 1)), PARENT, [PARENT]
+    while found := propose(space, config, widths, 1, 0):
+        assert len(found) == 1
+        assert resource("macs", found[0].widths) < resource("macs", widths) - 0.1 * resource("macs", PARENT)
+        multiplier = float(found[0].name.removeprefix("uniform "))
+        assert found[0].widths == tuple(max(1, int(w * multiplier)) for w in PARENT)
+        widths = found[0].widths
+        family.append(widths)
+    assert len(family) > 4
+    for before, after in itertools.pairwise(family):
+        assert all(a <= b for a, b in zip(after, before, strict=True))
+        assert after != before
+
+
+def test_uniform_takes_the_largest_multiplier_and_keeps_to_the_multiples():
+    config = SearchConfig(proposals="uniform", reduction=0.3)
+    ((name, widths),) = propose(space_of((2, 4, 4)), config, PARENT, 1, 0)
+    target = 0.7 * resource("macs", PARENT)
+    choices = {
+        thousandth: tuple(max(m, w * thousandth // 1000 // m * m) for w, m in zip(PARENT, (2, 4, 4), strict=True))
+        for thousandth in range(1, 1000)
+    }
+    best = max(t for t, candidate in choices.items() if resource("macs", candidate) < target)
+    assert (name, widths) == (f"uniform {best / 1000:.3f}", choices[best])
+
+
+# Channels
+
+
+def test_the_channels_with_the_largest_norms_are_kept():
+    norms = (np.array([3.0, 1.0, 2.0, 5.0]), np.array([1.0, 1.0, 2.0]))
+    kept = (np.ones(4, bool), np.ones(3, bool))
+    first, second = keep_masks(norms, kept, (2, 2))
+    np.testing.assert_array_equal(first, [True, False, False, True])
+    np.testing.assert_array_equal(second, [True, False, True])  # of equal norms the lower number
+
+
+def test_channels_that_the_parent_lost_are_not_kept_again():
+    (mask,) = keep_masks((np.array([9.0, 1.0, 8.0, 0.0]),), (np.array([False, True, False, True]),), (1,))
+    np.testing.assert_array_equal(mask, [False, True, False, False])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), min_size=1, max_size=10),
+    st.data(),
+)
+def test_kept_channels_are_the_parents_best(channels, data):
+    norms, kept = np.array([n for n, _ in channels]), np.array([k for _, k in channels])
+    width = data.draw(st.integers(0, int(kept.sum())))
+    (mask,) = keep_masks((norms,), (kept,), (width,))
+    ranked = sorted((c for c in range(len(norms)) if kept[c]), key=lambda c: (-norms[c], c))
+    assert sorted(ranked[:width]) == list(np.flatnonzero(mask))
+
+
+def test_norms_of_a_network_choose_the_channels_that_are_kept():
+    space = probe(networks.norm(), (2,), check=False)
+    params = networks.start(networks.norm(), space.widths).params
+    norms = jax.device_get(space.norms(params))
+    masks = keep_masks(norms, tuple(np.ones(w, bool) for w in space.widths), (3, 5))
+    produced = params["conv/kernel"] ** 2, params["depthwise/kernel"] ** 2
+    conv = sum(kernel.sum((0, 1, 2)) for kernel in produced)
+    assert set(np.flatnonzero(masks[0])) == set(np.argsort(-conv)[:3])
+    assert masks[1].sum() == 5
+
+
+# Budget and number of candidates
+
+
+def test_a_budget_is_a_fraction_of_the_parent_or_a_number():
+    assert budget_of(space_of(), SearchConfig(budget=0.5)) == 0.5 * resource("macs", PARENT)
+    assert budget_of(space_of(), SearchConfig(budget=0.5, resource="params")) == 0.5 * resource("params", PARENT)
+    assert budget_of(space_of(), SearchConfig(budget=0.001, budget_absolute=9000)) == 9000
+
+
+def test_a_budget_below_the_smallest_widths_is_refused_with_one_that_is_not():
+    least = resource("macs", (2, 1, 4)) / resource("macs", PARENT)
+    with pytest.raises(ConfigError, match=r"^search.budget: got 0.01, want at least 0\.\d+, the macs of the") as caught:
+        budget_of(space_of(), SearchConfig(budget=0.01))
+    offered = float(str(caught.value).split("at least ")[1].split(",")[0])
+    assert least <= offered < least + 1e-3
+    budget_of(space_of(), SearchConfig(budget=offered))
+
+
+def test_an_absolute_budget_below_the_smallest_widths_is_refused_with_one_that_is_not():
+    least = resource("params", (2, 1, 4))
+    config = SearchConfig(budget_absolute=least - 1, resource="params")
+    want = f"^search.budget_absolute: got {least - 1}, want at least {least}, the params of the smallest widths$"
+    with pytest.raises(ConfigError, match=want):
+        budget_of(space_of(), config)
+    assert budget_of(space_of(), replace(config, budget_absolute=least)) == least
+
+
+def test_the_most_candidates_are_the_groups_the_random_ones_or_one():
+    for proposals, most in (("groups", 3), ("random", 5), ("uniform", 1)):
+        config = SearchConfig(proposals=proposals, random_candidates=5, early_dropping=True)
+        assert most_candidates(space_of(), config) == most
+
+
+@pytest.mark.parametrize("rungs", [((1, 4), (1, 1)), ((1, 0.9), (1, 4), (1, 1))])
+def test_a_rung_that_keeps_more_than_there_are_candidates_is_refused(rungs):
+    config = SearchConfig(proposals="groups", rungs=rungs, early_dropping=True)
+    with pytest.raises(ConfigError, match=r"^search.rungs: got keep=4, want at most 3, the number of candidates$"):
+        most_candidates(space_of(), config)
+    assert most_candidates(space_of(), replace(config, early_dropping=False)) == 3
+    assert most_candidates(space_of(), replace(config, proposals="uniform")) == 1
+    assert most_candidates(space_of(), replace(config, proposals="random", random_candidates=4)) == 4

@@ -1,0 +1,212 @@
+"""The command line as a user meets it: one line and exit code 2 for a mistake, resuming, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fednas_jax.cli import main
+
+TINY = [
+    *(
+        "--data.clients",
+        "4",
+        "--net.widths",
+        "4",
+        "8",
+        "16",
+        "--pretrain.rounds",
+        "2",
+        "--finetune.rounds",
+        "1",
+    ),
+    *(
+        "--search.groups",
+        "2",
+        "--search.score-clients",
+        "0",
+        "--search.max-iterations",
+        "1",
+        "--train.batch-size",
+        "60",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["search", "digits", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def refused(capsys, *args):
+    """The one line that a mistake is answered with."""
+    assert main(list(args)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "Traceback" not in said.err
+    return said.err
+
+
+MISTAKES = {
+    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, data"),
+    "unknown preset": (
+        ["search", "digit", "--out", "x"],
+        "preset: got 'digit', want one of digits, fashion_mnist",
+    ),
+    "no preset": (["search", "--out", "x"], "got no preset, want one of digits"),
+    "no folder": (["search", "digits"], "--out"),
+    "unknown option": (["search", "digits", "--out", "x", "--bogus", "1"], "Unrecognized options: --bogus"),
+    "mistyped option": (
+        ["search", "digits", "--out", "x", "--serch.budget", "1"],
+        "perhaps you meant --search.budget",
+    ),
+    "no number": (["search", "digits", "--out", "x", "--seed", "abc"], "--seed: invalid literal for int()"),
+    "unknown choice": (
+        ["search", "digits", "--out", "x", "--data.partition", "by_eye"],
+        "invalid choice 'by_eye'",
+    ),
+    "budget above 1": (
+        ["search", "digits", "--out", "x", "--search.budget", "1.5"],
+        "search.budget: got 1.5, want",
+    ),
+    "groups above clients": (
+        ["search", "digits", "--out", "x", "--search.groups", "41"],
+        "search.groups: got 41, want at most data.clients, which is 40",
+    ),
+    "batch 0": (["search", "digits", "--out", "x", "--train.batch-size", "0"], "train.batch_size: got 0"),
+    "NaN learning rate": (
+        ["search", "digits", "--out", "x", "--train.learning-rate", "nan"],
+        "train.learning_rate: got nan, want a finite number",
+    ),
+    "budget too small": (
+        ["search", "digits", "--out", "x", "--search.budget", "0.0001"],
+        "the macs of the smallest widths",
+    ),
+    "too many kept": (
+        ["search", "digits", "--out", "x", "--search.rungs", "1", "9", "1", "1"],
+        "search.rungs: got keep=9, want at most 3",
+    ),
+    "no such data folder": (
+        ["search", "fashion_mnist", "--out", "x", "--data.root", "nowhere"],
+        "fednas data prepare fashion_mnist --from DIR",
+    ),
+    "no such files": (["data", "prepare", "fashion_mnist", "--from", "nowhere"], "nowhere"),
+    "no run to compare": (["compare", "nowhere"], "nowhere: holds no run"),
+    "nothing to compare": (["compare"], "compare: got no run"),
+    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list or prepare"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args, fragment = MISTAKES[mistake]
+    assert fragment in refused(capsys, *args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_the_folder_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(capsys, "search", "digits", "--out", str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_other_things_is_refused(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "holds files that are no run" in refused(capsys, "search", "digits", "--out", str(tmp_path))
+
+
+def test_a_folder_of_another_config_is_refused_by_field(capsys, run):
+    err = refused(capsys, "search", "digits", "--out", str(run), *TINY, "--train.momentum", "0.5")
+    assert "train.momentum: 0.9, 0.5 now" in err
+
+
+def test_a_finished_run_says_so_and_changes_nothing(capsys, run):
+    before = (run / "result.json").read_bytes(), (run / "report.html").stat().st_mtime_ns
+    assert main(["search", "digits", "--out", str(run), *TINY]) == 0
+    assert "this run is finished; nothing was changed" in capsys.readouterr().out
+    assert ((run / "result.json").read_bytes(), (run / "report.html").stat().st_mtime_ns) == before
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(run):
+    page = (run / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg"}
+
+
+def test_compare_shows_accuracy_cost_and_phases(capsys, run):
+    assert main(["compare", str(run), str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "fednas, mean of 2 runs" in out
+    assert "download" in out
+    result = json.loads((run / "result.json").read_text())
+    assert f"{result['client_cost']['search']['seconds']['mean']:,.1f}" in out
+
+
+def test_help_names_every_command_and_every_field(capsys):
+    assert main(["--help"]) == 0
+    assert "compare RUN RUN" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["search", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for option in (
+        "--out",
+        "--method",
+        "--search.rungs",
+        "--cost.down-mbit-per-second",
+        "--finetune.members",
+    ):
+        assert option in out
+    assert "--preset" not in out
+
+
+def test_data_list_names_the_sources(capsys):
+    assert main(["data", "list", "--root", "nowhere"]) == 0
+    out = capsys.readouterr().out
+    assert "digits:" in out
+    assert "fashion_mnist:" in out
+    assert "(not prepared yet)" in out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(number, code, tmp_path, run):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "fednas_jax",
+        "search",
+        "digits",
+        "--out",
+        str(out),
+        *TINY,
+        "--pretrain.rounds",
+        "300",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    events = out / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while not (events.exists() and '"round"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "the same command goes on" in said
+    done = sum('"round"' in line for line in events.read_text().splitlines())
+    assert 0 < done < 300
+    assert not (out / "result.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert again.returncode == 0, again.stderr
+    assert "going on from checkpoint" in again.stdout
+    rounds = [json.loads(line)["round"] for line in events.read_text().splitlines() if '"pretrain", "round"' in line]
+    assert rounds == list(range(1, 301))
