@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from fednas_jax.config import Config
+from fednas_jax.config import Config, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.presets import PRESETS, preset
 
@@ -113,6 +113,7 @@ def _search(args: list[str]) -> int:
     start = preset(name) if name else next(iter(PRESETS.values()))
     default = SearchArgs(tyro.MISSING, start)
     parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
+    resolve(parsed.config)  # a mistake is answered before jax is imported
     # Imported here: --help and mistyped options answer without waiting for jax.
     from fednas_jax import report
     from fednas_jax.progress import Display

@@ -191,7 +191,7 @@ class Config:
     preset: Annotated[str, tyro.conf.Suppress] = "digits"
     """Name of the preset that the other fields started from."""
     method: Method = "fednas"
-    """fednas; naive (each candidate on all clients, fixed rounds, no dropping); netadapt (centralised); random; uniform."""
+    """fednas; naive (all candidates on all clients, no dropping); netadapt (centralised); random; uniform."""
     seed: int = 0
     """The one seed that every random number of the run comes from."""
     data: DataConfig = field(default_factory=DataConfig)

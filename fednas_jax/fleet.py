@@ -267,7 +267,7 @@ class Fleet:
         return self._over_waves(wave, waves, count, sums, (stack, data, key, names, rate))
 
     def _over_waves(self, wave: Any, waves: jax.Array, count: jax.Array, totals: Any, shared: Any) -> Any:
-        """Runs `totals = wave(tasks [3, L], totals, shared)` over the first `count` waves, each device for its lanes."""
+        """Runs `totals = wave(tasks [3, L], totals, shared)` over the first `count` waves, on each device."""
 
         def device(waves: jax.Array, count: jax.Array, totals: Any, shared: Any) -> Any:
             return lax.fori_loop(0, count, lambda n, t: wave(waves[n], t, shared), totals)

@@ -33,8 +33,6 @@ class Display:
     def __enter__(self) -> Display:
         if self.bar:
             self.bar.start()
-        else:
-            self.console.print("loading data, probing the network, compiling")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,6 +66,12 @@ class Display:
             )
             plain = False
         self._show(f"{line}, client seconds {self.client_seconds:,.0f}{self._left(fraction)}", fraction, plain)
+
+    def _on_start(self, event: dict[str, Any]) -> None:
+        self._say(
+            f"{event['clients']:,} clients with {event['examples']:,} examples; {event['network']}, "
+            f"{event['macs']:,} MACs, {event['params']:,} parameters; on {event['devices']}"
+        )
 
     def _on_parent(self, event: dict[str, Any]) -> None:
         self._say(f"parent: validation accuracy {event['score']:.3f} at {event['macs']:,} MACs")

@@ -218,8 +218,9 @@ def _front(runs: Sequence[Run]) -> str:
         macs, accuracy = [m["macs"] / 1e6 for m in tested], [100 * m["test_accuracy"] for m in tested]
         axes.plot(macs, accuracy, "o-", label=f"{run.result['method']}, seed {run.result['seed']}")
         if tested:
-            axes.annotate("parent", (macs[0], accuracy[0]), xytext=(0, 8), textcoords="offset points", ha="center")
+            axes.annotate("parent", (macs[0], accuracy[0]), xytext=(0, 8), textcoords="offset points", ha="right")
     axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
+    axes.set_xlim(0, None)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (high - low))
     axes.legend()

@@ -135,6 +135,17 @@ def run_search(
     setup = prepare(config, run, observe, should_stop, devices)
     try:
         state = _restored(setup) or _first(setup)
+        if state.stage == Stage.PRETRAIN and not state.round:
+            _tell(
+                setup,
+                event="start",
+                clients=setup.clients,
+                examples=int(setup.fleet.train_count.sum() + setup.fleet.val_count.sum()),
+                network=setup.space.network.name,
+                macs=setup.space.macs(state.widths),
+                params=setup.space.params(state.widths),
+                devices=", ".join(sorted({d.device_kind for d in setup.fleet.mesh.devices.flat})),
+            )
         while state.stage != Stage.TEST:
             step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
             state = step(setup, state)

@@ -1,11 +1,19 @@
-"""Eight fake devices for every test, asked for before jax is imported, and hypothesis' profile."""
+"""Eight fake devices, asked for before jax is imported, one compilation cache, and hypothesis' profile."""
 
 import os
+import tempfile
 
 from hypothesis import settings
 
-DEVICES = "--xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
+# Tests compile much and run little: LLVM's optimisations are off, and what one test or another worker compiled is
+# found again. pytest's workers inherit the environment of the process that set it up.
+if "FEDNAS_TESTS" not in os.environ:
+    os.environ["FEDNAS_TESTS"] = "1"
+    _cache = tempfile.TemporaryDirectory(prefix="fednas-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    _flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flags}".strip()
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("ci")

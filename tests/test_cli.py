@@ -11,30 +11,10 @@ import pytest
 
 from fednas_jax.cli import main
 
-TINY = [
-    *(
-        "--data.clients",
-        "4",
-        "--net.widths",
-        "4",
-        "8",
-        "16",
-        "--pretrain.rounds",
-        "2",
-        "--finetune.rounds",
-        "1",
-    ),
-    *(
-        "--search.groups",
-        "2",
-        "--search.score-clients",
-        "0",
-        "--search.max-iterations",
-        "1",
-        "--train.batch-size",
-        "60",
-    ),
-]
+TINY = (
+    "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
+    "--search.budget 0.5 --search.groups 2 --search.score-clients 0 --search.max-iterations 1"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +57,7 @@ MISTAKES = {
         "search.budget: got 1.5, want",
     ),
     "groups above clients": (
-        ["search", "digits", "--out", "x", "--search.groups", "41"],
+        ["search", "digits", "--out", "x", "--search.budget", "0.5", "--search.groups", "41"],
         "search.groups: got 41, want at most data.clients, which is 40",
     ),
     "batch 0": (["search", "digits", "--out", "x", "--train.batch-size", "0"], "train.batch_size: got 0"),

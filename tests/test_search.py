@@ -126,7 +126,7 @@ def test_a_finished_run_is_returned_and_left_alone(finished):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-@pytest.mark.parametrize("stops", [1, 2, 3, 4, 6, 9, 11])
+@pytest.mark.parametrize("stops", [2, 5, 11])
 def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, stops):
     """Stops after the n-th round, wherever that is, and then goes on."""
     asked = iter([False] * (stops - 1))
