@@ -5,7 +5,11 @@ as many, the validation accuracy of the networks that the search passes on rises
 
 Command:  python experiments/settle_rounds.py --out runs/settle     (--tiny: one seed, two settings, for a quick look)
 Hardware: 2 cores, no accelerator; about 15 minutes.
-Expected: RESULTS
+Expected: rounds  mean over the family  smallest network      (measured 2026-11-22, means of 3 seeds)
+               2                0.9670            0.9274
+               5                0.9786            0.9702
+              10                0.9831            0.9810
+              20                0.9847            0.9810
 """
 
 import argparse

@@ -108,7 +108,7 @@ class FinetuneConfig(StageConfig):
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """The search: targets, candidates, rungs and rounds (section 2 of the design)."""
+    """The search: targets, candidates, rungs and rounds."""
 
     resource: Resource = "macs"
     """What the budget limits: multiply-accumulates of one forward pass, or parameters."""

@@ -81,63 +81,34 @@ class Moment(NamedTuple):
     round: int
 
 
-def training(
-    pricing: Pricing,
-    moment: Moment,
-    candidate: np.ndarray,
-    client: np.ndarray,
-    examples: np.ndarray,
-    macs: np.ndarray,
-    size: np.ndarray,
-) -> pa.Table:
-    """The rows of T training tasks: download the candidate, train it, upload it.
+class Work(NamedTuple):
+    """T tasks: who worked on what, and how much there was of it."""
 
-    Args:
-      pricing: what MACs and bytes cost.
-      moment: stage, iteration and round.
-      candidate: [T] the candidate's number.
-      client: [T].
-      examples: [T] examples that the client's steps went through.
-      macs: [T] of one forward pass of one example.
-      size: [T] bytes of the candidate's parameters and statistics.
-    """
-    nothing = np.zeros_like(examples)
+    candidate: np.ndarray  # [T] the candidate's number
+    client: np.ndarray  # [T]
+    examples: np.ndarray  # [T] examples trained on, or validation examples evaluated
+    macs: np.ndarray  # [T] of the candidate's forward pass on one example
+    size: np.ndarray  # [T] bytes of the candidate's parameters and statistics
+
+
+def training(pricing: Pricing, moment: Moment, work: Work) -> pa.Table:
+    """The rows of training tasks: download the candidate, train it, upload it."""
+    macs = TRAINING_MACS * work.macs * work.examples
     return pa.concat_tables(
         [
-            _rows(pricing, moment, "download", candidate, client, nothing, nothing, size),
-            _rows(
-                pricing,
-                moment,
-                "train",
-                candidate,
-                client,
-                examples,
-                TRAINING_MACS * macs * examples,
-                nothing,
-            ),
-            _rows(pricing, moment, "upload", candidate, client, nothing, nothing, size),
+            _rows(pricing, moment, "download", work, size=work.size),
+            _rows(pricing, moment, "train", work, macs=macs),
+            _rows(pricing, moment, "upload", work, size=work.size),
         ]
     )
 
 
-def scoring(
-    pricing: Pricing,
-    moment: Moment,
-    candidate: np.ndarray,
-    client: np.ndarray,
-    examples: np.ndarray,
-    macs: np.ndarray,
-    size: np.ndarray,
-) -> pa.Table:
-    """The rows of T scoring tasks: download the averaged candidate, evaluate it. The few bytes of a count are free.
-
-    Arguments as for `training`; `examples` are the client's validation examples.
-    """
-    nothing = np.zeros_like(examples)
+def scoring(pricing: Pricing, moment: Moment, work: Work) -> pa.Table:
+    """The rows of scoring tasks: download the averaged candidate, evaluate it. The few bytes of a count are free."""
     return pa.concat_tables(
         [
-            _rows(pricing, moment, "download", candidate, client, nothing, nothing, size),
-            _rows(pricing, moment, "evaluate", candidate, client, examples, macs * examples, nothing),
+            _rows(pricing, moment, "download", work, size=work.size),
+            _rows(pricing, moment, "evaluate", work, macs=work.macs * work.examples),
         ]
     )
 
@@ -146,13 +117,15 @@ def _rows(
     pricing: Pricing,
     moment: Moment,
     phase: str,
-    candidate: np.ndarray,
-    client: np.ndarray,
-    examples: np.ndarray,
-    macs: np.ndarray,
-    size: np.ndarray,
+    work: Work,
+    macs: np.ndarray | None = None,
+    size: np.ndarray | None = None,
 ) -> pa.Table:
-    count = len(client)
+    """One phase of the tasks; it either computes (MACs, on examples) or moves bytes."""
+    count = len(work.client)
+    nothing = np.zeros(count, np.int64)
+    examples = nothing if macs is None else work.examples
+    macs, size = nothing if macs is None else macs, nothing if size is None else size
 
     def name(value: str, values: Sequence[str]) -> pa.DictionaryArray:
         return pa.DictionaryArray.from_arrays(pa.array(np.full(count, values.index(value), np.int8)), list(values))
@@ -161,8 +134,8 @@ def _rows(
         name(moment.stage, STAGES),
         np.full(count, moment.iteration),
         np.full(count, moment.round),
-        candidate,
-        client,
+        work.candidate,
+        work.client,
         name(phase, PHASES),
         examples,
         macs,

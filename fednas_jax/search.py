@@ -459,35 +459,22 @@ def _score(
     moment: cost.Moment,
 ) -> tuple[Tally, pa.Table]:
     tally = setup.fleet.evaluate(shape, stack, tasks)
-    examples = setup.fleet.val_count[tasks.client].astype(np.int64)
-    return tally, cost.scoring(
-        setup.pricing,
-        moment,
-        numbers[tasks.candidate],
-        tasks.client,
-        examples,
-        *_prices(setup, tasks, widths),
-    )
+    work = _work(setup, tasks, numbers, widths, setup.fleet.val_count[tasks.client])
+    return tally, cost.scoring(setup.pricing, moment, work)
 
 
 def _training_rows(
     setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
 ) -> pa.Table:
-    examples = setup.fleet.steps[tasks.client].astype(np.int64) * setup.config.train.batch_size
-    return cost.training(
-        setup.pricing,
-        moment,
-        numbers[tasks.candidate],
-        tasks.client,
-        examples,
-        *_prices(setup, tasks, widths),
-    )
+    examples = setup.fleet.steps[tasks.client] * setup.config.train.batch_size
+    return cost.training(setup.pricing, moment, _work(setup, tasks, numbers, widths, examples))
 
 
-def _prices(setup: Setup, tasks: Tasks, widths: Sequence[Widths]) -> tuple[np.ndarray, np.ndarray]:
-    """MACs and bytes [T] of each task's candidate as it is physically sent, at its own widths."""
-    macs, size = (np.asarray([table(w) for w in widths]) for table in (setup.space.macs, setup.space.size))
-    return macs[tasks.candidate], size[tasks.candidate]
+def _work(setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
+    """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
+    macs, size = (np.asarray([table(w) for w in widths], np.int64) for table in (setup.space.macs, setup.space.size))
+    place = tasks.candidate
+    return cost.Work(numbers[place], tasks.client, examples.astype(np.int64), macs[place], size[place])
 
 
 def _compacted(setup: Setup, state: RunState) -> RunState:

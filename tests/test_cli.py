@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import pytest
 
 from fednas_jax.cli import main
 
-TINY = (
+TINY = shlex.split(
     "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
     "--search.budget 0.5 --search.groups 2 --search.score-clients 0 --search.max-iterations 1"
-).split()
+)
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,7 @@ def test_ratio_takes_the_least_accuracy_lost_for_the_resource_saved():
 
 
 def iteration(table, resource, alive, told):
-    """The iteration as the design says it, in plain Python: survivors, latest scores, wanted flags."""
+    """The iteration as documented, in plain Python: survivors, latest scores, wanted flags."""
     names = [k for k in range(K) if alive[k]]
     latest, wanted = {}, []
     for s, (rounds, keep) in enumerate(table):

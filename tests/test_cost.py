@@ -17,25 +17,22 @@ PRICING = cost.paper_pricing(CostConfig(watts=3.0, joules_per_megabyte=5.0), PAR
 
 def ledger():
     """Three clients, two candidates, one round of training and one scoring."""
-    trained = cost.training(
-        PRICING,
-        cost.Moment("search", 1, 1),
+    trained = cost.Work(
         candidate=np.array([0, 0, 1]),
         client=np.array([0, 1, 2]),
         examples=np.array([20, 40, 60]),
         macs=np.array([1000, 1000, 500]),
         size=np.array([25_000, 25_000, 10_000]),
     )
-    scored = cost.scoring(
-        PRICING,
-        cost.Moment("search", 1, 1),
+    scored = cost.Work(
         candidate=np.array([1]),
         client=np.array([0]),
         examples=np.array([12]),
         macs=np.array([500]),
         size=np.array([10_000]),
     )
-    return [trained, scored]
+    moment = cost.Moment("search", 1, 1)
+    return [cost.training(PRICING, moment, trained), cost.scoring(PRICING, moment, scored)]
 
 
 def rows(phase):
