@@ -9,6 +9,7 @@ import numpy as np
 
 from fednas_jax.config import SearchConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.seeds import Purpose, generator
 from fednas_jax.space import CostTable, Space, Widths
 
 
@@ -23,10 +24,13 @@ def budget_of(space: Space, config: SearchConfig) -> float:
     """The resource at which the search stops.
 
     Raises:
-      ConfigError: the smallest widths still need more.
+      ConfigError: the smallest widths still need more, or the parent needs less.
     """
     table = space.resource(config.resource)
     whole, least = table(space.widths), table(space.smallest)
+    if config.budget_absolute is not None and config.budget_absolute > whole:
+        field = f"search.budget_absolute: got {config.budget_absolute}"
+        raise ConfigError(f"{field}, want at most {whole}, the {config.resource} of the parent")
     budget = config.budget_absolute if config.budget_absolute is not None else config.budget * whole
     if budget < least:
         field = "search.budget" if config.budget_absolute is None else "search.budget_absolute"
@@ -56,7 +60,7 @@ def propose(space: Space, config: SearchConfig, widths: Widths, iteration: int, 
     target = target_of(space, config, widths, iteration)
     table = space.resource(config.resource)
     if config.proposals == "random":
-        return _random(space, table, widths, target, config.random_candidates, [seed, iteration])
+        return _random(space, table, widths, target, config.random_candidates, seed, iteration)
     if config.proposals == "uniform":
         return _uniform(space, table, widths, target)
     return _one_group_each(space, table, widths, target)
@@ -120,10 +124,10 @@ def _uniform(space: Space, table: CostTable, widths: Widths, target: float) -> l
 
 
 def _random(
-    space: Space, table: CostTable, widths: Widths, target: float, count: int, seed: list[int]
+    space: Space, table: CostTable, widths: Widths, target: float, count: int, seed: int, iteration: int
 ) -> list[Proposal]:
     """Random walks down from the parent: one multiple off a random group, until the target is met."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    rng = generator(seed, Purpose.PROPOSE, iteration)
     step = np.asarray(space.multiple)
     found: dict[Widths, None] = {}  # in order, without repeats
     for _ in range(count):

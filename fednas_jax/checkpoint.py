@@ -29,12 +29,24 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(_host(state)), about=ocp.args.JsonSave(about))
         self._manager.save(step, args=items, force=True)
 
+    def next_step(self) -> int:
+        """The step number after the latest checkpoint's."""
+        latest = self._manager.latest_step()
+        return 0 if latest is None else latest + 1
+
     def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """The step and record of the latest checkpoint, or None where there is none."""
+        """The step and record of the latest checkpoint, or None where there is none.
+
+        Raises:
+          RunError: the record cannot be read.
+        """
         step = self._manager.latest_step()
         if step is None:
             return None
-        return step, self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        try:
+            return step, self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        except (ValueError, OSError) as error:
+            raise self._unreadable(step, error) from error
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of a step.
@@ -52,8 +64,11 @@ class Checkpoints:
                 "state"
             ]
         except (ValueError, OSError) as error:
-            what = str(error).splitlines()[0]
-            raise RunError(f"{self._manager.directory}: checkpoint {step} cannot be restored: {what}") from error
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> RunError:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        return RunError(f"{self._manager.directory}: checkpoint {step} cannot be restored: {what}")
 
     def close(self) -> None:
         """Lets go of orbax's threads."""

@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(args)
     except FednasError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"fednas: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -132,6 +133,8 @@ def _search(args: list[str]) -> int:
             return 128 + asked[0]
     if done_before:
         console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+        if not (parsed.out / "report.html").exists():  # killed after its result was written
+            report.write_report(parsed.out)
         report.print_family(console, result)
         return 0
     page = report.write_report(parsed.out)
@@ -164,6 +167,9 @@ def _report(args: list[str]) -> int:
 def _data(args: list[str]) -> int:
     from fednas_jax import data
 
+    if args[:1] in (["-h"], ["--help"]):
+        print("usage: fednas data list | fednas data prepare NAME --from DIR; each has a --help of its own")
+        return 0
     if args[:1] == ["list"]:
         parsed = _parse(ListArgs, args[1:], "fednas data list")
         for name, status in data.list_sources(parsed.root).items():

@@ -309,7 +309,8 @@ def validate(config: Config) -> None:
     _no_nan(to_json(config), "")
     _choices(config, "")
     d, n, t, s, c, e = config.data, config.net, config.train, config.search, config.cost, config.engine
-    _at_least("seed", config.seed, 0)
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed: got {config.seed}, want 0 to 4294967295: jax keys take 32 bits")
     _at_least("data.clients", d.clients, 1)
     _above("data.alpha", d.alpha, 0)
     _at_least("data.shards_per_client", d.shards_per_client, 1)
@@ -336,6 +337,9 @@ def validate(config: Config) -> None:
         _at_least(f"{name}.rounds", stage.rounds, 0)
         _cohort(f"{name}.clients_per_round", stage.clients_per_round, d.clients)
     _every("finetune.members", config.finetune.members, 0)
+    if max(config.finetune.members, default=0) > s.max_iterations:
+        got = f"finetune.members: got {max(config.finetune.members)}"
+        raise ConfigError(f"{got}, want at most search.max_iterations, which is {s.max_iterations}")
     _validate_search(s, d.clients)
     _above("cost.seconds_per_example", c.seconds_per_example, 0)
     _above("cost.down_mbit_per_second", c.down_mbit_per_second, 0)

@@ -182,6 +182,14 @@ def client_cost(ledger: pa.Table, clients: int) -> dict[str, dict[str, dict[str,
     }
 
 
+def search_seconds(ledger: pa.Table, iterations: int, clients: int) -> list[float]:
+    """Mean seconds of a client in the search up to the end of each iteration, from 0, where nothing is spent yet."""
+    search = np.asarray(pc.cast(ledger["stage"], pa.string())) == "search"
+    iteration = np.asarray(ledger["iteration"])[search]
+    each = np.bincount(iteration, np.asarray(ledger["seconds"])[search], iterations)
+    return (np.cumsum(each) / clients).tolist()
+
+
 def phase_seconds(ledger: pa.Table, stage: str) -> dict[str, float]:
     """Seconds of all clients in a stage, by phase."""
     stages, phases = (np.asarray(pc.cast(ledger[c], pa.string())) for c in ("stage", "phase"))

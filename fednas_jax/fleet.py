@@ -59,6 +59,7 @@ class Meter:
     lane_steps: int = 0  # steps that lanes went through, those without work included
     examples: int = 0  # examples trained on
     train_seconds: float = 0.0  # in training, compilation apart
+    wall_seconds: float = 0.0  # of the processes that worked on this run before
 
 
 class Sums(NamedTuple):
@@ -147,14 +148,15 @@ class Fleet:
         rate = np.float32(learning_rate)
         fixed = jax.device_put((key, np.asarray(names, np.int32), rate), self._everywhere)
         sums = self._program("zeros", widths, stack)(stack)
-        began = time.perf_counter()
+        began, compiling = time.perf_counter(), self.meter.compile_seconds
         for chunk, count in self._chunks(waves):
             sums = self._program("train", widths, stack, sums, self._data, chunk, count, *fixed)(
                 stack, sums, self._data, chunk, count, *fixed
             )
         stack, server = self._program("serve", widths, stack, sums, server)(stack, sums, server)
         jax.block_until_ready(stack)
-        self.meter.train_seconds += time.perf_counter() - began
+        compiling = self.meter.compile_seconds - compiling
+        self.meter.train_seconds += time.perf_counter() - began - compiling
         self.meter.steps += int(self.steps[tasks.client].sum())
         self.meter.examples += int(self.steps[tasks.client].sum()) * self.config.batch_size
         self.meter.lane_steps += int(deepest.sum()) * self._width

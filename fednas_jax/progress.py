@@ -59,9 +59,8 @@ class Display:
             fraction = self.progress
             scores = event["scores"].values()
             self.best = max(scores, default=self.best)
-            rung = min(event["rung"] + 1, event["rungs"])
             line = (
-                f"search iteration {event['iteration']}, rung {rung}/{event['rungs']}, round {done}/{rounds}, "
+                f"search iteration {event['iteration']}, rung {event['rung']}/{event['rungs']}, round {done}/{rounds}, "
                 f"{event['alive']} alive, best {self.best:.3f}"
             )
             plain = False
@@ -72,8 +71,10 @@ class Display:
             f"{event['clients']:,} clients with {event['examples']:,} examples; {event['network']}, "
             f"{event['macs']:,} MACs, {event['params']:,} parameters; on {event['devices']}"
         )
+        self._show("compiling", 0.0, plain=False)
 
     def _on_parent(self, event: dict[str, Any]) -> None:
+        self.client_seconds += event["client_seconds"]
         self._say(f"parent: validation accuracy {event['score']:.3f} at {event['macs']:,} MACs")
 
     def _on_select(self, event: dict[str, Any]) -> None:
@@ -95,8 +96,15 @@ class Display:
     def _on_stop(self, event: dict[str, Any]) -> None:
         self._say(f"search over after {event['iteration']} iterations: {event['reason']}")
 
+    def _on_skip(self, event: dict[str, Any]) -> None:
+        self._say(f"no fine-tuning of iterations {event['members']}: the search stopped before them")
+
+    def _on_diverged(self, event: dict[str, Any]) -> None:
+        self._say(f"iteration {event['iteration']} diverged in fine-tuning; try a lower train.learning_rate")
+
     def _on_resume(self, event: dict[str, Any]) -> None:
-        self._say(f"going on from checkpoint {event['step']}")
+        self.client_seconds, self.progress = event["client_seconds"], event["progress"]
+        self._say(f"going on from checkpoint {event['step']}, client seconds {self.client_seconds:,.0f}")
 
     def _enter(self, stage: str, at: float) -> None:
         if stage != self.stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fednas_jax import cost
+from fednas_jax.config import Config
 from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir
 
@@ -83,11 +85,11 @@ def at_ratio(result: dict[str, Any], ratio: float) -> dict[str, Any] | None:
     return max(fits, key=lambda m: m["macs"], default=None)
 
 
-HEADER = ("iteration", "widths", "MACs", "% of parent", "parameters", "validation", "test accuracy")
+HEADER = ("iteration", "widths", "MACs", "% of parent", "parameters", "validation", "test accuracy", "client s")
 
 
 def family_rows(result: dict[str, Any]) -> list[list[str]]:
-    """The family as text, a row each, in the order of HEADER."""
+    """The family as text, a row each, in the order of HEADER; client seconds are of the search up to there."""
     whole = result["parent"]["macs"]
     return [
         [
@@ -98,6 +100,7 @@ def family_rows(result: dict[str, Any]) -> list[list[str]]:
             f"{m['params']:,}",
             f"{m['score']:.4f}",
             "" if m["test_accuracy"] is None else f"{m['test_accuracy']:.4f}",
+            f"{m['client_seconds']:,.1f}",
         ]
         for m in members(result)
     ]
@@ -120,7 +123,7 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def print_family(console: Console, result: dict[str, Any]) -> None:
     """The end of a search: the family, and what it cost the phones."""
-    title = f"What it cost one of {result['clients']} clients (mean; p95 of seconds over clients)"
+    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
     console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
 
@@ -166,13 +169,12 @@ def compare(console: Console, paths: Sequence[Path]) -> None:
     Raises:
       RunError: a run is missing or unfinished, or runs are of different presets.
     """
-    runs = [load(path) for path in paths]
+    runs = [load(path) for path in {path.resolve(): path for path in paths}.values()]
     presets = sorted({run.result["preset"] for run in runs})
     if len(presets) > 1:
         raise RunError(f"compare: got runs of {' and '.join(presets)}, want runs of one preset")
     lines = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
-    methods = dict.fromkeys(run.result["method"] for run in runs)
-    grouped = [(m, [r for r in runs if r.result["method"] == m]) for m in methods]
+    grouped = [(group[0].result["method"], group) for group in _alike(runs)]
     lines += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
     # Ratios are against the straightforward design where it is among the runs, else against the dearest.
     by_method = {method: _search_seconds(group) for method, group in grouped}
@@ -200,6 +202,14 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], lef
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _alike(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but their seed, together."""
+    groups: dict[Config, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(dataclasses.replace(RunDir(run.path).config(), seed=0), []).append(run)
+    return list(groups.values())
 
 
 def _search_seconds(runs: Sequence[Run]) -> float:

@@ -38,8 +38,9 @@ class RunDir:
         Raises:
           RunError: it is a file, belongs to something else, or to another config (names the fields that differ).
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"--out: {self.path} is a file, want a folder or a new name")
+        for path in (self.path, *self.path.parents):
+            if path.exists() and not path.is_dir():
+                raise RunError(f"--out: {path} is a file, want a folder or a new name")
         if self.config_file.exists():
             differ = differences(self.config(), config)
             if differ:
@@ -47,12 +48,19 @@ class RunDir:
                 raise RunError(
                     f"--out: {self.path} holds a run of another config, want the same or a new folder: {fields}"
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and any(p.name != "config.json.tmp" for p in self.path.iterdir()):
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
     def create(self, config: Config) -> None:
-        """Makes the folder and writes the config, with the versions and devices it runs on."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Makes the folder and writes the config, with the versions and devices it runs on.
+
+        Raises:
+          RunError: the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from error
         if not self.config_file.exists():
             about = {
                 "config": to_json(config),
@@ -76,13 +84,22 @@ class RunDir:
             raise RunError(f"{self.config_file}: cannot be read as a run's config: {error}") from None
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's summary; None while it is unfinished."""
-        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+        """The finished run's summary; None while it is unfinished.
+
+        Raises:
+          RunError: it was written by something else, or damaged.
+        """
+        if not self.result_file.exists():
+            return None
+        try:
+            return json.loads(self.result_file.read_text())
+        except ValueError as error:
+            raise RunError(f"{self.result_file}: cannot be read as JSON: {error}") from error
 
     def append(self, event: dict[str, Any]) -> None:
         """Adds one line to the events."""
         with self.events_file.open("a") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps(event, allow_nan=False) + "\n")
 
     def events_size(self) -> int:
         """Bytes of events so far: what a checkpoint remembers."""
@@ -104,5 +121,5 @@ class RunDir:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(value, indent=2) + "\n")
+    unfinished.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     unfinished.replace(path)

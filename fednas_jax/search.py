@@ -19,24 +19,13 @@ import pyarrow as pa
 
 from fednas_jax import candidates, checkpoint, controller, cost, data, nets, space
 from fednas_jax.config import Config, resolve
-from fednas_jax.errors import ConfigError, Interrupted, TrainingError
+from fednas_jax.errors import Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
 from fednas_jax.rundir import RunDir, write_json
+from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
-
-
-class Purpose(enum.IntEnum):
-    """What a random number is for; folded into the run's seed first. Never renumber: runs would change."""
-
-    INIT = 1
-    PRETRAIN = 2
-    SEARCH = 3
-    FINETUNE = 4
-    PLAN = 5
-    SCORE = 6
-    COHORT = 7
 
 
 class Stage(enum.IntEnum):
@@ -91,6 +80,7 @@ class Setup:
     checkpoints: checkpoint.Checkpoints
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
+    began: float  # time.perf_counter() at the process's start of this run
 
     @property
     def clients(self) -> int:
@@ -132,7 +122,7 @@ def run_search(
     finished = run.result()
     if finished is not None:
         return finished
-    setup = prepare(config, run, observe, should_stop, devices)
+    setup = prepare(config, run, observe, should_stop, devices, began)
     try:
         state = _restored(setup) or _first(setup)
         if state.stage == Stage.PRETRAIN and not state.round:
@@ -149,7 +139,7 @@ def run_search(
         while state.stage != Stage.TEST:
             step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
             state = step(setup, state)
-        return _finish(setup, state, began)
+        return _finish(setup, state)
     finally:
         setup.checkpoints.close()
 
@@ -160,6 +150,7 @@ def prepare(
     observe: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     devices: Sequence[jax.Device] | None,
+    began: float,
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
@@ -202,6 +193,7 @@ def prepare(
         checkpoint.Checkpoints(run.checkpoints),
         observe,
         should_stop,
+        began,
     )
 
 
@@ -209,7 +201,7 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
     """Trains the parent with FedAvg up to the next checkpoint; after the last round scores it on all clients."""
     stage = setup.config.pretrain
     numbers = np.zeros(setup.places, np.int64)
-    state, spent = _fedavg(setup, state, Purpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
+    state, spent = _fedavg(setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
     if state.round < stage.rounds:
         return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
     everyone = Tasks(np.zeros(setup.clients, np.int32), np.arange(setup.clients, dtype=np.int32))
@@ -220,7 +212,7 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
         raise TrainingError(
             f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
         )
-    _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths))
+    _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows))
     member = Member(0, state.widths, state.shape, score)
     _save_member(setup, member, _place(state.stack, 0))
     state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,), stack=_first_place(state.stack))
@@ -296,7 +288,7 @@ def finetune(setup: Setup, state: RunState) -> RunState:
     numbers = np.asarray([m.iteration for m in members])
     widths = [m.widths for m in members]
     state, spent = _fedavg(
-        setup, state, Purpose.FINETUNE, stage.rounds, stage.clients_per_round, _padded(setup, numbers), widths
+        setup, state, KeyPurpose.FINETUNE, stage.rounds, stage.clients_per_round, _padded(setup, numbers), widths
     )
     name = f"finetune-{state.bucket:02d}-{state.round:04d}"
     if state.round == stage.rounds:
@@ -304,14 +296,14 @@ def finetune(setup: Setup, state: RunState) -> RunState:
             first = tuple(np.arange(w) for w in member.widths)
             tuned = setup.space.slice(_place(state.stack, place), first)
             checkpoint.save_model(setup.run.model(member.iteration) / "finetuned", tuned)
-        state = state._replace(bucket=state.bucket + 1, round=0)
+        state = state._replace(bucket=state.bucket + 1, round=0, server=())
     return _saved(setup, state, name, spent)
 
 
 def _first(setup: Setup) -> RunState:
     """The start of a run: a freshly initialised parent."""
     widths = setup.space.widths
-    key = jax.random.fold_in(jax.random.key(setup.config.seed), Purpose.INIT)
+    key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
     stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
     return RunState(
         stage=Stage.PRETRAIN,
@@ -332,7 +324,7 @@ def _first(setup: Setup) -> RunState:
 def _fedavg(
     setup: Setup,
     state: RunState,
-    purpose: Purpose,
+    purpose: KeyPurpose,
     rounds: int,
     cohort: int,
     numbers: np.ndarray,
@@ -348,7 +340,7 @@ def _fedavg(
     while done < rounds:
         clients = np.arange(setup.clients)
         if 0 < cohort < setup.clients:
-            luck = np.random.default_rng(np.random.SeedSequence([config.seed, Purpose.COHORT, purpose, done]))
+            luck = generator(config.seed, Purpose.COHORT, purpose, done)
             clients = np.sort(luck.choice(setup.clients, cohort, replace=False))
         tasks = Tasks(
             np.repeat(np.arange(members, dtype=np.int32), len(clients)),
@@ -384,7 +376,7 @@ def _train_candidates(
     rungs = controller.schedule(s, iteration, len(proposals))
     state = controller.init(rungs, alive, resource)
     server, spent, numbers = setup.fleet.init_server(stack), [], np.arange(setup.places)
-    root = jax.random.fold_in(jax.random.key(setup.config.seed), Purpose.PLAN)
+    root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
     rounds = 0
     while not bool(controller.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
@@ -395,7 +387,7 @@ def _train_candidates(
             stack,
             server,
             tasks,
-            (Purpose.SEARCH, iteration, rounds),
+            (KeyPurpose.SEARCH, iteration, rounds),
             numbers.tolist(),
             setup.config.train.learning_rate,
         )
@@ -408,7 +400,7 @@ def _train_candidates(
             tally, rows = _score(setup, shape, stack, scorers, numbers, widths, moment)
             scores = tally.accuracy.astype(np.float32)
             spent.append(rows)
-        before = np.asarray(state.alive)
+        before, rung = np.asarray(state.alive), int(state.rung) + 1
         state = controller.tell(state, scores)
         after = np.asarray(state.alive)
         _tell(
@@ -416,7 +408,7 @@ def _train_candidates(
             event="round",
             stage="search",
             iteration=iteration,
-            rung=int(state.rung),
+            rung=rung,
             rungs=len(rungs.rounds),
             round=rounds,
             rounds=int(np.sum(rungs.rounds)),
@@ -444,8 +436,8 @@ def _scorers(setup: Setup, trained: Tasks, alive: np.ndarray, iteration: int, ro
     sample = min(setup.config.search.score_clients, setup.clients)
     if not sample:
         return trained
-    seed = np.random.SeedSequence([setup.config.seed, Purpose.SCORE, iteration, rounds])
-    clients = np.sort(np.random.default_rng(seed).choice(setup.clients, sample, replace=False))
+    luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
+    clients = np.sort(luck.choice(setup.clients, sample, replace=False))
     return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
 
 
@@ -500,10 +492,9 @@ def _after_search(setup: Setup, state: RunState) -> RunState:
     """Moves on to fine-tuning where the search has a reason to stop."""
     if not state.stop_reason:
         return state
-    unknown = set(setup.config.finetune.members) - {m.iteration for m in state.family}
-    if unknown:
-        got, last = min(unknown), state.family[-1].iteration
-        raise ConfigError(f"finetune.members: got iteration {got}, want 0 to {last}, where the search stopped")
+    missing = sorted(set(setup.config.finetune.members) - {m.iteration for m in state.family})
+    if missing:
+        _tell(setup, event="skip", members=missing)
     _tell(setup, event="stop", reason=state.stop_reason, iteration=state.iteration)
     return state._replace(stage=Stage.FINETUNE, stack=_first_place(state.stack))
 
@@ -527,11 +518,12 @@ def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
     return buckets
 
 
-def _finish(setup: Setup, state: RunState, began: float) -> dict[str, Any]:
+def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
     """Tests the family, once, and writes the result."""
     members = [m for bucket in _buckets(setup, state) for m in bucket]
     tested = dict(zip([m.iteration for m in members], _test(setup, members), strict=True))
     ledger = cost.read(setup.run.ledger)
+    until = cost.search_seconds(ledger, len(state.family), setup.clients)
     meter = setup.fleet.meter
 
     def described(member: Member) -> dict[str, Any]:
@@ -542,6 +534,7 @@ def _finish(setup: Setup, state: RunState, began: float) -> dict[str, Any]:
             "params": setup.space.params(member.widths),
             "score": member.score,
             "test_accuracy": tested.get(member.iteration),
+            "client_seconds": until[member.iteration],
             "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
         }
 
@@ -558,7 +551,7 @@ def _finish(setup: Setup, state: RunState, began: float) -> dict[str, Any]:
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),
         "simulator": {
-            "wall_seconds": time.perf_counter() - began,
+            "wall_seconds": _meter(setup)["wall_seconds"],
             "compile_seconds": meter.compile_seconds,
             "compilations": meter.compilations,
             "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
@@ -571,8 +564,8 @@ def _finish(setup: Setup, state: RunState, began: float) -> dict[str, Any]:
     return result
 
 
-def _test(setup: Setup, members: list[Member]) -> list[float]:
-    """Test accuracy of each member after its fine-tuning: the one time that the test split is used."""
+def _test(setup: Setup, members: list[Member]) -> list[float | None]:
+    """Test accuracy of each member after its fine-tuning, None if that diverged: the one use of the test split."""
     split = data.chunks(setup.dataset.test, 256)
     fleet = Fleet(
         setup.space.network,
@@ -587,13 +580,16 @@ def _test(setup: Setup, members: list[Member]) -> list[float]:
         setup.fleet.meter,
     )
     whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
-    found: list[float] = []
+    found: list[float | None] = []
     for first in range(0, len(members), setup.places):
         some = members[first : first + setup.places]
         stack = _stacked([setup.space.embed(_load_member(setup, m, "finetuned"), whole) for m in some])
         places = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(places, split.clients), np.tile(everyone, len(some)))
-        found += fleet.evaluate(whole, _filled(setup, stack), tasks).accuracy[: len(some)].tolist()
+        accuracy = fleet.evaluate(whole, _filled(setup, stack), tasks).accuracy[: len(some)]
+        found += [float(a) if np.isfinite(a) else None for a in accuracy]
+    for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
+        _tell(setup, event="diverged", stage="finetune", iteration=member.iteration)
     return found
 
 
@@ -612,30 +608,27 @@ def _load_member(setup: Setup, member: Member, part: str = "") -> Variables:
 def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
     """Writes the ledger's next file and the checkpoint that knows it; stops here where that was asked for."""
     if ledger is not None and spent:
-        cost.write(spent, setup.run.ledger / f"{len(state.ledgers):04d}-{ledger}.parquet")
-        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{ledger}.parquet"))
-    latest = setup.checkpoints.latest()
-    step = latest[0] + 1 if latest else 0
+        name = f"{len(state.ledgers):04d}-{ledger}.parquet"
+        cost.write(spent, setup.run.ledger / name)
+        state = state._replace(ledgers=(*state.ledgers, name))
+    step = setup.checkpoints.next_step()
     _tell(setup, event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
     about = {
         name: getattr(state, name)
-        for name in (
-            "stage",
-            "iteration",
-            "round",
-            "bucket",
-            "shape",
-            "widths",
-            "family",
-            "stop_reason",
-            "ledgers",
-        )
+        for name in ("stage", "iteration", "round", "bucket", "shape", "widths", "family", "stop_reason", "ledgers")
     }
     about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
+    about |= {"training": state.server != (), "meter": _meter(setup)}
     setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
     if setup.should_stop() and state.stage != Stage.TEST:
         raise Interrupted
     return state
+
+
+def _meter(setup: Setup) -> dict[str, float]:
+    """The simulator's effort so far, this process and those before."""
+    meter = setup.fleet.meter
+    return dataclasses.asdict(meter) | {"wall_seconds": meter.wall_seconds + time.perf_counter() - setup.began}
 
 
 def _restored(setup: Setup) -> RunState | None:
@@ -649,15 +642,17 @@ def _restored(setup: Setup) -> RunState | None:
     one = setup.space.network.abstract(shape)
     stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
     full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
-    in_rounds = about["stage"] == Stage.PRETRAIN or (about["stage"] == Stage.FINETUNE and about["round"] > 0)
     like = {
         "stack": stacked,
         "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
-        "server": jax.eval_shape(setup.fleet.init_server, full) if in_rounds else (),
+        "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
     }
     arrays = setup.checkpoints.restore(step, like)
     setup.run.rewind(about["events_size"], about["ledgers"])
-    _tell(setup, event="resume", step=step)
+    for name, value in about["meter"].items():
+        setattr(setup.fleet.meter, name, value)
+    spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))
+    _tell(setup, event="resume", step=step, client_seconds=spent, progress=_progress(setup, widths))
     family = (Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"])
     return RunState(
         stage=Stage(about["stage"]),

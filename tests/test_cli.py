@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,15 @@ MISTAKES = {
         ["search", "digits", "--out", "x", "--search.budget", "1.5"],
         "search.budget: got 1.5, want",
     ),
+    "seed too large": (["search", "digits", "--out", "x", "--seed", "4294967296"], "seed: got 4294967296, want 0 to"),
+    "budget above the parent": (
+        ["search", "digits", "--out", "x", "--search.budget-absolute", "1e15"],
+        "search.budget_absolute: got 1000000000000000.0, want at most 239232, the macs of the parent",
+    ),
+    "members that cannot be": (
+        ["search", "digits", "--out", "x", "--finetune.members", "3", "--search.max-iterations", "2"],
+        "finetune.members: got 3, want at most search.max_iterations, which is 2",
+    ),
     "groups above clients": (
         ["search", "digits", "--out", "x", "--search.budget", "0.5", "--search.groups", "41"],
         "search.groups: got 41, want at most data.clients, which is 40",
@@ -99,6 +109,22 @@ def test_a_file_in_place_of_the_folder_is_refused(capsys, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_folder_inside_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(capsys, "search", "digits", "--out", str(tmp_path / "file" / "run"))
+
+
+def test_debug_shows_where_an_error_arose_and_exits_alike(capsys):
+    assert main(["search", "digit", "--out", "x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_damaged_result_is_refused(capsys, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "result.json").write_text("{")
+    assert "cannot be read as JSON" in refused(capsys, "compare", str(tmp_path / "run"))
+
+
 def test_a_folder_of_other_things_is_refused(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     assert "holds files that are no run" in refused(capsys, "search", "digits", "--out", str(tmp_path))
@@ -124,10 +150,15 @@ def test_the_report_is_one_page_that_needs_nothing_else(run):
     assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg"}
 
 
-def test_compare_shows_accuracy_cost_and_phases(capsys, run):
-    assert main(["compare", str(run), str(run)]) == 0
+def test_compare_shows_accuracy_cost_and_phases(capsys, run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    for name in ("config.json", "result.json"):
+        (other / name).write_text((other / name).read_text().replace('"seed": 0', '"seed": 7'))
+    assert main(["compare", str(run), str(other), str(run)]) == 0
     out = capsys.readouterr().out
     assert "fednas, mean of 2 runs" in out
+    assert "fednas, seed 7 (other)" in out
     assert "download" in out
     result = json.loads((run / "result.json").read_text())
     assert f"{result['client_cost']['search']['seconds']['mean']:,.1f}" in out
@@ -136,10 +167,13 @@ def test_compare_shows_accuracy_cost_and_phases(capsys, run):
 def test_help_names_every_command_and_every_field(capsys):
     assert main(["--help"]) == 0
     assert "compare RUN RUN" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as stop:
-        main(["search", "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
+    assert main(["data", "--help"]) == 0
+    for command in (["compare"], ["report"], ["data", "list"], ["data", "prepare"], ["search", "digits"], ["search"]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+    out = capsys.readouterr().out  # of search
     for option in (
         "--out",
         "--method",

@@ -25,7 +25,7 @@ def changed(path, value, config=None):
 
 REFUSED = [
     ("method", "darts", "want one of fednas, naive, netadapt, random, uniform"),
-    ("seed", -1, "want at least 0"),
+    ("seed", -1, "want 0 to 4294967295"),
     ("data.clients", 0, "want at least 1"),
     ("data.partition", "natural", "want one of iid, dirichlet, shards"),
     ("data.alpha", 0.0, "want above 0"),

@@ -84,7 +84,7 @@ def expected(network, dataset, packed, candidates):
     return oracle.train_round(network, WIDTHS, candidates, packed, mean, std, CONFIG, pairs, key, NAMES)
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(1, 1), (3, 1), (8, 1), (1, 8), (3, 8)])
+@pytest.mark.parametrize(("lanes", "devices"), [(1, 1), (3, 1), (8, 1), (1, 8), (3, 8), (8, 8)])
 def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
     network, dataset, packed, candidates, expected, lanes, devices
 ):

@@ -30,3 +30,7 @@ def test_the_network_of_the_readme_is_probed_and_registered(capsys, monkeypatch)
 def test_the_files_of_the_readme_are_there():
     for path in re.findall(r"(?:python )?((?:experiments|docs)/\w+\.\w+)", README):
         assert (Path(__file__).parent.parent / path).is_file(), path
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert not re.findall(r"\b(FAMILY|CLAIMS|SETTLE|FASHION)\b", README)

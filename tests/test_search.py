@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fednas_jax import cost
+from fednas_jax import checkpoint, cost, data, nets
 from fednas_jax.config import (
     Config,
     DataConfig,
@@ -22,11 +22,12 @@ from fednas_jax.config import (
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
 from fednas_jax.rundir import RunDir
 from fednas_jax.search import run_search
+from fednas_jax.space import probe
 
 TINY = Config(
     data=DataConfig(clients=6, partition="dirichlet", alpha=1.0, size_sigma=0.3),
     net=NetConfig(widths=(4, 8, 128), multiple=(1, 1, 8)),
-    train=TrainConfig(batch_size=30, learning_rate=0.1),
+    train=TrainConfig(batch_size=30, learning_rate=0.1, server_optimizer="momentum", server_learning_rate=0.7),
     pretrain=StageConfig(rounds=3),
     search=SearchConfig(
         reduction=0.13, decay=0.95, budget=0.6, groups=3, rungs=((1, 2), (1, 1)), growth=0.5, score_clients=3
@@ -93,13 +94,44 @@ def test_the_round_is_compiled_once_for_each_physical_shape(finished):
     assert result["simulator"]["compilations"] == 1 + compactions
 
 
-def test_the_ledger_equals_an_independent_count_of_the_events(finished):
+def test_the_ledger_equals_an_independent_count(finished):
+    """MACs, bytes and examples from the division of the data and the widths of the events, without the engine."""
+    result, out = finished
+    dataset = data.load(TINY.data, TINY.seed)
+    divided = data.partition(dataset.train.labels, TINY.data, TINY.seed)
+    packed = data.pack(dataset.train, divided, TINY.data.validation, TINY.seed)
+    found = probe(nets.build(TINY.net, (8, 8, 1), 10), TINY.net.multiple, check=False)
+    widths = {
+        (event["iteration"], k): tuple(candidate["widths"])
+        for event in RunDir(out).events()
+        if event["event"] == "iteration"
+        for k, candidate in enumerate(event["candidates"])
+    }
+    frame = cost.read(RunDir(out).ledger).to_pandas()
+    search_rows = frame[frame.stage == "search"]
+    whole = found.macs(found.widths)
+    for row in search_rows.itertuples():
+        sent = widths[row.iteration, row.candidate]
+        batches = -(-int(packed.train_count[row.client]) // TINY.train.batch_size)
+        examples, passes, size, rate = {
+            "train": (batches * TINY.train.batch_size, 3, 0, 1),
+            "evaluate": (int(packed.val_count[row.client]), 1, 0, 1),
+            "download": (0, 0, found.size(sent), 250_000),
+            "upload": (0, 0, found.size(sent), 250_000),
+        }[row.phase]
+        assert (row.examples, row.macs, row.bytes) == (examples, passes * examples * found.macs(sent), size)
+        assert row.seconds == pytest.approx(0.1 * row.macs / (3 * whole) + size / rate)
+    spent = [*(m["client_seconds"] for m in result["models"])]
+    assert spent == sorted(spent)
+    assert spent[-1] == pytest.approx(search_rows.seconds.sum() / packed.clients)
+    assert spent[-1] == pytest.approx(result["client_cost"]["search"]["seconds"]["mean"])
+
+
+def test_groups_train_in_parallel_and_dropping_sends_clients_to_rest(finished):
     _, out = finished
-    events, frame = RunDir(out).events(), cost.read(RunDir(out).ledger).to_pandas()
-    rounds = [e for e in events if e["event"] == "round" and e["stage"] == "search"]
-    assert frame[frame.stage == "search"].seconds.sum() == pytest.approx(sum(e["client_seconds"] for e in rounds))
-    # No client serves two candidates in a round, and each candidate's uploads are as many as its trainings.
+    frame = cost.read(RunDir(out).ledger).to_pandas()
     trained = frame[(frame.stage == "search") & (frame.phase == "train")]
+    # No client serves two candidates in a round, and each candidate's uploads are as many as its trainings.
     assert not trained.duplicated(["iteration", "round", "client"]).any()
     per_phase = frame.groupby(["stage", "phase"], observed=True).size()
     assert per_phase["search", "train"] == per_phase["search", "upload"]
@@ -109,7 +141,7 @@ def test_the_ledger_equals_an_independent_count_of_the_events(finished):
     assert first.groupby("round").candidate.nunique().tolist() == [3, 2]
 
 
-def test_scores_come_from_validation_examples_of_a_common_sample(finished):
+def test_one_common_sample_of_clients_scores_all_candidates(finished):
     _, out = finished
     frame = cost.read(RunDir(out).ledger).to_pandas()
     scored = frame[(frame.stage == "search") & (frame.phase == "evaluate")]
@@ -126,10 +158,10 @@ def test_a_finished_run_is_returned_and_left_alone(finished):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-@pytest.mark.parametrize("stops", [2, 5, 11])
-def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, stops):
-    """Stops after the n-th round, wherever that is, and then goes on."""
-    asked = iter([False] * (stops - 1))
+@pytest.mark.parametrize("asks", [2, 6])
+def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, asks):
+    """Stops when asked for the n-th time, in pretraining or in the middle of an iteration, and then goes on."""
+    asked = iter([False] * (asks - 1))
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         one_device(TINY, out, should_stop=lambda: next(asked, True))
@@ -138,16 +170,43 @@ def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, stops):
     assert_same_run(out, finished[1])
 
 
-def test_killed_in_the_middle_and_resumed_equals_uninterrupted(finished, tmp_path):
-    """A crash leaves events and ledger files that no checkpoint knows; they are taken back."""
+class Killed(Exception):
+    """Stands for a crash: nothing is saved any more."""
 
-    class Killed(Exception):
-        pass
 
-    out, seen = tmp_path / "run", []
+def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupted(finished, tmp_path):
+    """Each process gets as far as one checkpoint further, and dies at the event after it."""
+    out, stages = tmp_path / "run", []
+
+    def attempt():
+        saved = []
+
+        def observe(event):
+            if saved:
+                raise Killed
+            if event["event"] == "checkpoint":
+                saved.append(event["stage"])
+                stages.append(event["stage"])
+
+        one_device(TINY, out, observe=observe)
+
+    for _ in range(40):
+        try:
+            attempt()
+            break
+        except Killed:
+            assert RunDir(out).result() is None
+    assert set(stages) == {"pretrain", "search", "finetune", "test"}
+    assert_same_run(out, finished[1])
+    simulator = RunDir(out).result()["simulator"]
+    # The counters go on too: every process compiled, and their times add up.
+    assert simulator["compilations"] > finished[0]["simulator"]["compilations"]
+
+
+def test_killed_before_a_checkpoint_is_written_takes_back_what_it_does_not_know(finished, tmp_path):
+    out = tmp_path / "run"
 
     def observe(event):
-        seen.append(event)
         if event["event"] == "checkpoint" and event["stage"] == "search" and event["iteration"] == 2:
             raise Killed  # the ledger's file is written, its checkpoint is not
 
@@ -215,6 +274,26 @@ def test_a_search_that_nothing_can_shrink_says_so(tmp_path):
     assert result["stop_reason"] == "no candidate is feasible"
     assert result["models"] == []
     assert result["parent"]["test_accuracy"] is not None
+
+
+def test_fine_tuning_that_diverges_keeps_the_search_and_says_so(tmp_path):
+    seen = []
+
+    def observe(event):
+        seen.append(event)
+        if event["event"] == "stop":
+            # Only fine-tuning sees these weights: the saved winner is poisoned as an overflow would leave it.
+            folder = RunDir(tmp_path / "run").model(0)
+            like = nets.build(TINY.net, (8, 8, 1), 10).abstract(TINY.net.widths)
+            poisoned = jax.tree.map(lambda a: np.full(a.shape, np.nan, a.dtype), like)
+            checkpoint.save_model(folder, poisoned)
+
+    config = dataclasses.replace(TINY, search=dataclasses.replace(TINY.search, max_iterations=1))
+    result = one_device(config, tmp_path / "run", observe=observe)
+    assert result["parent"]["test_accuracy"] is None
+    assert result["models"][0]["test_accuracy"] is not None
+    assert {"event": "diverged", "stage": "finetune", "iteration": 0} in seen
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
 
 
 def test_training_that_diverges_stops_in_one_line(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fednas_jax.data.examples import Dataset, Examples, dataset
-from fednas_jax.data.seeds import Purpose, generator
+from fednas_jax.seeds import Purpose, generator
 
 TEST_FRACTION = 0.2
 

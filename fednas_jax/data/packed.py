@@ -11,8 +11,8 @@ import numpy as np
 
 from fednas_jax.data.examples import Examples
 from fednas_jax.data.partition import Partition
-from fednas_jax.data.seeds import Purpose, generator
 from fednas_jax.errors import DataError
+from fednas_jax.seeds import Purpose, generator
 
 if TYPE_CHECKING:
     import jax

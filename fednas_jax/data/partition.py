@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fednas_jax.config import DataConfig
-from fednas_jax.data.seeds import Purpose, generator
 from fednas_jax.errors import DataError
+from fednas_jax.seeds import Purpose, generator
 
 
 class Partition(NamedTuple):

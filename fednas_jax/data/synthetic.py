@@ -6,7 +6,7 @@ import numpy as np
 
 from fednas_jax.config import DataConfig
 from fednas_jax.data.examples import Dataset, Examples, dataset
-from fednas_jax.data.seeds import Purpose, generator
+from fednas_jax.seeds import Purpose, generator
 
 # A template is drawn at random on a grid this fine and interpolated: smooth shapes, which convolutions find.
 _GRID = 4

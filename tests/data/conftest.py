@@ -24,7 +24,7 @@ def write_idx() -> WriteIdx:
 
     def write(path: Path, array: np.ndarray) -> None:
         content = idx_bytes(array)
-        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
     return write
 

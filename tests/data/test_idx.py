@@ -18,7 +18,7 @@ WHOLE = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + IMAGES.tobytes
 @pytest.mark.parametrize("name", ["images", "images.gz", "misnamed.txt"])
 def test_plain_and_gzipped_files_are_read_alike_whatever_their_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    path.write_bytes(WHOLE if name == "images" else gzip.compress(WHOLE))
+    path.write_bytes(WHOLE if name == "images" else gzip.compress(WHOLE, mtime=0))
     read = read_idx(path, 3)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, IMAGES)
@@ -39,11 +39,11 @@ def test_a_file_written_by_numpy_is_read_back(tmp_path: Path, write_idx) -> None
         (WHOLE[:10], "header of 10 bytes", "16"),
         (WHOLE[:-1], "got 23 bytes", "want 24 as it says (2x3x4)"),
         (WHOLE + b"x", "got 25 bytes", "want 24"),
-        (gzip.compress(WHOLE)[:-9], "truncated gzip", "whole file"),
-        (gzip.compress(WHOLE)[:12], "truncated gzip", "whole file"),
-        (gzip.compress(WHOLE)[:-8] + bytes(8), "broken or truncated gzip", "whole file"),
-        (gzip.compress(WHOLE)[:10] + bytes([255] * 20), "broken or truncated gzip", "whole file"),
-        (gzip.compress(WHOLE[:-5]), "got 19 bytes", "want 24"),
+        (gzip.compress(WHOLE, mtime=0)[:-9], "truncated gzip", "whole file"),
+        (gzip.compress(WHOLE, mtime=0)[:12], "truncated gzip", "whole file"),
+        (gzip.compress(WHOLE, mtime=0)[:-8] + bytes(8), "broken or truncated gzip", "whole file"),
+        (gzip.compress(WHOLE, mtime=0)[:10] + bytes([255] * 20), "broken or truncated gzip", "whole file"),
+        (gzip.compress(WHOLE[:-5], mtime=0), "got 19 bytes", "want 24"),
     ],
 )
 def test_a_broken_file_is_refused_by_name(tmp_path: Path, content: bytes, got: str, want: str) -> None:

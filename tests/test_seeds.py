@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fednas_jax.data.seeds import Purpose, generator
+from fednas_jax.seeds import KeyPurpose, Purpose, generator
 
 # As first recorded: a change changes every recorded run.
 GOLDEN = 474079547032970481
@@ -26,4 +26,8 @@ def test_no_purpose_has_changed_its_number() -> None:
         ("SYNTHETIC", 2),
         ("PARTITION", 3),
         ("HOLDOUT", 4),
+        ("SCORE", 6),
+        ("COHORT", 7),
+        ("PROPOSE", 8),
     ]
+    assert [p.value for p in KeyPurpose] == [1, 2, 3, 4, 5]
