@@ -88,7 +88,7 @@ MISTAKES = {
         ["search", "fashion_mnist", "--out", "x", "--data.root", "nowhere"],
         "fednas data prepare fashion_mnist --from DIR",
     ),
-    "no such files": (["data", "prepare", "fashion_mnist", "--from", "nowhere"], "nowhere"),
+    "no such files": (["data", "prepare", "fashion_mnist", "--from", "nowhere", "--root", "data"], "nowhere"),
     "no run to compare": (["compare", "nowhere"], "nowhere: holds no run"),
     "nothing to compare": (["compare"], "compare: got no run"),
     "unknown data command": (["data", "fetch"], "data: got 'fetch', want list or prepare"),

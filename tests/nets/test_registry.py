@@ -7,6 +7,8 @@ import jax
 import networks
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fednas_jax import nets
 from fednas_jax.config import NetConfig
@@ -42,6 +44,22 @@ def test_masked_training_is_sliced_training_and_the_loss_falls(name):
     assert losses.dtype == np.float64
     assert np.all(np.isfinite(losses))
     assert losses[-1] < losses[0]
+
+
+@every_network
+@given(data=st.data())
+@settings(max_examples=6)
+def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_training(name, data):
+    space = space_of(name)
+    # Few widths, since each compiles the sliced network anew; which channels are kept is free.
+    few_and_many = tuple((2, 6)[g % 2] for g in range(len(space.widths)))
+    widths = data.draw(st.sampled_from([(4,) * len(space.widths), few_and_many]))
+    keep = []
+    for whole, kept in zip(space.widths, widths, strict=True):
+        chosen = data.draw(st.permutations(range(whole)))[:kept]
+        keep.append(np.isin(np.arange(whole), chosen))
+    with jax.enable_x64(True):
+        networks.assert_masked_equals_sliced(space, tuple(keep), rate=0.005, dtype=np.float64)
 
 
 @every_network
