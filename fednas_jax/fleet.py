@@ -144,7 +144,8 @@ class Fleet:
         key = self._root
         for part in moment:
             key = jax.random.fold_in(key, part)
-        waves, deepest = plan_waves(tasks, self.steps[tasks.client], self._width)
+        steps = self.steps[tasks.client]
+        waves, deepest = plan_waves(tasks, steps, self._width)
         rate = np.float32(learning_rate)
         fixed = jax.device_put((key, np.asarray(names, np.int32), rate), self._everywhere)
         sums = self._program("zeros", widths, stack)(stack)
@@ -157,8 +158,8 @@ class Fleet:
         jax.block_until_ready(stack)
         compiling = self.meter.compile_seconds - compiling
         self.meter.train_seconds += time.perf_counter() - began - compiling
-        self.meter.steps += int(self.steps[tasks.client].sum())
-        self.meter.examples += int(self.steps[tasks.client].sum()) * self.config.batch_size
+        self.meter.steps += int(steps.sum())
+        self.meter.examples += int(steps.sum()) * self.config.batch_size
         self.meter.lane_steps += int(deepest.sum()) * self._width
         return stack, server
 

@@ -55,6 +55,7 @@ class Run(NamedTuple):
     """A finished run as it lies on disk."""
 
     path: Path
+    config: Config
     result: dict[str, Any]
     phases: dict[str, float]  # seconds of all clients in the search, by phase
 
@@ -66,11 +67,11 @@ def load(path: Path) -> Run:
       RunError: there is no run, or it is unfinished.
     """
     run = RunDir(path)
-    run.config()
+    config = run.config()
     result = run.result()
     if result is None:
         raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
-    return Run(path, result, cost.phase_seconds(cost.read(run.ledger), "search"))
+    return Run(path, config, result, cost.phase_seconds(cost.read(run.ledger), "search"))
 
 
 def members(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -208,7 +209,7 @@ def _alike(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but their seed, together."""
     groups: dict[Config, list[Run]] = {}
     for run in runs:
-        groups.setdefault(dataclasses.replace(RunDir(run.path).config(), seed=0), []).append(run)
+        groups.setdefault(dataclasses.replace(run.config, seed=0), []).append(run)
     return list(groups.values())
 
 

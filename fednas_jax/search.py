@@ -215,7 +215,7 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
     _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows))
     member = Member(0, state.widths, state.shape, score)
     _save_member(setup, member, _place(state.stack, 0))
-    state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,), stack=_first_place(state.stack))
+    state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,))
     state = state._replace(stop_reason=_reason(setup, state))
     return _saved(setup, _after_search(setup, state), f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
 
@@ -496,7 +496,7 @@ def _after_search(setup: Setup, state: RunState) -> RunState:
     if missing:
         _tell(setup, event="skip", members=missing)
     _tell(setup, event="stop", reason=state.stop_reason, iteration=state.iteration)
-    return state._replace(stage=Stage.FINETUNE, stack=_first_place(state.stack))
+    return state._replace(stage=Stage.FINETUNE)
 
 
 def _progress(setup: Setup, widths: Widths) -> float:
@@ -686,10 +686,6 @@ def _stacked(trees: Sequence[Variables]) -> Variables:
 def _place(stack: Variables, place: int) -> Variables:
     """One candidate of a stack, on the host."""
     return jax.tree.map(lambda a: np.asarray(a[place]), stack)
-
-
-def _first_place(stack: Variables) -> Variables:
-    return jax.tree.map(lambda a: np.asarray(a[:1]), stack)
 
 
 def _filled(setup: Setup, stack: Variables) -> Variables:
