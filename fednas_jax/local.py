@@ -70,7 +70,7 @@ def client_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         parts.append(add_proximal(config.proximal))
     if config.momentum:
         parts.append(optax.trace(config.momentum))
-    return optax.chain(*parts)
+    return optax.chain(*parts) if parts else optax.identity()
 
 
 def add_proximal(mu: float) -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ from flax import linen, nnx, traverse_util
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.conv import conv_general_dilated
+from fednas_jax.nets.dense import dot_general
 from fednas_jax.space import RUN_ONCE, Network, Variables, Widths
 
 
@@ -23,7 +24,8 @@ def from_nnx(
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
-    Every `nnx.Conv` that uses lax's convolution gets the one that is fast in lanes (`nets.conv`).
+    Every `nnx.Conv` and `nnx.Linear` that uses lax's convolution or product gets the one that is fast in lanes
+    (`nets.conv`, `nets.dense`).
 
     Args:
       name: how messages call the network.
@@ -96,6 +98,8 @@ class NnxNetwork:
         for _, part in nnx.iter_modules(module):
             if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
                 part.conv_general_dilated = conv_general_dilated
+            if isinstance(part, nnx.Linear) and part.dot_general is jax.lax.dot_general:
+                part.dot_general = dot_general
         return module
 
     def _shapes(self, widths: Widths) -> Any:
@@ -137,7 +141,7 @@ class LinenNetwork:
     def init(self, widths: Widths, key: jax.Array) -> Variables:
         """Freshly initialised variables."""
         images = jnp.zeros((1, *self.input_shape))
-        with linen.intercept_methods(_fast_convolution):
+        with linen.intercept_methods(_fast_lowering):
             tree = self._module(widths).init(key, images, train=False)
         for path in traverse_util.flatten_dict(tree, sep="/"):
             if path.split("/")[0] not in ("params", "batch_stats"):
@@ -163,7 +167,7 @@ class LinenNetwork:
         def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             if key is None and isinstance(context.module, linen.Dropout):
                 return args[0]
-            return _fast_convolution(call, args, kwargs, context)
+            return _fast_lowering(call, args, kwargs, context)
 
         with linen.intercept_methods(intercept):
             logits, changed = self._module(widths).apply(
@@ -179,11 +183,13 @@ class LinenNetwork:
         return self.make(dict(zip(self.widths, widths, strict=True)))
 
 
-def _fast_convolution(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    """Gives a linen convolution the fast lowering for the time of one call."""
+def _fast_lowering(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Gives a linen convolution or dense layer the fast lowering for the time of one call."""
     module = context.module
     if isinstance(module, linen.Conv) and module.conv_general_dilated in (None, jax.lax.conv_general_dilated):
         object.__setattr__(module, "conv_general_dilated", conv_general_dilated)
+    if isinstance(module, linen.Dense) and module.dot_general_cls is None and module.dot_general is None:
+        object.__setattr__(module, "dot_general", dot_general)
     return call(*args, **kwargs)
 
 

@@ -26,7 +26,8 @@ class CNN(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""
-        x = max_pool(nnx.relu(self.conv1(images)))
-        x = max_pool(nnx.relu(self.conv2(x)))
+        # relu after pooling is relu before it, on a quarter of the pixels.
+        x = nnx.relu(max_pool(self.conv1(images)))
+        x = nnx.relu(max_pool(self.conv2(x)))
         x = nnx.relu(self.dense(x.reshape(x.shape[0], -1)))
         return self.classifier(x)

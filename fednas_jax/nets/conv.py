@@ -168,34 +168,82 @@ def _positions(geometry: Geometry) -> list[tuple[int, int]]:
 
 def _patches(geometry: Geometry, image: jax.Array) -> jax.Array:
     """im2col: [B x H' x W', kh x kw x C]."""
-    padded = _pad(geometry, image)
-    columns = jnp.concatenate([_window(geometry, padded, i, j) for i, j in _positions(geometry)], axis=-1)
+    (kh, kw), (above, beside), (down, across) = geometry.kernel[:2], geometry.padding, geometry.strides
+    columns = _unfold(_unfold(image, 2, kw, beside, across), 1, kh, above, down)
     return columns.reshape(-1, columns.shape[-1])
 
 
+def _dot(geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.dot(a, b, precision=geometry.precision)
+
+
+def _dot_rows(geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+    """a^T b: sums over the rows of both."""
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), precision=geometry.precision)
+
+
+def _by_rows(geometry: Geometry) -> bool:
+    """Whether to unfold the image along its width alone and to sum kernel rows after the product.
+
+    Each pixel is copied kw times instead of kh x kw times, and the product's output is kh times as wide: memory
+    traffic, which is what a small convolution costs, is the smaller of the two. A stride in height would throw most of
+    that output away.
+    """
+    kh, kw, channels, features = geometry.kernel
+    return geometry.strides[0] == 1 and kw * channels + kh * features < kh * kw * channels
+
+
+def _unfold(image: jax.Array, axis: int, size: int, padding: tuple[int, int], stride: int = 1) -> jax.Array:
+    """For each window along one axis its `size` pixels, beside each other in the channels: [B, ., ., size x C]."""
+    pads = [(0, 0)] * 4
+    pads[axis] = padding
+    padded = jnp.pad(image, pads)
+    last = padded.shape[axis] - size
+    parts = [lax.slice_in_dim(padded, n, n + last + 1, stride, axis) for n in range(size)]
+    return jnp.concatenate(parts, axis=-1)
+
+
 def _product(geometry: Geometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    flat = kernel.reshape(-1, geometry.kernel[3])
-    out = jnp.dot(_patches(geometry, image), flat, precision=geometry.precision)
-    return out.reshape(image.shape[0], *geometry.out, geometry.kernel[3])
+    (kh, kw, channels, features), (height, width) = geometry.kernel, geometry.out
+    if not _by_rows(geometry):
+        out = _dot(geometry, _patches(geometry, image), kernel.reshape(-1, features))
+        return out.reshape(image.shape[0], height, width, features)
+    turned = kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * features)
+    columns = _unfold(image, 2, kw, geometry.padding[1], geometry.strides[1])
+    rows = _dot(geometry, columns.reshape(-1, kw * channels), turned).reshape(*image.shape[:2], width, kh, features)
+    rows = jnp.pad(rows, ((0, 0), geometry.padding[0], (0, 0), (0, 0), (0, 0)))
+    total = functools.reduce(jnp.add, [rows[:, i : i + height, :, i] for i in range(kh)])
+    # Else XLA computes the sum again in each of its consumers.
+    return lax.optimization_barrier(total)
 
 
 def _product_kernel(geometry: Geometry, grad: jax.Array, image: jax.Array) -> jax.Array:
-    flat = grad.reshape(-1, geometry.kernel[3])
-    return jnp.dot(_patches(geometry, image).T, flat, precision=geometry.precision).reshape(geometry.kernel)
+    kh, kw, channels, features = geometry.kernel
+    back = _back(geometry)
+    if not _by_rows(geometry) or back is None:
+        flat = _dot_rows(geometry, grad.reshape(-1, features), _patches(geometry, image))
+        return flat.T.reshape(geometry.kernel)
+    # Unfolded along the width as for the image's gradient, so that the two share it.
+    columns = _unfold(grad, 2, kw, back[1]).reshape(-1, kw * features)
+    rows = _unfold(image, 1, kh, geometry.padding[0]).reshape(-1, kh * channels)
+    flat = _dot_rows(geometry, rows, columns).reshape(kh, channels, kw, features)
+    return jnp.flip(flat.transpose(0, 2, 1, 3), 1)
+
+
+def _back(geometry: Geometry) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Padding with which the gradient by the image is a convolution of the output's gradient; None where it isn't."""
+    if geometry.strides != (1, 1):
+        return None
+    pads = [(k - 1 - lo, n + lo - o) for k, n, o, (lo, _) in _sides(geometry)]
+    return tuple(pads) if min(min(p) for p in pads) >= 0 else None  # type: ignore[return-value]
 
 
 def _product_image(geometry: Geometry, grad: jax.Array, kernel: jax.Array) -> jax.Array:
-    if geometry.strides == (1, 1):  # the gradient is a convolution too, with the kernel turned round
+    back = _back(geometry)
+    if back is not None:  # a convolution too, with the kernel turned round
         turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-        pads = [(k - 1 - lo, n + lo - o) for k, n, o, (lo, _) in _sides(geometry)]
-        back = Geometry(grad.shape, turned.shape, (1, 1), tuple(pads), 1, geometry.precision)  # type: ignore[arg-type]
-        if min(min(p) for p in pads) >= 0:
-            return _product(back, grad, turned)
-    columns = jnp.dot(
-        grad.reshape(-1, geometry.kernel[3]),
-        kernel.reshape(-1, geometry.kernel[3]).T,
-        precision=geometry.precision,
-    )
+        return _product(Geometry(grad.shape, turned.shape, (1, 1), back, 1, geometry.precision), grad, turned)
+    columns = _dot(geometry, grad.reshape(-1, geometry.kernel[3]), kernel.reshape(-1, geometry.kernel[3]).T)
     columns = columns.reshape(*grad.shape[:3], *geometry.kernel[:3])
     return _scatter(geometry, lambda i, j: columns[:, :, :, i, j, :])
 
