@@ -23,21 +23,24 @@ class DataConfig:
     """Which examples there are, and which client holds them."""
 
     source: str = "digits"
-    """Data set: digits, fashion_mnist or synthetic (`fednas data list`)."""
+    """Data set: digits, fashion_mnist, synthetic or columns (`fednas data list`)."""
     root: Path | None = None
     """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+    folder: Path | None = None
+    """Folder of the columns. Only for `source=columns`, which needs it."""
     clients: int = 40
-    """Number of clients C."""
-    partition: Literal["iid", "dirichlet", "shards"] = "iid"
-    """How examples go to clients: iid; dirichlet (label mixes by `alpha`); shards (a few labels each)."""
+    """Number of clients C; 0 takes all there are, only for `partition=natural`."""
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
+    """How examples go to clients: iid; dirichlet (label mixes by `alpha`); shards (a few labels each); natural (the
+    clients that the data came from)."""
     alpha: float = 0.5
     """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet`."""
     shards_per_client: int = 2
     """Label shards a client holds. Only for `partition=shards`."""
     size_sigma: float = 0.0
-    """Standard deviation of the log of client sizes; 0 gives equal sizes."""
+    """Standard deviation of the log of client sizes; 0 gives equal sizes. Not for `partition=natural`."""
     min_examples: int = 4
-    """Least number of examples a client holds."""
+    """Least number of examples a client holds; natural clients with fewer are left out."""
     validation: float = 0.2
     """Fraction of each client's examples held out from training, to score candidates."""
     synthetic_shape: tuple[int, int, int] = (8, 8, 1)
@@ -311,7 +314,10 @@ def validate(config: Config) -> None:
     d, n, t, s, c, e = config.data, config.net, config.train, config.search, config.cost, config.engine
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed: got {config.seed}, want 0 to 4294967295: jax keys take 32 bits")
-    _at_least("data.clients", d.clients, 1)
+    if (d.folder is None) == (d.source == "columns"):
+        got, want = (d.folder, "none") if d.folder else ("none", "the folder with the columns")
+        raise ConfigError(f"data.folder: got {got}, want {want}: data.source is {d.source}")
+    _at_least("data.clients", d.clients, 0 if d.partition == "natural" else 1)
     _above("data.alpha", d.alpha, 0)
     _at_least("data.shards_per_client", d.shards_per_client, 1)
     _at_least("data.size_sigma", d.size_sigma, 0)
@@ -335,12 +341,12 @@ def validate(config: Config) -> None:
     _above("train.server_learning_rate", t.server_learning_rate, 0)
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
-        _cohort(f"{name}.clients_per_round", stage.clients_per_round, d.clients)
     _every("finetune.members", config.finetune.members, 0)
     if max(config.finetune.members, default=0) > s.max_iterations:
         got = f"finetune.members: got {max(config.finetune.members)}"
         raise ConfigError(f"{got}, want at most search.max_iterations, which is {s.max_iterations}")
-    _validate_search(s, d.clients)
+    _validate_search(s)
+    validate_clients(config, d.clients or None)
     _above("cost.seconds_per_example", c.seconds_per_example, 0)
     _above("cost.down_mbit_per_second", c.down_mbit_per_second, 0)
     _above("cost.up_mbit_per_second", c.up_mbit_per_second, 0)
@@ -351,7 +357,34 @@ def validate(config: Config) -> None:
     _at_least("engine.checkpoint_rounds", e.checkpoint_rounds, 1)
 
 
-def _validate_search(s: SearchConfig, clients: int) -> None:
+def validate_clients(config: Config, clients: int | None) -> None:
+    """Checks every setting that depends on the number of clients; `validate` calls it with `data.clients`.
+
+    Args:
+      config: the run.
+      clients: number of clients C, before any merging; None while `data.clients=0` (all that the data has) leaves it
+        open: then it is to be called again once the data is divided.
+
+    Raises:
+      ConfigError: one line that names the field, the value got and the value wanted.
+    """
+    s, most = config.search, math.inf if clients is None else clients
+    number = "data.clients" if config.data.clients else "the number of the data's clients"
+    number += "" if clients is None else f", which is {clients}"
+    cohorts = {
+        "pretrain.clients_per_round": config.pretrain.clients_per_round,
+        "finetune.clients_per_round": config.finetune.clients_per_round,
+        "search.clients_per_group": s.clients_per_group,
+        "search.score_clients": s.score_clients,
+    }
+    for name, value in cohorts.items():
+        if not 0 <= value <= most:
+            raise ConfigError(f"{name}: got {value}, want 0 (all) to {number}")
+    if s.partial_clients and not s.centralised and s.groups > most:
+        raise ConfigError(f"search.groups: got {s.groups}, want at most {number}")
+
+
+def _validate_search(s: SearchConfig) -> None:
     if s.budget_absolute is not None:
         _above("search.budget_absolute", s.budget_absolute, 0)
     if not 0 < s.budget <= 1:
@@ -363,10 +396,6 @@ def _validate_search(s: SearchConfig, clients: int) -> None:
     _at_least("search.max_iterations", s.max_iterations, 1)
     _at_least("search.random_candidates", s.random_candidates, 1)
     _at_least("search.groups", s.groups, 1)
-    if s.partial_clients and not s.centralised and s.groups > clients:
-        raise ConfigError(f"search.groups: got {s.groups}, want at most data.clients, which is {clients}")
-    _cohort("search.clients_per_group", s.clients_per_group, clients)
-    _cohort("search.score_clients", s.score_clients, clients)
     _at_least("search.growth", s.growth, 0)
     _at_least("search.round_cap", s.round_cap, 1)
     _at_least("search.settle_rounds", s.settle_rounds, 1)
@@ -430,8 +459,3 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 def _every(name: str, values: tuple[int, ...], least: int) -> None:
     if any(v < least for v in values):
         raise ConfigError(f"{name}: got {values}, want every one at least {least}")
-
-
-def _cohort(name: str, value: int, clients: int) -> None:
-    if not 0 <= value <= clients:
-        raise ConfigError(f"{name}: got {value}, want 0 (all) to data.clients, which is {clients}")

@@ -190,7 +190,9 @@ def test_data_list_names_the_sources(capsys):
     out = capsys.readouterr().out
     assert "digits:" in out
     assert "fashion_mnist:" in out
-    assert "(not prepared yet)" in out
+    (columns,) = [line for line in out.splitlines() if line.startswith("columns:")]
+    assert "data.folder" in columns
+    assert [line.split(":")[0] for line in out.splitlines() if "(not prepared yet)" in line] == ["fashion_mnist"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

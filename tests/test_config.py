@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.config import METHODS, Config, differences, from_json, resolve, to_json, validate
+from fednas_jax.config import METHODS, Config, differences, from_json, resolve, to_json, validate, validate_clients
 from fednas_jax.errors import ConfigError
 
 
@@ -27,7 +27,8 @@ REFUSED = [
     ("method", "darts", "want one of fednas, naive, netadapt, random, uniform"),
     ("seed", -1, "want 0 to 4294967295"),
     ("data.clients", 0, "want at least 1"),
-    ("data.partition", "natural", "want one of iid, dirichlet, shards"),
+    ("data.partition", "alphabetic", "want one of iid, dirichlet, shards, natural"),
+    ("data.folder", Path("x"), "got x, want none: data.source is digits"),
     ("data.alpha", 0.0, "want above 0"),
     ("data.shards_per_client", 0, "want at least 1"),
     ("data.size_sigma", -0.1, "want at least 0"),
@@ -146,6 +147,36 @@ def test_more_groups_than_clients_are_refused_only_where_groups_are_used():
         resolve(changed("search.partial_clients", True, changed("method", "naive", config)))
 
 
+def test_the_source_columns_needs_a_folder():
+    columns = changed("data.source", "columns")
+    with pytest.raises(
+        ConfigError, match=r"^data\.folder: got none, want the folder with the columns: data\.source is "
+    ):
+        resolve(columns)
+    assert resolve(changed("data.folder", Path("x"), columns)).data.folder == Path("x")
+
+
+def natural(clients, path="seed", value=0):
+    return changed(path, value, changed("data.clients", clients, changed("data.partition", "natural")))
+
+
+def test_only_natural_clients_can_be_all_there_are():
+    assert resolve(natural(0)).data.clients == 0
+    with pytest.raises(ConfigError, match=r"^data\.clients: got -1, want at least 0$"):
+        resolve(natural(-1))
+
+
+@pytest.mark.parametrize("path", [path for path, _, want in REFUSED if "data.clients, which is 40" in want])
+def test_where_all_clients_are_taken_cohorts_are_judged_once_their_number_is_known(path):
+    config = resolve(natural(0, path, 41))
+    assert validate_clients(config, 41) is None
+    with pytest.raises(ConfigError, match=rf"^{path}: got 41, want .* the number of the data's clients, which is 40$"):
+        validate_clients(config, 40)
+    if path != "search.groups":
+        with pytest.raises(ConfigError, match=rf"^{path}: got -1, want 0 \(all\) to the number of the data's clients$"):
+            resolve(natural(0, path, -1))
+
+
 # What each method says: proposals, centralised, partial clients, early dropping, dynamic rounds.
 SAID = {
     "fednas": ("groups", False, True, True, True),
@@ -198,7 +229,7 @@ def leaves(config, path=""):
 def other(path, value):
     """A value of the same kind that differs."""
     if value is None:
-        return Path("x/y") if path == "data.root" else "x"
+        return Path("x/y") if path in ("data.root", "data.folder") else "x"
     return (*value, 3) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1
 
 

@@ -4,13 +4,16 @@ numpy only, but for `normalise`, which runs inside jitted code. TFDS and scikit-
 used.
 """
 
+from fednas_jax.data.columns import read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples
-from fednas_jax.data.packed import PackedClients, chunks, merge, normalise, pack
+from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partition import Partition, heterogeneity, partition
 from fednas_jax.data.sources import list_sources, load, prepare
+from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
     "Dataset",
+    "DiskRows",
     "Examples",
     "PackedClients",
     "Partition",
@@ -23,4 +26,7 @@ __all__ = [
     "pack",
     "partition",
     "prepare",
+    "read_columns",
+    "write_columns",
+    "write_synthetic_columns",
 ]

@@ -9,7 +9,10 @@ import numpy as np
 
 from fednas_jax.errors import DataError
 
-# Images in a block of `channel_statistics`: bounds what numpy's histogram copies to 64-bit integers.
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean [C] and standard deviation [C] of images scaled to [0, 1]."""
+
+# Images in a block of `channel_counts`: bounds what numpy's histogram copies to 64-bit integers.
 _BLOCK = 4096
 
 
@@ -17,7 +20,7 @@ class Examples(NamedTuple):
     """Labelled images of one split."""
 
     images: np.ndarray
-    """[N, H, W, C] uint8, 0 to 255."""
+    """[N, H, W, C] uint8, 0 to 255; an `np.memmap` where they stay on disk."""
     labels: np.ndarray
     """[N] int32, class numbers from 0."""
 
@@ -27,7 +30,7 @@ class Dataset:
     """A training split, which clients share among themselves, and a test split, which no client holds."""
 
     name: str
-    """The source's name."""
+    """The source's name; of columns, the name that they were written with."""
     train: Examples
     """Examples to be divided among clients."""
     test: Examples
@@ -38,15 +41,35 @@ class Dataset:
     """[C] mean of the training images scaled to [0, 1], channel by channel."""
     std: tuple[float, ...]
     """[C] standard deviation of the same; 1 for a channel that is constant."""
+    natural: np.ndarray | None = None
+    """[clients + 1] int64, for data that came from clients: rows natural[c]:natural[c + 1] of `train` are client
+    c's, who may hold none; None where the data names no clients."""
 
 
-def dataset(name: str, train: Examples, test: Examples, classes: int) -> Dataset:
+def dataset(
+    name: str,
+    train: Examples,
+    test: Examples,
+    classes: int,
+    statistics: Statistics | None = None,
+    natural: np.ndarray | None = None,
+) -> Dataset:
     """The checked data set, with mean and standard deviation of its training images.
 
     Every source ends here, so that none can hand out data that the rest of the program trips over.
 
+    Args:
+      name: of the source.
+      train: examples to be divided among clients.
+      test: examples for the final report only.
+      classes: number of classes; labels are 0 to classes - 1.
+      statistics: mean and standard deviation of the training images, where a source knows them: then no image
+        is read here.
+      natural: [clients + 1] where each client's rows begin, where the data came from clients.
+
     Raises:
-      DataError: as `check` does, or when the splits' images differ in shape.
+      DataError: as `check` does, or when the splits' images differ in shape, or clients' rows are not all the
+        training examples.
     """
     check(f"{name} train", train, classes)
     check(f"{name} test", test, classes)
@@ -55,8 +78,9 @@ def dataset(name: str, train: Examples, test: Examples, classes: int) -> Dataset
             f"{name}: got training images {_shape(train.images[0])} "
             f"and test images {_shape(test.images[0])}, want one shape"
         )
-    mean, std = channel_statistics(train.images)
-    return Dataset(name, train, test, classes, mean, std)
+    if natural is not None:
+        _check_natural(name, natural, len(train.labels))
+    return Dataset(name, train, test, classes, *(statistics or channel_statistics(train.images)), natural)
 
 
 def check(name: str, examples: Examples, classes: int) -> None:
@@ -84,7 +108,7 @@ def check(name: str, examples: Examples, classes: int) -> None:
         raise DataError(f"{name} labels: got {low} to {high}, want 0 to {classes - 1}")
 
 
-def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: np.ndarray) -> Statistics:
     """Mean and standard deviation of every channel, of values scaled to [0, 1].
 
     They come from an exact histogram of the 256 values: a float sum over millions of pixels would depend on
@@ -96,17 +120,52 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     Returns:
       mean [C] and std [C]; std is 1 where a channel is constant, so that dividing by it is always possible.
     """
+    return statistics_of(channel_counts(images))
+
+
+def channel_counts(images: np.ndarray) -> np.ndarray:
+    """How often each channel has each of the 256 values; counts of several blocks of images may be added.
+
+    Args:
+      images: [N, H, W, C] uint8.
+
+    Returns:
+      [C, 256] int64.
+    """
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(images), _BLOCK):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[start : start + _BLOCK, ..., channel].ravel(), minlength=256)
+    return counts
+
+
+def statistics_of(counts: np.ndarray) -> Statistics:
+    """Mean and standard deviation of every channel, as `channel_statistics` has them.
+
+    Args:
+      counts: [C, 256] int64 of `channel_counts`, of one image or more.
+    """
     values = np.arange(256) / 255
     means, stds = [], []
-    for channel in range(images.shape[-1]):
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), _BLOCK):
-            counts += np.bincount(images[start : start + _BLOCK, ..., channel].ravel(), minlength=256)
-        share = counts / counts.sum()
+    for count in counts:
+        share = count / count.sum()
         mean = float(share @ values)
         means.append(mean)
-        stds.append(float(np.sqrt(share @ (values - mean) ** 2)) if np.count_nonzero(counts) > 1 else 1.0)
+        stds.append(float(np.sqrt(share @ (values - mean) ** 2)) if np.count_nonzero(count) > 1 else 1.0)
     return tuple(means), tuple(stds)
+
+
+def _check_natural(name: str, natural: np.ndarray, examples: int) -> None:
+    if natural.ndim != 1 or natural.dtype != np.int64 or len(natural) < 2:
+        raise DataError(f"{name} clients: got {_shape(natural)} {natural.dtype}, want [clients + 1] int64")
+    if natural[0] != 0 or natural[-1] != examples:
+        raise DataError(f"{name} clients: got rows {natural[0]} to {natural[-1]}, want 0 to {examples}")
+    falls = np.flatnonzero(natural[1:] < natural[:-1])
+    if len(falls):
+        first, end = natural[falls[0]], natural[falls[0] + 1]
+        raise DataError(
+            f"{name} clients: client {falls[0]} got rows {first} to {end}, want none to end before it begins"
+        )
 
 
 def _shape(array: np.ndarray) -> str:

@@ -5,7 +5,10 @@ Letters: C clients, N examples, H x W pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+import mmap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,15 +21,62 @@ if TYPE_CHECKING:
     import jax
 
 
+@dataclass(frozen=True)
+class DiskRows:
+    """A column that stays on disk, its rows in an order of their own; they are read when they are indexed.
+
+    It is indexed as the array [N, ...] would be, by rows, so that nobody can forget that there is an order; and
+    `np.asarray` reads it whole.
+    """
+
+    column: np.ndarray
+    """[M, ...] memory-mapped."""
+    rows: np.ndarray
+    """[N] int64: row n of this column is column[rows[n]]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+        return (len(self.rows), *self.column.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the column."""
+        return self.column.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows would take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """The rows at an index of the first axis (numbers, a slice or an array [...]), read into memory."""
+        # The system's reading ahead is worth nothing to a cohort's scattered rows: for 1,000 of a million clients of
+        # 20 images of 8x8 it read 1.2 GB instead of 5 MB, and took 1.5 s instead of 0.08 s. Sorting the rows first
+        # changed little (10,000 clients 1.0 s instead of 1.3 s, 1,000 clients 0.10 s instead of 0.08 s).
+        _advise(self.column, "MADV_RANDOM")
+        return np.asarray(self.column)[self.rows[index]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows on disk cannot become an array in memory without a copy")
+        _advise(self.column, "MADV_NORMAL")
+        whole = np.asarray(self.column)[self.rows]
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+
 class PackedClients(NamedTuple):
     """The examples of all clients, each client's divided into training and validation."""
 
-    images: np.ndarray
-    """[N, H, W, channels] uint8."""
-    labels: np.ndarray
+    images: np.ndarray | DiskRows
+    """[N, H, W, channels] uint8; in memory, or on disk: then `take` and indexing read what they are asked for."""
+    labels: np.ndarray | DiskRows
     """[N] int32."""
     offsets: np.ndarray
-    """[C + 1] int32: rows offsets[c]:offsets[c + 1] are client c's, first training, then validation."""
+    """[C + 1] int64: rows offsets[c]:offsets[c + 1] are client c's, first training, then validation."""
     train_count: np.ndarray
     """[C] int32: how many of a client's rows are for training."""
 
@@ -38,11 +88,35 @@ class PackedClients(NamedTuple):
     @property
     def val_count(self) -> np.ndarray:
         """[C] int32: how many of a client's rows are for validation."""
-        return np.diff(self.offsets) - self.train_count
+        return (np.diff(self.offsets) - self.train_count).astype(np.int32)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether images are read only when they are taken, since they may be larger than memory."""
+        return isinstance(self.images, DiskRows | np.memmap)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all images and labels take in memory, or would take."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gathers rows, wherever they are kept.
+
+        Args:
+          rows: [...] packed row numbers, 0 to N - 1.
+
+        Returns:
+          Images [..., H, W, channels] uint8 and labels [...] int32 in memory.
+        """
+        return np.asarray(self.images[rows]), np.asarray(self.labels[rows])
 
 
 def pack(examples: Examples, divided: Partition, validation: float, seed: int) -> PackedClients:
     """Shuffles each client's examples and holds some out from training.
+
+    Images that are memory-mapped stay where they are: only their order is kept in memory, 8 bytes an example. The
+    division is the same as of the same images in memory.
 
     Args:
       examples: all training examples.
@@ -60,15 +134,23 @@ def pack(examples: Examples, divided: Partition, validation: float, seed: int) -
             f"data.min_examples: client {sizes.argmin()} holds {sizes.min()} examples, "
             "want at least 2: one to train on and one to validate with"
         )
-    # A random order of all rows, then client by client, is a random order within every client.
+    # A random order of all rows, then client by client, is a random order within every client. As numbers "client,
+    # place in the order" it takes one sort of integers: a quarter of the time of a stable argsort of clients, which
+    # shows at a million of them. Some steps are in place, since there every array has 8 bytes for each example.
     order = generator(seed, Purpose.HOLDOUT).permutation(len(divided.rows))
-    owners = np.repeat(np.arange(len(sizes)), sizes)
-    rows = divided.rows[order[np.argsort(owners[order], kind="stable")]]
+    first = np.arange(len(sizes)) * len(order)
+    keys = np.empty(len(order), np.int64)
+    keys[order] = np.arange(len(order))
+    keys += np.repeat(first, sizes)
+    keys.sort()
+    keys -= np.repeat(first, sizes)
+    keys = order[keys]
+    rows = divided.rows[keys]
     held_out = np.clip(np.rint(sizes * validation).astype(np.int64), 1, sizes - 1)
     return PackedClients(
-        examples.images[rows],
-        examples.labels[rows],
-        divided.offsets.astype(np.int32),
+        _reordered(examples.images, rows),
+        _reordered(examples.labels, rows),
+        divided.offsets.astype(np.int64),
         (sizes - held_out).astype(np.int32),
     )
 
@@ -83,9 +165,9 @@ def merge(packed: PackedClients) -> PackedClients:
     validates = place >= np.repeat(packed.train_count, sizes)
     rows = np.argsort(validates, kind="stable")
     return PackedClients(
-        packed.images[rows],
-        packed.labels[rows],
-        np.array([0, len(rows)], np.int32),
+        _reordered(packed.images, rows),
+        _reordered(packed.labels, rows),
+        np.array([0, len(rows)], np.int64),
         np.array([packed.train_count.sum()], np.int32),
     )
 
@@ -103,7 +185,7 @@ def chunks(examples: Examples, size: int) -> PackedClients:
     if size < 1:
         raise DataError(f"chunks: got size {size}, want at least 1")
     total = len(examples.labels)
-    offsets = np.append(np.arange(0, total, size), total).astype(np.int32)
+    offsets = np.append(np.arange(0, total, size), total).astype(np.int64)
     return PackedClients(*examples, offsets, np.zeros(len(offsets) - 1, np.int32))
 
 
@@ -125,3 +207,19 @@ def normalise(images: np.ndarray | jax.Array, mean: tuple[float, ...], std: tupl
     channels = (1,) * (images.ndim - 1) + (-1,)
     scaled = jnp.asarray(images).astype(jnp.float32) / 255
     return (scaled - jnp.asarray(mean, jnp.float32).reshape(channels)) / jnp.asarray(std, jnp.float32).reshape(channels)
+
+
+def _reordered(column: np.ndarray | DiskRows, rows: np.ndarray) -> np.ndarray | DiskRows:
+    """Rows [n] of a column; one that is on disk stays there."""
+    if isinstance(column, DiskRows):
+        return DiskRows(column.column, column.rows[rows])
+    return DiskRows(column, rows) if isinstance(column, np.memmap) else column[rows]
+
+
+def _advise(column: np.ndarray, advice: str) -> None:
+    """Tells the system how a memory-mapped column is about to be read, where it takes advice."""
+    owner: Any = column
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, advice):
+        owner.madvise(getattr(mmap, advice))

@@ -1,4 +1,4 @@
-"""Which client holds which examples: iid, by Dirichlet label mixes or by shards; and how uneven that is.
+"""Which client holds which examples: iid, by Dirichlet label mixes, by shards or as they came; and how uneven that is.
 
 Letters: C clients, N examples, K different labels.
 """
@@ -32,11 +32,11 @@ class Heterogeneity(NamedTuple):
     """Gini coefficient of client sizes: 0 (all equal) to nearly 1 (one client holds almost everything)."""
 
 
-def partition(labels: np.ndarray, config: DataConfig, seed: int) -> Partition:
-    """Divides all examples among `config.clients` clients.
+def partition(labels: np.ndarray, config: DataConfig, seed: int, natural: np.ndarray | None = None) -> Partition:
+    """Divides all examples among `config.clients` clients, or takes as many of the clients that the data came from.
 
-    First come the sizes: equal to within one, or lognormal (`size_sigma`) with at least `min_examples` each.
-    They are exact and add up to N, whatever the method:
+    Where they are divided, first come the sizes: equal to within one, or lognormal (`size_sigma`) with at least
+    `min_examples` each. They are exact and add up to N, whatever the method:
 
     - iid: examples in random order.
     - dirichlet: each client draws a label mix from Dir(alpha * K * overall mix) and its examples by that mix
@@ -49,19 +49,27 @@ def partition(labels: np.ndarray, config: DataConfig, seed: int) -> Partition:
     - shards: examples sorted by label are cut into `shards_per_client` shards for each client, dealt at
       random (McMahan et al. 2017, arXiv 1602.05629, section 3).
 
+    And the one that divides nothing:
+
+    - natural: the clients that the data came from, with their own examples; `clients` of them, drawn at random
+      without replacement from those who hold at least `min_examples`, or all of those (0), in the data's order.
+
     Args:
       labels: [N] class numbers.
       config: clients, partition, alpha, shards_per_client, size_sigma, min_examples; validated.
       seed: of the run; the same seed gives the same partition on every machine.
+      natural: [clients + 1] int64 `Dataset.natural`: where the rows of the clients that the data came from begin.
 
     Returns:
-      A partition which uses every example exactly once.
+      A partition which uses every example exactly once; natural, every example of the clients taken.
 
     Raises:
-      DataError: when there are too few examples, or an unknown method; names the field, the value got and
-        wanted.
+      DataError: when there are too few examples or too few natural clients, or an unknown method; names the
+        field, the value got and wanted.
     """
     rng = generator(seed, Purpose.PARTITION)
+    if config.partition == "natural":
+        return _natural(natural, config, rng)
     sizes = _sizes(len(labels), config, rng)
     if config.partition == "iid":
         order, owners = rng.permutation(len(labels)), np.repeat(np.arange(len(sizes)), sizes)
@@ -70,9 +78,9 @@ def partition(labels: np.ndarray, config: DataConfig, seed: int) -> Partition:
     elif config.partition == "shards":
         order, owners = _shards(labels, sizes, config.shards_per_client, rng)
     else:
-        raise DataError(f"data.partition: got {config.partition!r}, want iid, dirichlet or shards")
+        raise DataError(f"data.partition: got {config.partition!r}, want iid, dirichlet, shards or natural")
     rows = order[np.argsort(owners, kind="stable")]
-    return Partition(rows.astype(np.int64), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+    return Partition(rows.astype(np.int64), _offsets(sizes))
 
 
 def heterogeneity(divided: Partition, labels: np.ndarray) -> Heterogeneity:
@@ -92,6 +100,32 @@ def heterogeneity(divided: Partition, labels: np.ndarray) -> Heterogeneity:
     # G = sum_i (2i - C - 1) x_i / (C sum x), x ascending, i from 1.
     weights = 2 * np.arange(1, len(sizes) + 1) - len(sizes) - 1
     return Heterogeneity(float(distance.mean()), float(weights @ np.sort(sizes) / (len(sizes) * sizes.sum())))
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    """[C + 1] int64: where clients of these sizes [C] begin, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _natural(natural: np.ndarray | None, config: DataConfig, rng: np.random.Generator) -> Partition:
+    """The data's own clients: those who hold enough, as many as asked for, in the data's order."""
+    if natural is None:
+        raise DataError(
+            f"data.partition: got 'natural', want iid, dirichlet or shards: "
+            f"data.source={config.source} names no clients of its own"
+        )
+    sizes = np.diff(natural)
+    able = np.flatnonzero(sizes >= max(1, config.min_examples))
+    if not len(able) or not 0 <= config.clients <= len(able):
+        raise DataError(
+            f"data.clients: got {config.clients}, want 0 (all) to {len(able)}: of the data's {len(sizes)} clients "
+            f"{len(able)} hold at least data.min_examples, which is {config.min_examples}"
+        )
+    taken = able[np.sort(rng.permutation(len(able))[: config.clients])] if config.clients else able
+    offsets = _offsets(sizes[taken])
+    rows = np.repeat(natural[taken] - offsets[:-1], sizes[taken])
+    rows += np.arange(len(rows))
+    return Partition(rows, offsets)
 
 
 def _sizes(examples: int, config: DataConfig, rng: np.random.Generator) -> np.ndarray:

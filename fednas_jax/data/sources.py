@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fednas_jax.config import DataConfig
+from fednas_jax.data.columns import read_columns
 from fednas_jax.data.digits import load_digits
 from fednas_jax.data.examples import Dataset
 from fednas_jax.data.fashion_mnist import (
@@ -61,6 +62,10 @@ SOURCES: dict[str, Source] = {
         "noisy shifted templates of any shape, number and number of classes, made from the run's seed",
         load_synthetic,
     ),
+    "columns": Source(
+        "your own .npy columns in the folder data.folder, memory-mapped: may be larger than memory, may name clients",
+        lambda config, seed: _load_columns(config),
+    ),
 }
 """Name -> source. A package of yours may add its own."""
 
@@ -69,7 +74,8 @@ def load(config: DataConfig, seed: int) -> Dataset:
     """Loads the data set `config.source`.
 
     Args:
-      config: the source's name, the root of prepared data sets and the synthetic data's sizes.
+      config: the source's name, the root of prepared data sets, the folder of columns and the synthetic data's
+        sizes.
       seed: of the run; only synthetic data depends on it.
 
     Raises:
@@ -113,6 +119,12 @@ def prepare(name: str, source_dir: Path | None, root: Path | None = None) -> str
     if source_dir is None:
         raise DataError(f"data prepare {name}: got no folder, want --from DIR with its original files")
     return f"{name}: prepared in {source.prepare(source_dir, root)}"
+
+
+def _load_columns(config: DataConfig) -> Dataset:
+    if config.folder is None:
+        raise DataError("data.folder: got none, want the folder with the columns: data.source is columns")
+    return read_columns(config.folder)
 
 
 def _source(name: str) -> Source:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 from fednas_jax.config import DataConfig
+from fednas_jax.data.columns import write_columns
 from fednas_jax.data.examples import Dataset, Examples, dataset
+from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
 
 # A template is drawn at random on a grid this fine and interpolated: smooth shapes, which convolutions find.
@@ -18,6 +24,8 @@ _NOISE = 96
 _SHIFT = 1 / 8
 # Pixel values made at once: bounds the memory for intermediate results.
 _BLOCK_VALUES = 1 << 22
+# Most examples in the test split of columns: as many as MNIST has, and they are held in memory.
+_MOST_TEST = 10_000
 
 
 def load_synthetic(config: DataConfig, seed: int) -> Dataset:
@@ -36,6 +44,43 @@ def load_synthetic(config: DataConfig, seed: int) -> Dataset:
     train = _draw(templates, config.synthetic_examples, rng)
     test = _draw(templates, max(1, config.synthetic_examples // 4), rng)
     return dataset("synthetic", train, test, config.synthetic_classes)
+
+
+def write_synthetic_columns(
+    folder: Path, clients: int, low: int, high: int, shape: tuple[int, int, int], classes: int, seed: int
+) -> None:
+    """Writes such data as columns with natural clients, some thousands at a time, whatever their number.
+
+    The test split has a quarter as many examples, but at most 10,000.
+
+    Args:
+      folder: must not exist yet.
+      clients: how many, at least 1.
+      low: least number of examples that a client holds, at least 1.
+      high: most; numbers are uniform between the two, both included.
+      shape: height, width and channels of the images.
+      classes: number of classes, at least 1; every client draws from all of them.
+      seed: the same seed makes the same data.
+
+    Raises:
+      DataError: numbers that make no data, or a folder that is there already or cannot be written.
+    """
+    for name, value in (("clients", clients), ("low", low), ("classes", classes), ("shape", min(shape))):
+        if value < 1:
+            raise DataError(f"write_synthetic_columns {name}: got {value}, want at least 1")
+    if high < low:
+        raise DataError(f"write_synthetic_columns high: got {high}, want at least low, which is {low}")
+    rng = generator(seed, Purpose.SYNTHETIC)
+    templates = _templates(shape, classes, rng)
+    test = _draw(templates, max(1, min(_MOST_TEST, clients * (low + high) // 8)), rng)
+
+    def blocks() -> Iterator[tuple[Examples, np.ndarray]]:
+        block = max(1, _BLOCK_VALUES // (high * math.prod(shape)))
+        for start in range(0, clients, block):
+            sizes = rng.integers(low, high + 1, min(block, clients - start))
+            yield _draw(templates, int(sizes.sum()), rng), sizes
+
+    write_columns(folder, "synthetic", blocks(), test, classes)
 
 
 def _templates(shape: tuple[int, int, int], classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fednas_jax.data.examples import Examples, channel_statistics, check, dataset
+from fednas_jax.data.examples import Examples, channel_counts, channel_statistics, check, dataset, statistics_of
 from fednas_jax.errors import DataError
 
 IMAGES = np.zeros((3, 2, 2, 1), np.uint8)
@@ -47,3 +47,32 @@ def test_a_constant_channel_has_a_deviation_one_can_divide_by() -> None:
     mean, std = channel_statistics(np.full((4, 2, 2, 1), 51, np.uint8))
     assert mean == (0.2,)
     assert std == (1.0,)
+
+
+def test_statistics_of_blocks_are_exactly_those_of_the_whole() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 2, 2), dtype=np.uint8)
+    counts = sum(channel_counts(block) for block in (images[:0], images[:17], images[17:]))
+    assert statistics_of(counts) == channel_statistics(images)
+
+
+def test_statistics_that_a_source_knows_are_taken_as_they_are() -> None:
+    data = dataset("src", Examples(IMAGES, LABELS), Examples(IMAGES, LABELS), 3, ((0.5,), (0.25,)))
+    assert (data.mean, data.std) == ((0.5,), (0.25,))
+
+
+@pytest.mark.parametrize(
+    ("natural", "message"),
+    [
+        (np.array([0, 1, 3], np.int32), r"got \[3\] int32, want \[clients \+ 1\] int64"),
+        (np.array([[0, 3]]), r"got \[1, 2\] int64"),
+        (np.array([0]), r"got \[1\] int64"),
+        (np.array([0, 2]), "got rows 0 to 2, want 0 to 3"),
+        (np.array([1, 3]), "got rows 1 to 3, want 0 to 3"),
+        (np.array([0, 2, 1, 3]), "client 1 got rows 2 to 1, want none to end before it begins"),
+    ],
+)
+def test_clients_that_do_not_fit_the_examples_are_refused(natural: np.ndarray, message: str) -> None:
+    split = Examples(IMAGES, LABELS)
+    with pytest.raises(DataError, match=f"^src clients: {message}"):
+        dataset("src", split, split, 3, natural=natural)
+    assert dataset("src", split, split, 3, natural=np.array([0, 0, 3, 3])).natural is not None

@@ -48,7 +48,8 @@ def test_each_client_keeps_its_own_examples_divided_in_two(
 ) -> None:
     examples, owned, validation, seed = case
     packed = pack(examples, owned, validation, seed)
-    assert packed.offsets.dtype == packed.train_count.dtype == packed.val_count.dtype == np.int32
+    assert packed.offsets.dtype == np.int64
+    assert packed.train_count.dtype == packed.val_count.dtype == np.int32
     assert packed.clients == len(owned.offsets) - 1
     for client, (train, held_out) in enumerate(parts(packed)):
         mine = owned.rows[owned.offsets[client] : owned.offsets[client + 1]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fednas_jax.config import DataConfig
@@ -160,7 +160,7 @@ def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
         ({"clients": 1501}, "data.clients: got 1501, want 1 to 1500: there are 6000 training examples"),
         ({"clients": 0}, "data.clients: got 0, want 1 to 1500"),
         ({"clients": 10, "min_examples": 601}, "data.clients: got 10, want 1 to 9.*data.min_examples is 601"),
-        ({"partition": "alphabetic"}, "data.partition: got 'alphabetic', want iid, dirichlet or shards"),
+        ({"partition": "alphabetic"}, "data.partition: got 'alphabetic', want iid, dirichlet, shards or natural"),
         (
             {"partition": "shards", "shards_per_client": 151},
             "data.shards_per_client: got 151, want at most 150",
@@ -175,6 +175,75 @@ def test_what_cannot_be_divided_is_refused_by_field(fields: dict[str, Any], mess
 def test_no_examples_at_all_is_refused() -> None:
     with pytest.raises(DataError, match="there are 0 training examples"):
         divide(BALANCED[:0])
+
+
+@st.composite
+def came_from_clients(draw: st.DrawFn) -> tuple[np.ndarray, int, int]:
+    """Offsets of natural clients of whom some hold enough, the least size and a number of clients to take."""
+    sizes = np.array(draw(st.lists(st.integers(0, 12), min_size=1, max_size=30)))
+    least = draw(st.integers(1, max(1, sizes.max())))
+    able = np.count_nonzero(sizes >= least)
+    assume(able)
+    return np.append(0, np.cumsum(sizes)), least, draw(st.integers(0, able))
+
+
+@settings(max_examples=200, deadline=None)
+@given(came_from_clients(), st.integers(0, 1000))
+def test_natural_clients_keep_their_own_examples(case: tuple[np.ndarray, int, int], seed: int) -> None:
+    natural, least, clients = case
+    config = DataConfig(partition="natural", clients=clients, min_examples=least)
+    rows, offsets = partition(np.zeros(natural[-1], np.int32), config, seed, natural)
+    assert rows.dtype == offsets.dtype == np.int64
+    able = {(a, b) for a, b in itertools.pairwise(natural) if b - a >= least}
+    taken = [(rows[a], rows[b - 1] + 1) for a, b in itertools.pairwise(offsets)]
+    assert len(set(taken)) == len(taken) == (clients or len(able))
+    assert set(taken) <= able
+    assert taken == sorted(taken)
+    np.testing.assert_array_equal(rows, np.concatenate([np.arange(a, b) for a, b in taken]))
+
+
+def test_natural_clients_are_drawn_by_seed_each_as_likely() -> None:
+    natural = np.arange(0, 81, 4)
+    config = DataConfig(partition="natural", clients=5)
+    drawn = [partition(BALANCED[:80], config, seed, natural).rows[::4] // 4 for seed in range(2000)]
+    np.testing.assert_array_equal(drawn[3], partition(BALANCED[:80], config, 3, natural).rows[::4] // 4)
+    # Each of 20 clients is drawn 500 times in the mean, with a standard deviation of 19.
+    assert np.abs(np.bincount(np.concatenate(drawn), minlength=20) - 500).max() < 5 * 19
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"clients": 4},
+            "data.clients: got 4, want 0 (all) to 2: of the data's 3 clients 2 hold at least data.min_examples, "
+            "which is 4",
+        ),
+        ({"clients": 0, "min_examples": 9}, "data.clients: got 0, want 0 (all) to 0: of the data's 3 clients 0 hold"),
+        ({"clients": -1}, "data.clients: got -1, want 0 (all) to 2"),
+    ],
+)
+def test_natural_clients_that_are_not_there_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        partition(BALANCED[:14], DataConfig(partition="natural", **fields), 0, np.array([0, 3, 7, 14]))
+    assert str(error.value).startswith(message)
+
+
+def test_a_source_without_clients_of_its_own_says_so() -> None:
+    with pytest.raises(
+        DataError, match=r"^data\.partition: got 'natural', want .*: data.source=digits names no clients"
+    ):
+        divide(BALANCED, partition="natural")
+
+
+def test_a_million_natural_clients_are_taken_in_seconds() -> None:
+    natural = np.arange(0, 4_000_001, 4)
+    labels = np.zeros(4_000_000, np.int32)
+    start = time.process_time()
+    for clients in (0, 999_999):
+        divided = partition(labels, DataConfig(partition="natural", clients=clients), 0, natural)
+        assert len(divided.offsets) - 1 == (clients or 1_000_000)
+    assert time.process_time() - start < 10
 
 
 def test_heterogeneity_of_a_hand_made_partition() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 import fednas_jax
 from fednas_jax.config import DataConfig
-from fednas_jax.data import list_sources, load, prepare
+from fednas_jax.data import list_sources, load, prepare, write_columns
+from fednas_jax.data.digits import load_digits
 from fednas_jax.data.sources import SOURCES
 from fednas_jax.errors import DataError
 
@@ -21,12 +22,19 @@ def root(tmp_path: Path, idx_folder: Path) -> Path:
     """A root in which every source that needs it has been prepared."""
     for name in SOURCES:
         prepare(name, idx_folder, tmp_path / "root")
+    digits = load_digits()
+    clients = [(digits.train, np.array([len(digits.train.labels)]))]
+    write_columns(tmp_path / "root" / "columns", "columns", clients, digits.test, digits.classes)
     return tmp_path / "root"
+
+
+def config(name: str, root: Path) -> DataConfig:
+    return DataConfig(source=name, root=root, folder=root / "columns" if name == "columns" else None)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str, root: Path) -> None:
-    data = load(DataConfig(source=name, root=root), seed=1)
+    data = load(config(name, root), seed=1)
     assert data.name == name
     channels = data.train.images.shape[-1]
     assert len(data.mean) == len(data.std) == channels
@@ -35,13 +43,13 @@ def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str,
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
-    one, two = (load(DataConfig(source=name, root=root), seed=1) for _ in range(2))
+    one, two = (load(config(name, root), seed=1) for _ in range(2))
     np.testing.assert_array_equal(one.train.images, two.train.images)
     np.testing.assert_array_equal(one.test.labels, two.test.labels)
 
 
 def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
-    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic"
+    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns"
     with pytest.raises(DataError, match=want):
         load(DataConfig(source="cifar"), seed=0)
     with pytest.raises(DataError, match=want):
@@ -56,7 +64,7 @@ def test_the_list_says_what_each_source_is_and_whether_it_is_prepared(tmp_path: 
     assert all(status.description and "\n" not in status.description for status in after.values())
 
 
-@pytest.mark.parametrize("name", ["digits", "synthetic"])
+@pytest.mark.parametrize("name", ["digits", "synthetic", "columns"])
 def test_sources_that_are_always_there_say_that_they_need_no_preparation(name: str) -> None:
     assert prepare(name, None) == f"{name}: needs no preparation"
 

@@ -1,0 +1,258 @@
+"""Columns on disk: a folder of .npy files that are memory-mapped, for data larger than memory.
+
+The folder holds columns.json (schema, name, classes, examples, test_examples, clients, shape, mean, std) and
+
+- images.npy [N, H, W, C] uint8 and labels.npy [N] int32, client after client,
+- offsets.npy [clients + 1] int64: rows offsets[c]:offsets[c + 1] are client c's,
+- test_images.npy [T, H, W, C] uint8 and test_labels.npy [T] int32.
+
+Plain numpy files, so that `np.load` opens them anywhere, and any program that writes such files can write these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fednas_jax.data.examples import Dataset, Examples, channel_counts, check, dataset, statistics_of
+from fednas_jax.errors import DataError
+
+SCHEMA = 1
+"""Of columns.json."""
+
+
+class About(NamedTuple):
+    """What columns.json says."""
+
+    schema: int
+    """SCHEMA."""
+    name: str
+    """Of the data set."""
+    classes: int
+    """Number of classes."""
+    examples: int
+    """Training examples N."""
+    test_examples: int
+    """Test examples T."""
+    clients: int
+    """Number of clients."""
+    shape: list[int]
+    """Height, width and channels of an image."""
+    mean: list[float]
+    """[C] mean of the training images scaled to [0, 1], channel by channel."""
+    std: list[float]
+    """[C] standard deviation of the same, above 0."""
+
+
+def write_columns(
+    folder: Path, name: str, blocks: Iterable[tuple[Examples, np.ndarray]], test: Examples, classes: int
+) -> None:
+    """Writes a data set whose examples belong to clients, block by block: no more than one is held in memory.
+
+    A write that fails or is killed leaves no `folder`: all is written beside it, under a hidden name, and renamed
+    at the end.
+
+    Args:
+      folder: must not exist yet; its parents are made.
+      name: of the data set.
+      blocks: pairs (examples, sizes [clients] of whole numbers): the examples of some whole clients, client after
+        client, and how many each holds, which may be none. A block may be one client or many thousands.
+      test: the test split.
+      classes: number of classes; labels are 0 to classes - 1.
+
+    Raises:
+      DataError: examples that are not as `Examples` says, sizes that do not add up, no examples at all, or a
+        folder that is there already or cannot be written.
+    """
+    check(f"{name} test", test, classes)
+    shape = test.images.shape[1:]
+    if folder.exists():
+        raise DataError(f"{folder}: is there already, want a new folder for columns")
+    with contextlib.ExitStack() as stack:
+        with _writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the folder, since a rename cannot cross file systems.
+            hidden = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent))
+            unfinished = Path(hidden, "columns")
+            unfinished.mkdir()
+            images = stack.enter_context(_Column(unfinished / "images.npy", np.uint8, shape))
+            labels = stack.enter_context(_Column(unfinished / "labels.npy", np.int32))
+            offsets = stack.enter_context(_Column(unfinished / "offsets.npy", np.int64))
+            offsets.append(np.zeros(1, np.int64))
+        counts = np.zeros((shape[-1], 256), np.int64)
+        for number, (examples, sizes) in enumerate(blocks):
+            _check_block(f"{name} block {number}", examples, np.asarray(sizes), shape, classes)
+            counts += channel_counts(examples.images)
+            with _writing(folder):
+                offsets.append(labels.rows + np.cumsum(sizes, dtype=np.int64))
+                images.append(examples.images)
+                labels.append(examples.labels)
+        if not labels.rows:
+            raise DataError(f"{name}: got no examples for clients, want at least one")
+        mean, std = statistics_of(counts)
+        about = About(
+            SCHEMA, name, classes, labels.rows, len(test.labels), offsets.rows - 1, list(shape), list(mean), list(std)
+        )
+        with _writing(folder):
+            for column in (images, labels, offsets):
+                column.finish()
+            np.save(unfinished / "test_images.npy", np.ascontiguousarray(test.images))
+            np.save(unfinished / "test_labels.npy", test.labels)
+            (unfinished / "columns.json").write_text(json.dumps(about._asdict(), indent=2, allow_nan=False) + "\n")
+            unfinished.rename(folder)
+
+
+def read_columns(folder: Path) -> Dataset:
+    """A data set in columns: images and labels are memory-mapped, and nothing of the images is read here.
+
+    Args:
+      folder: one that `write_columns` wrote, or another program in the same form.
+
+    Raises:
+      DataError: one line that names the folder or file, what was got and what was wanted: a folder or file that is
+        missing, of another schema, damaged or truncated, or files that do not agree.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder, want one with columns")
+    about = _read_about(folder / "columns.json")
+    shape = tuple(about.shape)
+    train = Examples(
+        _mapped(folder / "images.npy", np.uint8, (about.examples, *shape)),
+        _mapped(folder / "labels.npy", np.int32, (about.examples,)),
+    )
+    test = Examples(
+        _mapped(folder / "test_images.npy", np.uint8, (about.test_examples, *shape)),
+        _mapped(folder / "test_labels.npy", np.int32, (about.test_examples,)),
+    )
+    natural = np.asarray(_mapped(folder / "offsets.npy", np.int64, (about.clients + 1,)))
+    try:
+        return dataset(about.name, train, test, about.classes, (tuple(about.mean), tuple(about.std)), natural)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
+
+
+class _Column:
+    """An .npy file that grows row by row; how many rows there are stands in its header once it is finished."""
+
+    def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...] = ()):
+        self.rows = 0
+        self._dtype, self._shape = np.dtype(dtype), shape
+        self._file = path.open("wb")
+        self._begin = self._header()
+
+    def __enter__(self) -> _Column:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # After a failure the file goes anyway, and what is still to be written out may fail as the rest did.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows [n, ...] of the column's type."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self.rows += len(rows)
+
+    def finish(self) -> None:
+        """Writes the final header, and all that is not written yet."""
+        self._file.seek(0)
+        assert self._header() == self._begin, "numpy leaves room in a header for the number of rows to grow"
+        self._file.close()
+
+    def _header(self) -> int:
+        """Writes the header and returns where it ends."""
+        about = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self._shape),
+        }
+        np.lib.format.write_array_header_1_0(self._file, about)
+        return self._file.tell()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _check_block(name: str, examples: Examples, sizes: np.ndarray, shape: tuple[int, ...], classes: int) -> None:
+    # Clients who hold nothing are no mistake, and `check` takes no empty split.
+    if len(examples.images) or len(examples.labels):
+        check(name, examples, classes)
+    if examples.images.shape[1:] != shape:
+        got = f"got images of {list(examples.images.shape[1:])}"
+        raise DataError(f"{name}: {got}, want {list(shape)}, the test images' shape")
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (len(sizes) and sizes.min() < 0):
+        raise DataError(f"{name} sizes: got {list(sizes.shape)} {sizes.dtype}, want [clients] whole numbers from 0")
+    if sizes.sum() != len(examples.labels):
+        raise DataError(f"{name} sizes: got {sizes.sum()} in all, want {len(examples.labels)}, the number of examples")
+
+
+def _read_about(path: Path) -> About:
+    try:
+        said = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, want a folder with columns") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(said, dict):
+        raise DataError(f"{path}: got {type(said).__name__}, want a JSON object")
+
+    def wanted(field: str, fits: Callable[[Any], bool], want: str) -> None:
+        if not fits(said.get(field)):
+            raise DataError(f"{path} {field}: got {said.get(field)!r}, want {want}")
+
+    wanted("schema", lambda value: value == SCHEMA, str(SCHEMA))
+    wanted("name", lambda value: isinstance(value, str), "text")
+    for field in ("classes", "examples", "test_examples", "clients"):
+        wanted(field, _positive, "a whole number above 0")
+    wanted("shape", lambda value: _listed(value, 3, _positive), "three whole numbers above 0")
+    channels = said["shape"][-1]
+    wanted("mean", lambda value: _listed(value, channels, _finite), f"{channels} finite numbers")
+    wanted(
+        "std",
+        lambda value: _listed(value, channels, lambda x: _finite(x) and x > 0),
+        f"{channels} finite numbers above 0",
+    )
+    return About(**{field: said[field] for field in About._fields})
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _listed(value: Any, length: int, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and len(value) == length and all(map(fits, value))
+
+
+def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+    want = f"{list(shape)} {np.dtype(dtype)}"
+    try:
+        column = np.lib.format.open_memmap(path, mode="r")
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, want {want}") from None
+    except Exception as error:
+        # numpy parses the header as Python: a damaged one raises ValueError, SyntaxError, tokenize's error and more.
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: got a damaged or truncated file ({reason}), want {want}") from error
+    if column.shape != shape or column.dtype != dtype:
+        raise DataError(f"{path}: got {list(column.shape)} {column.dtype}, want {want}, as columns.json says")
+    if size != column.offset + column.nbytes:
+        raise DataError(f"{path}: got {size} bytes, want {column.offset + column.nbytes} for {want}")
+    return column
