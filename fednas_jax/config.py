@@ -89,6 +89,10 @@ class TrainConfig:
     """What the server does with the averaged update: avg is FedAvg; the others are FedOpt's."""
     server_learning_rate: float = 1.0
     """Learning rate of the server's optimiser."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What networks compute in. Weights, statistics, gradients' sums and averages are float32 in any case."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """jax's default_matmul_precision: how exactly accelerators multiply float32; a CPU is always exact."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,9 @@ class EngineConfig:
     """The simulator itself: none of these fields changes a result beyond float summation order."""
 
     lanes: int = 0
-    """Clients trained side by side on one device; 0 chooses."""
+    """Clients trained side by side on one device; 0 measures what is fastest."""
+    data_share: float = 0.25
+    """Share of a device's memory that clients' data may take; data that is larger, or on disk, is sent bit by bit."""
     eval_batch: int = 128
     """Examples in an evaluation batch."""
     checkpoint_rounds: int = 10
@@ -354,6 +360,8 @@ def validate(config: Config) -> None:
     _at_least("cost.joules_per_megabyte", c.joules_per_megabyte, 0)
     _at_least("engine.lanes", e.lanes, 0)
     _at_least("engine.eval_batch", e.eval_batch, 1)
+    if not 0 <= e.data_share <= 1:
+        raise ConfigError(f"engine.data_share: got {e.data_share}, want 0 to 1")
     _at_least("engine.checkpoint_rounds", e.checkpoint_rounds, 1)
 
 

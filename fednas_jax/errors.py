@@ -25,5 +25,9 @@ class TrainingError(FednasError):
     """Training that went astray, for instance scores that are not finite numbers."""
 
 
+class DeviceError(FednasError):
+    """Devices or hosts that cannot work together as asked."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop and has saved what it needs to go on."""

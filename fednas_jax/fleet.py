@@ -1,14 +1,16 @@
-"""Candidates x clients in one compiled program: tasks are cut into waves of lanes, and lanes lie across the devices.
+"""Candidates x clients in one compiled program: tasks are cut into lanes, and lanes lie across devices and hosts.
 
 The only room that names the mesh. Letters: K places for candidates in a stack, C clients, N examples, L lanes of one
-device, D devices, B batch, T tasks. A stack is a tree of variables [K, ...].
+device, D devices of all hosts, S segments, B batch, T tasks. A stack is a tree of variables [K, ...].
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,13 +21,17 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fednas_jax import local
+from fednas_jax import local, schedule
 from fednas_jax.config import EngineConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
+from fednas_jax.errors import DeviceError
+from fednas_jax.feed import Feed, Share
 from fednas_jax.space import Network, Variables, Widths
 
-AXIS = "lanes"
-WAVES = 64  # waves in one call of a program; longer task lists take more calls
+HOSTS, DEVICES = "hosts", "devices"
+EACH = P((HOSTS, DEVICES))  # an array [D, ...]: every device its own
+HOST = P(HOSTS)  # an array [H, ...]: every host its own, all its devices the same
+ALL = P()
 
 
 class Tasks(NamedTuple):
@@ -69,19 +75,27 @@ class Sums(NamedTuple):
     weight: jax.Array  # [D, K] examples
 
 
+class Table(NamedTuple):
+    """A part's work on every device; see `schedule.Segments`."""
+
+    lane: Any  # [D, S, 6, L] int32: candidate, client, first row, rows, steps (0: no work), steps begun
+    length: Any  # [D, S] int32
+    count: Any  # [D] int32
+
+
 class Fleet:
     """The clients of one packed data set, ready to train and to score any stack of K candidates of a network.
 
     Args:
       network: the family of networks.
-      data: the clients.
+      data: the clients. Where it is on disk, or larger than its share of a device's memory, it is sent part by part.
       mean: of each channel, of images scaled to [0, 1].
       std: likewise.
       train: the clients' and the server's optimisers.
-      engine: lanes and evaluation batch.
+      engine: lanes, evaluation batch and the data's share of the memory.
       seed: the run's seed.
       candidates: K.
-      devices: those to use; all local ones by default.
+      devices: those to use; all devices of all hosts by default, as many on each host.
       meter: counts compilations and steps; fleets may share one.
     """
 
@@ -99,18 +113,31 @@ class Fleet:
         meter: Meter | None = None,
     ):
         self.network, self.config, self.candidates = network, train, candidates
-        self.mesh = Mesh(np.asarray(devices or jax.local_devices()), (AXIS,))
-        self.lanes = engine.lanes or default_lanes(self.mesh.devices.flat[0].platform)
+        self.mesh = mesh_of(devices or jax.devices())
+        self.hosts, self.devices = self.mesh.devices.shape
+        first = self.mesh.local_devices[0]
         self.meter = meter or Meter()
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
         self.steps = local.local_steps(self.train_count, train)
         self.eval_batch = int(min(engine.eval_batch, max(1, self.val_count.max())))
+        self.lanes = engine.lanes or default_lanes(first.platform)
         self._normalise = functools.partial(normalise, mean=mean, std=std)
-        self._data = jax.device_put(PackedClients(*(np.asarray(a) for a in data)), self._everywhere)
         self._capacity = local.stream_capacity(self.train_count, train) if self.train_count.all() else 0
         self._root = jax.random.key(seed)
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        own = [d.process_index for d in self.mesh.devices[:, 0]].index(first.process_index)
+        self._local = range(own * self.devices, (own + 1) * self.devices)
+        self._feed = Feed(data, self.hosts, own, int(engine.data_share * memory_of(first)), self.lanes)
+        self._resident = None
+        if self._feed.resident:
+            columns = self._feed.columns()
+            self._resident = tuple(self._place([column], HOST, self.hosts, own) for column in columns)
+
+    @property
+    def streams(self) -> bool:
+        """Whether clients' data is sent part by part instead of lying on the devices."""
+        return not self._feed.resident
 
     def init_server(self, stack: Variables) -> Any:
         """The server optimiser's state for a stack, [K, ...]."""
@@ -138,29 +165,27 @@ class Fleet:
           learning_rate: of the clients.
 
         Returns:
-          The stack and the server's state after the round.
+          The stack and the server's state after the round, on every device.
         """
-        stack, server = jax.device_put((stack, server), self._everywhere)
+        stack, server = self._everywhere((stack, server))
         key = self._root
         for part in moment:
             key = jax.random.fold_in(key, part)
+        fixed = self._everywhere((jax.random.key_data(key), np.asarray(names, np.int32), np.float32(learning_rate)))
         steps = self.steps[tasks.client]
-        waves, deepest = plan_waves(tasks, steps, self._width)
-        rate = np.float32(learning_rate)
-        fixed = jax.device_put((key, np.asarray(names, np.int32), rate), self._everywhere)
         sums = self._program("zeros", widths, stack)(stack)
         began, compiling = time.perf_counter(), self.meter.compile_seconds
-        for chunk, count in self._chunks(waves):
-            sums = self._program("train", widths, stack, sums, self._data, chunk, count, *fixed)(
-                stack, sums, self._data, chunk, count, *fixed
-            )
+        with self._parts(tasks, steps, self._feed.train) as parts:
+            for data, table in parts:
+                arguments = (stack, sums, data, table, *fixed)
+                sums, parts.done = self._program("train", widths, *arguments)(*arguments)
         stack, server = self._program("serve", widths, stack, sums, server)(stack, sums, server)
         jax.block_until_ready(stack)
         compiling = self.meter.compile_seconds - compiling
         self.meter.train_seconds += time.perf_counter() - began - compiling
         self.meter.steps += int(steps.sum())
         self.meter.examples += int(steps.sum()) * self.config.batch_size
-        self.meter.lane_steps += int(deepest.sum()) * self._width
+        self.meter.lane_steps += parts.lane_steps
         return stack, server
 
     def evaluate(self, widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
@@ -171,37 +196,68 @@ class Fleet:
           stack: [K, ...].
           tasks: who scores what.
         """
-        stack = jax.device_put(stack, self._everywhere)
+        stack = self._everywhere(stack)
         batches = -(-self.val_count[tasks.client] // self.eval_batch)
-        waves, _ = plan_waves(tasks, batches, self._width)
-        shape = (self.mesh.size, 3, self.candidates)
-        counts = jax.device_put(np.zeros(shape, np.int32), NamedSharding(self.mesh, P(AXIS)))
-        for chunk, count in self._chunks(waves):
-            counts = self._program("score", widths, stack, counts, self._data, chunk, count)(
-                stack, counts, self._data, chunk, count
-            )
-        correct, total, strange = np.asarray(counts, np.int64).sum(0)
+        counts = self._place([np.zeros((3, self.candidates), np.int32)] * self.devices, EACH, self.mesh.size)
+        with self._parts(tasks, batches, self._feed.validation) as parts:
+            for data, table in parts:
+                arguments = (stack, counts, data, table)
+                counts, parts.done = self._program("score", widths, *arguments)(*arguments)
+        correct, total, strange = np.asarray(self._program("count", widths, counts)(counts), np.int64)
         return Tally(correct, total, (strange == 0) & (total > 0))
 
-    @property
-    def _width(self) -> int:
-        """Lanes of all devices: tasks in a wave."""
-        return self.lanes * self.mesh.size
+    def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
+        """The program calls that a task list takes, each with its data and its table on the devices."""
+        feed, client = self._feed, np.asarray(tasks.client)
+        places = feed.places(share) if feed.resident else None
+        cut = schedule.parts(steps, client, share.size, feed.owner, self.hosts, self.devices, self.lanes, feed.capacity)
 
-    @property
-    def _everywhere(self) -> NamedSharding:
-        return NamedSharding(self.mesh, P())
+        def load(part: list[np.ndarray]) -> tuple[Any, Table, int]:
+            data, rows, lane_steps = [], [], 0
+            for device, mine in enumerate(part):
+                plan = schedule.segments(steps[mine], self.lanes)
+                lane_steps += int(plan.length.sum()) * self.lanes
+                if device not in self._local:
+                    continue
+                if places is None:
+                    *columns, first = feed.gather(share, client[mine])
+                    data.append(columns)
+                else:
+                    first = places[client[mine]]
+                facts = (tasks.candidate[mine], client[mine], first, share.size[client[mine]], steps[mine])
+                rows.append((_lanes(plan, facts), plan.length, np.int32(plan.number)))
+            placed = self._resident
+            if places is None:
+                placed = tuple(self._place(column, EACH, self.mesh.size) for column in zip(*data, strict=True))
+            table = Table(*(self._place(field, EACH, self.mesh.size) for field in zip(*rows, strict=True)))
+            return placed, table, lane_steps
 
-    def _chunks(self, waves: np.ndarray) -> list[tuple[jax.Array, jax.Array]]:
-        """Pieces of WAVES waves, the last padded, with the number of waves in them."""
-        pieces = []
-        for first in range(0, len(waves), WAVES):
-            piece = waves[first : first + WAVES]
-            padded = np.zeros((WAVES, *waves.shape[1:]), np.int32)
-            padded[: len(piece)] = piece
-            lanes = NamedSharding(self.mesh, P(None, None, AXIS))
-            pieces.append((jax.device_put(padded, lanes), jax.device_put(np.int32(len(piece)), self._everywhere)))
-        return pieces
+        return Parts(cut, load)
+
+    def _place(self, own: Sequence[np.ndarray], spec: P, number: int, first: int | None = None) -> jax.Array:
+        """An array [number, ...] over the mesh, of which this process gives its own rows, from number `first` on."""
+        sharding = NamedSharding(self.mesh, spec)
+        shape = (number, *np.shape(own[0]))
+        start = self._local.start if first is None else first
+
+        def row(at: Any) -> np.ndarray:
+            return np.asarray(own[(at[0].start or 0) - start])[None]
+
+        return jax.make_array_from_callback(shape, sharding, row)
+
+    def _everywhere(self, tree: Any) -> Any:
+        """The same tree on every device of every host."""
+        sharding = NamedSharding(self.mesh, ALL)
+        if self.hosts == 1:
+            return jax.device_put(tree, sharding)
+
+        def place(leaf: Any) -> jax.Array:
+            if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+                return leaf
+            value = np.asarray(leaf)
+            return jax.make_array_from_callback(value.shape, sharding, lambda at: value[at])
+
+        return jax.tree.map(place, tree)
 
     def _program(self, kind: str, widths: Widths, *args: Any) -> Callable[..., Any]:
         """The compiled program of a kind at these widths; compiled once, from the first call's arguments."""
@@ -211,10 +267,12 @@ class Fleet:
                 "train": (functools.partial(self._train, widths), (1,)),
                 "serve": (self._serve, ()),
                 "score": (functools.partial(self._score, widths), (1,)),
+                "count": (self._count, ()),
             }
             function, donated = programs[kind]
             began = time.perf_counter()
-            lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+            with jax.default_matmul_precision(self.config.matmul_precision):
+                lowered = jax.jit(function, donate_argnums=donated).lower(*args)
             self._programs[kind, widths] = lowered.compile()
             self.meter.compile_seconds += time.perf_counter() - began
             self.meter.compilations += kind == "train"
@@ -226,58 +284,85 @@ class Fleet:
             jax.tree.map(lambda a: jnp.zeros((devices, *a.shape), a.dtype), stack),
             jnp.zeros((devices, self.candidates), jnp.float32),
         )
-        return lax.with_sharding_constraint(zeros, NamedSharding(self.mesh, P(AXIS)))
+        return lax.with_sharding_constraint(zeros, NamedSharding(self.mesh, EACH))
 
     def _train(
         self,
         widths: Widths,
         stack: Variables,
         sums: Sums,
-        data: PackedClients,
-        waves: jax.Array,
-        count: jax.Array,
+        data: tuple[jax.Array, jax.Array],
+        table: Table,
         key: jax.Array,
         names: jax.Array,
         rate: jax.Array,
-    ) -> Sums:
-        """Adds the updates of `count` waves [W, 3, D x L] to the sums, each device its own lanes."""
+    ) -> tuple[Sums, jax.Array]:
+        """Adds the updates of a part's tasks to the sums, each device those of its own lanes."""
         client = local.make_local(self.network, widths, self.config)
         batch = self.config.batch_size
 
-        def wave(tasks: jax.Array, sums: Sums, shared: Any) -> Sums:
-            candidate, who, steps = tasks  # each [L]
-            stack, data, key, names, rate = shared
+        def segment(lane: jax.Array, length: jax.Array, carry: Any, shared: Any) -> Any:
+            candidate, who, first, rows, steps, begun = lane  # each [L]
+            state, sums = carry
+            stack, (images, labels), key, names, rate = shared
+            root = jax.random.wrap_key_data(key)
+            keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, names[k]), c))(candidate, who)
+            order = jax.vmap(functools.partial(local.stream, capacity=self._capacity))(keys, jnp.maximum(rows, 1))
             start = jax.tree.map(lambda a: a[candidate], stack)
-            keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(key, names[k]), c))(candidate, who)
-            order = jax.vmap(functools.partial(local.stream, capacity=self._capacity))(keys, data.train_count[who])
-            first = data.offsets[who]
+            state = self._choose(begun == 0, jax.vmap(client.init)(start), state)
 
             def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
-                rows = first[:, None] + lax.dynamic_slice_in_dim(order, t * batch, batch, axis=1)
-                images = self._normalise(data.images[rows])
-                step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-                new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, images, data.labels[rows], rate, step_keys)
-                if self.lanes == 1:  # a lone lane is never without work
-                    return new
-                return jax.tree.map(lambda a, b: jnp.where(_wide(t < steps, a), a, b), new, state)
+                now = begun + t  # [L]
+                at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
+                at = first[:, None] + at
+                step_keys = jax.vmap(jax.random.fold_in)(keys, now)
+                shown = self._normalise(images[at])
+                new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, labels[at], rate, step_keys)
+                return self._choose(now < steps, new, state)
 
-            trained = lax.fori_loop(0, jnp.max(steps), step, jax.vmap(client.init)(start))
-            weight = jnp.where(steps > 0, data.train_count[who], 0).astype(jnp.float32)
-            update = jax.vmap(client.final)(start, trained)
-            total = jax.tree.map(lambda s, u: s.at[0, candidate].add(_wide(weight, u) * u), sums.update, update)
-            return Sums(total, sums.weight.at[0, candidate].add(weight))
+            state = lax.fori_loop(0, length, step, state)
+            done = (steps > 0) & (begun + length >= steps)
+            weight = rows.astype(jnp.float32)
+            # A lane that isn't done adds to a place that isn't there, which drops it: what it holds may be no number.
+            place = jnp.where(done, candidate, self.candidates)
+            update = jax.vmap(client.final)(start, state)
+            total = jax.tree.map(
+                lambda s, u: s.at[0, place].add(_wide(weight, u) * u, mode="drop"), sums.update, update
+            )
+            return state, Sums(total, sums.weight.at[0, place].add(weight, mode="drop"))
 
-        return self._over_waves(wave, waves, count, sums, (stack, data, key, names, rate))
+        def before(shared: Any) -> local.LocalState:
+            first = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (self.lanes, *a.shape[1:])), shared[0])
+            return jax.vmap(client.init)(first)
 
-    def _over_waves(self, wave: Any, waves: jax.Array, count: jax.Array, totals: Any, shared: Any) -> Any:
-        """Runs `totals = wave(tasks [3, L], totals, shared)` over the first `count` waves, on each device."""
+        return self._over_segments(segment, before, table, sums, data, stack, key, names, rate)
 
-        def device(waves: jax.Array, count: jax.Array, totals: Any, shared: Any) -> Any:
-            return lax.fori_loop(0, count, lambda n, t: wave(waves[n], t, shared), totals)
+    def _choose(self, new: jax.Array, yes: Any, no: Any) -> Any:
+        """Lane by lane the one tree or the other; a lone lane waits for nobody, so it is always `yes`."""
+        if self.lanes == 1:
+            return yes
+        return jax.tree.map(lambda a, b: jnp.where(_wide(new, a), a, b), yes, no)
 
-        specs = (P(None, None, AXIS), P(), P(AXIS), P())
-        mapped = jax.shard_map(device, mesh=self.mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
-        return mapped(waves, count, totals, shared)
+    def _over_segments(
+        self, segment: Any, before: Any, table: Table, totals: Any, data: tuple[jax.Array, jax.Array], *shared: Any
+    ) -> Any:
+        """Runs `state, totals = segment(lane [6, L], length, (state, totals), shared)` over each device's segments.
+
+        `before(shared)` is the state in which the first segment finds the lanes. `shared` is given as
+        (first of shared, data without its device's dimension, the rest of shared). Returns the totals and a small
+        array that is there when they are.
+        """
+
+        def device(table: Table, totals: Any, data: Any, shared: Any) -> Any:
+            lane, length, count = table.lane[0], table.length[0], table.count[0]
+            inner = (shared[0], jax.tree.map(lambda a: a[0], data), *shared[1:])
+            carry = (before(inner), totals)
+            _, totals = lax.fori_loop(0, count, lambda n, c: segment(lane[n], length[n], c, inner), carry)
+            return totals, table.count + 0
+
+        specs = (EACH, EACH, EACH if self.streams else HOST, ALL)
+        mapped = jax.shard_map(device, mesh=self.mesh, in_specs=specs, out_specs=EACH, check_vma=False)
+        return mapped(table, totals, data, shared)
 
     def _serve(self, stack: Variables, sums: Sums, server: Any) -> tuple[Variables, Any]:
         """FedAvg of the sums, and the server optimiser's step; statistics are averaged plainly."""
@@ -288,41 +373,95 @@ class Fleet:
         updates, new_server = jax.vmap(optimizer.update)(descent, server, stack.params)
         moved = Variables(jax.tree.map(jnp.add, stack.params, updates), jax.tree.map(jnp.add, stack.stats, mean.stats))
         choose = functools.partial(jax.tree.map, lambda a, b: jnp.where(_wide(weight > 0, a), a, b))
-        new = lax.with_sharding_constraint((choose(moved, stack), choose(new_server, server)), self._everywhere)
-        return new
+        new = (choose(moved, stack), choose(new_server, server))
+        return lax.with_sharding_constraint(new, NamedSharding(self.mesh, ALL))
 
     def _score(
-        self,
-        widths: Widths,
-        stack: Variables,
-        counts: jax.Array,
-        data: PackedClients,
-        waves: jax.Array,
-        count: jax.Array,
-    ) -> jax.Array:
-        """Adds correct predictions, examples and rows of strange logits of the waves to counts [D, 3, K]."""
+        self, widths: Widths, stack: Variables, counts: jax.Array, data: tuple[jax.Array, jax.Array], table: Table
+    ) -> tuple[jax.Array, jax.Array]:
+        """Adds correct predictions, examples and rows of strange logits of a part to counts [D, 3, K]."""
+        forward = local.make_forward(self.network, widths, self.config)
 
-        def wave(tasks: jax.Array, counts: jax.Array, shared: Any) -> jax.Array:
-            candidate, who, batches = tasks  # each [L]
-            stack, data = shared
+        def segment(lane: jax.Array, length: jax.Array, carry: Any, shared: Any) -> Any:
+            candidate, _, first, rows, batches, begun = lane  # each [L]
+            stack, (images, labels) = shared
             variables = jax.tree.map(lambda a: a[candidate], stack)
-            first = data.offsets[who] + data.train_count[who]
-            have = jnp.where(batches > 0, data.offsets[who + 1] - first, 0)
+            have = jnp.where(batches > 0, rows, 0)
 
             def one(t: jax.Array, counts: jax.Array) -> jax.Array:
-                place = t * self.eval_batch + jnp.arange(self.eval_batch)
+                place = (begun + t)[:, None] * self.eval_batch + jnp.arange(self.eval_batch)
                 real = place < have[:, None]  # [L, B]
-                rows = jnp.where(real, first[:, None] + place, 0)
-                images, labels = self._normalise(data.images[rows]), data.labels[rows]
-                logits = jax.vmap(lambda v, x: self.network.apply(widths, v, x, train=False)[0])(variables, images)
-                right = (jnp.argmax(logits, -1) == labels) & real
+                at = jnp.where(real, first[:, None] + place, 0)
+                score = jax.vmap(lambda v, x: forward(v, x, train=False)[0])
+                logits = score(variables, self._normalise(images[at]))
+                right = (jnp.argmax(logits, -1) == labels[at]) & real
                 strange = ~jnp.all(jnp.isfinite(logits), -1) & real
                 found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, strange)])  # [3, L]
                 return counts.at[0, :, candidate].add(found.T)
 
-            return lax.fori_loop(0, jnp.max(batches), one, counts)
+            return (), lax.fori_loop(0, length, one, carry[1])
 
-        return self._over_waves(wave, waves, count, counts, (stack, data))
+        return self._over_segments(segment, lambda shared: (), table, counts, data, stack)
+
+    def _count(self, counts: jax.Array) -> jax.Array:
+        """[3, K] over all devices."""
+        return lax.with_sharding_constraint(counts.sum(0), NamedSharding(self.mesh, ALL))
+
+
+class Parts:
+    """Iterates over a round's parts, each loaded by a thread of its own while the one before it is worked on.
+
+    Used as a context, which ends the thread. `done`: set by the user to an array that is there when the part is done;
+    not more than two parts are under way, so that memory stays flat.
+    """
+
+    def __init__(self, cut: Sequence[Any], load: Callable[[Any], tuple[Any, Table, int]]):
+        self._cut, self._load = cut, load
+        self._thread = ThreadPoolExecutor(1, "fednas-feed")
+        self.lane_steps = 0
+        self.done: jax.Array | None = None
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[Any, Table]]:
+        before: jax.Array | None = None
+        future = self._thread.submit(self._load, self._cut[0]) if self._cut else None
+        for following in [*self._cut[1:], None]:
+            if future is None:
+                return
+            data, table, lane_steps = future.result()
+            self.lane_steps += lane_steps
+            future = None if following is None else self._thread.submit(self._load, following)
+            yield data, table
+            if before is not None:
+                jax.block_until_ready(before)
+            before = self.done
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """Hosts x devices of each, in the order of the processes.
+
+    Raises:
+      DeviceError: where hosts have different numbers of devices.
+    """
+    ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+    hosts, number = np.unique([d.process_index for d in ordered], return_counts=True)
+    if len(set(number.tolist())) > 1:
+        raise DeviceError(f"devices: got {number.tolist()} of the hosts {hosts.tolist()}, want as many of each host")
+    return Mesh(np.asarray(ordered).reshape(len(hosts), -1), (HOSTS, DEVICES))
+
+
+def memory_of(device: jax.Device) -> int:
+    """Bytes of memory that a device has; the fake devices of one CPU share the machine's."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole // len(jax.local_devices(backend=device.platform))
 
 
 def default_lanes(platform: str) -> int:
@@ -330,24 +469,10 @@ def default_lanes(platform: str) -> int:
     return 4 if platform == "cpu" else 64
 
 
-def plan_waves(tasks: Tasks, steps: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts tasks into waves of equal-sized work.
-
-    Args:
-      tasks: T tasks.
-      steps: [T] steps of each.
-      width: tasks in a wave.
-
-    Returns:
-      Waves [W, 3, width] int32 of candidate, client and steps, the longest tasks first and the last wave filled up
-      with tasks of no steps; and the steps [W] of each wave's longest task. Tasks without steps are left out.
-    """
-    order = np.argsort(-steps, kind="stable")[: int(np.count_nonzero(steps))]
-    count = -(-len(order) // width)
-    table = np.zeros((3, count * width), np.int32)
-    table[:, : len(order)] = np.stack([tasks.candidate, tasks.client, steps])[:, order]
-    waves = table.reshape(3, count, width).transpose(1, 0, 2)
-    return waves, waves[:, 2].max(1, initial=0)
+def _lanes(plan: schedule.Segments, facts: tuple[np.ndarray, ...]) -> np.ndarray:
+    """[S, 6, L] int32: the facts of each lane's task, and how much of it was done before; zeros without a task."""
+    padded = [np.append(np.asarray(fact, np.int32), np.int32(0)) for fact in facts]  # task -1 is the last
+    return np.stack([*(fact[plan.task] for fact in padded), plan.begun], axis=1)
 
 
 def _wide(values: jax.Array, like: jax.Array) -> jax.Array:

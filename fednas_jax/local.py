@@ -5,6 +5,7 @@ They know nothing of lanes, masks or candidates: the fleet runs them side by sid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     `final` gives the update, trained minus start, of parameters and statistics.
     """
     optimizer = client_optimizer(config)
+    forward = make_forward(network, widths, config)
 
     def init(start: Variables) -> LocalState:
         return LocalState(start, optimizer.init(start.params))
@@ -49,7 +51,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     ) -> LocalState:
         def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
             variables = Variables(params, state.variables.stats)
-            logits, stats = network.apply(widths, variables, images, train=True, key=key)
+            logits, stats = forward(variables, images, train=True, key=key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
         grads, stats = jax.grad(loss, has_aux=True)(state.variables.params)
@@ -61,6 +63,28 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         return jax.tree.map(jnp.subtract, state.variables, start)
 
     return Local(init, step, final)
+
+
+def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Callable[..., Any]:
+    """`network.apply` at these widths, computed in the config's precision.
+
+    Parameters, statistics, their gradients and the logits are float32 whatever the precision: bfloat16 is what products
+    and activations are computed in.
+    """
+    if config.precision == "float32":
+        return functools.partial(network.apply, widths)
+    compute = jnp.dtype(config.precision)
+
+    def forward(
+        variables: Variables, images: jax.Array, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        params = jax.tree.map(lambda a: a.astype(compute), variables.params)
+        shown = Variables(params, variables.stats)
+        logits, stats = network.apply(widths, shown, images.astype(compute), train=train, key=key)
+        stats = jax.tree.map(lambda new, old: new.astype(old.dtype), stats, variables.stats)
+        return logits.astype(jnp.float32), stats
+
+    return forward
 
 
 def client_optimizer(config: TrainConfig) -> optax.GradientTransformation:

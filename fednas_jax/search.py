@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from fednas_jax import candidates, checkpoint, controller, cost, data, nets, space
-from fednas_jax.config import Config, resolve
+from fednas_jax.config import Config, resolve, validate_clients
 from fednas_jax.errors import Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
 from fednas_jax.rundir import RunDir, write_json
@@ -157,10 +157,11 @@ def prepare(
     dataset = data.load(config.data, config.seed)
     packed = data.pack(
         dataset.train,
-        data.partition(dataset.train.labels, config.data, config.seed),
+        data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),
         config.data.validation,
         config.seed,
     )
+    validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
     found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)

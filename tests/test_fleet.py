@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fednas_jax import local
 from fednas_jax.config import DataConfig, EngineConfig, TrainConfig
 from fednas_jax.data import chunks, load, pack, partition
-from fednas_jax.fleet import Fleet, Tasks, plan_waves
+from fednas_jax.fleet import Fleet, Tasks
 from fednas_jax.nets import from_nnx
 from fednas_jax.space import Variables, probe
 
@@ -109,7 +109,7 @@ def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
 
 
 def test_many_short_calls_equal_one_long_one(network, dataset, packed, candidates, expected, monkeypatch):
-    monkeypatch.setattr("fednas_jax.fleet.WAVES", 2)
+    monkeypatch.setattr("fednas_jax.schedule.TASKS_PER_LANE", 1)
     trained = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
     np.testing.assert_allclose(trained[0].params["conv/kernel"], expected[0].params["conv/kernel"], atol=1e-5)
 
@@ -178,21 +178,6 @@ def test_the_proximal_term_pulls_towards_the_start(network, dataset, packed, can
         return sum(np.square(trained[0].params[p] - candidates[0].params[p]).sum() for p in candidates[0].params)
 
     assert distance(3.0) < 0.9 * distance(0.0)
-
-
-@given(
-    st.lists(st.integers(0, 30), min_size=0, max_size=60),
-    st.integers(1, 9),
-)
-@settings(deadline=None)
-def test_waves_hold_every_task_with_steps_once(steps, width):
-    steps = np.asarray(steps, np.int32)
-    tasks = Tasks(np.arange(len(steps)), np.arange(len(steps)) + 100)
-    waves, deepest = plan_waves(tasks, steps, width)
-    rows = [tuple(row) for wave in waves for row in wave.T if row[2]]
-    assert sorted(rows) == sorted((t, t + 100, s) for t, s in enumerate(steps.tolist()) if s)
-    assert waves.shape == (-(-np.count_nonzero(steps) // width), 3, width)
-    assert deepest.tolist() == [wave[2].max() for wave in waves]
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 1000))

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"config", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets"},
-    2: {"candidates", "local", "cost"},
+    1: {"nets", "data", "controller", "presets", "schedule"},
+    2: {"candidates", "local", "cost", "feed"},
     3: {"fleet", "checkpoint", "rundir"},
     4: {"search"},
     5: {"report", "progress"},
