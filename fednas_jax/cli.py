@@ -116,11 +116,12 @@ def _search(args: list[str]) -> int:
     parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
     resolve(parsed.config)  # a mistake is answered before jax is imported
     # Imported here: --help and mistyped options answer without waiting for jax.
-    from fednas_jax import report
+    from fednas_jax import cache, report
     from fednas_jax.progress import Display
     from fednas_jax.rundir import RunDir
     from fednas_jax.search import run_search
 
+    cache.keep_compiled_programs()
     console = _console()
     asked: list[int] = []
     with _signals(asked):

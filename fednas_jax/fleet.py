@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fednas_jax import local, schedule
+from fednas_jax import cache, local, schedule, tuning
 from fednas_jax.config import EngineConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
 from fednas_jax.errors import DeviceError
@@ -97,6 +98,7 @@ class Fleet:
       candidates: K.
       devices: those to use; all devices of all hosts by default, as many on each host.
       meter: counts compilations and steps; fleets may share one.
+      tasks: of a round, so that no more lanes are taken than have work; 0: every candidate on every client.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Fleet:
         candidates: int,
         devices: Sequence[jax.Device] | None = None,
         meter: Meter | None = None,
+        tasks: int = 0,
     ):
         self.network, self.config, self.candidates = network, train, candidates
         self.mesh = mesh_of(devices or jax.devices())
@@ -121,7 +124,7 @@ class Fleet:
         self.val_count = np.asarray(data.val_count)
         self.steps = local.local_steps(self.train_count, train)
         self.eval_batch = int(min(engine.eval_batch, max(1, self.val_count.max())))
-        self.lanes = engine.lanes or default_lanes(first.platform)
+        self.lanes = engine.lanes or self._measured_lanes(first, tasks or candidates * data.clients)
         self._normalise = functools.partial(normalise, mean=mean, std=std)
         self._capacity = local.stream_capacity(self.train_count, train) if self.train_count.all() else 0
         self._root = jax.random.key(seed)
@@ -205,6 +208,14 @@ class Fleet:
                 counts, parts.done = self._program("score", widths, *arguments)(*arguments)
         correct, total, strange = np.asarray(self._program("count", widths, counts)(counts), np.int64)
         return Tally(correct, total, (strange == 0) & (total > 0))
+
+    def _measured_lanes(self, device: jax.Device, tasks: int) -> int:
+        """The lanes at which this device is fastest; the first host's answer is everyone's."""
+        found = 1
+        if self.train_count.all() and jax.process_index() == 0:  # a test split trains nowhere
+            most = -(-tasks // self.mesh.size)
+            found = tuning.lanes(self.network, self.config, device, memory_of(device), most, cache.folder())
+        return int(multihost_utils.broadcast_one_to_all(np.int32(found))) if self.hosts > 1 else found
 
     def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
         """The program calls that a task list takes, each with its data and its table on the devices."""
@@ -462,11 +473,6 @@ def memory_of(device: jax.Device) -> int:
         return int(stats["bytes_limit"])
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return whole // len(jax.local_devices(backend=device.platform))
-
-
-def default_lanes(platform: str) -> int:
-    """Lanes of a device where the user names none: a CPU core is full with few, an accelerator needs many."""
-    return 4 if platform == "cpu" else 64
 
 
 def _lanes(plan: schedule.Segments, facts: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -51,8 +51,8 @@ class RunDir:
         elif self.path.is_dir() and any(p.name != "config.json.tmp" for p in self.path.iterdir()):
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
-    def create(self, config: Config) -> None:
-        """Makes the folder and writes the config, with the versions and devices it runs on.
+    def create(self, config: Config, lanes: int, device_kind: str) -> None:
+        """Makes the folder and writes the config, with the versions, devices and lanes it runs on.
 
         Raises:
           RunError: the folder cannot be made.
@@ -67,6 +67,7 @@ class RunDir:
                 "versions": {"python": platform.python_version()}
                 | {p: importlib.metadata.version(p) for p in PACKAGES},
                 "devices": [str(d) for d in jax.devices()],
+                "lanes": {device_kind: lanes},
             }
             write_json(self.config_file, about)
 
@@ -82,6 +83,13 @@ class RunDir:
             raise RunError(f"{self.path}: holds no run, want a folder that fednas search made") from None
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise RunError(f"{self.config_file}: cannot be read as a run's config: {error}") from None
+
+    def lanes(self, device_kind: str) -> int:
+        """The lanes that this run was begun with on such a device; 0 where it wasn't."""
+        try:
+            return int(json.loads(self.config_file.read_text())["lanes"][device_kind])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's summary; None while it is unfinished.

@@ -14,7 +14,8 @@ import numpy as np
 
 SEGMENTS = 128  # rows of a part's table
 TASKS_PER_LANE = 32  # in one part: long enough that lanes end nearly together
-# What a boundary costs, in steps of all lanes: a low guess, which keeps idle lane-steps below 5 % from 8 tasks a lane on.
+# What a boundary costs, in steps of all lanes: a low guess, under which idle lane-steps stay below 5 % from 8 tasks a
+# lane on.
 BOUNDARY = 0.15
 
 

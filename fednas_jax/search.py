@@ -168,18 +168,21 @@ def prepare(
     budget = candidates.budget_of(found, s)
     places = candidates.most_candidates(found, s)
     groups = s.groups if s.partial_clients and not s.centralised else 1
+    # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
+    lanes = config.engine.lanes or run.lanes((devices or jax.devices())[0].device_kind)
     fleet = Fleet(
         found.network,
         packed,
         dataset.mean,
         dataset.std,
         config.train,
-        config.engine,
+        dataclasses.replace(config.engine, lanes=lanes),
         config.seed,
         places,
         devices,
+        tasks=packed.clients * (1 if s.partial_clients else places),
     )
-    run.create(config)
+    run.create(config, fleet.lanes, fleet.mesh.devices.flat[0].device_kind)
     return Setup(
         config,
         dataset,
@@ -557,6 +560,8 @@ def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
             "compilations": meter.compilations,
             "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
             "lane_padding": 1 - meter.steps / meter.lane_steps if meter.lane_steps else 0.0,
+            "lanes": setup.fleet.lanes,
+            "streams": setup.fleet.streams,
             "devices": [str(d) for d in setup.fleet.mesh.devices.flat],
         },
     }
@@ -574,7 +579,7 @@ def _test(setup: Setup, members: list[Member]) -> list[float | None]:
         setup.dataset.mean,
         setup.dataset.std,
         setup.config.train,
-        dataclasses.replace(setup.config.engine, eval_batch=256),
+        dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes),
         setup.config.seed,
         setup.places,
         list(setup.fleet.mesh.devices.flat),

@@ -11,6 +11,7 @@ if "FEDNAS_TESTS" not in os.environ:
     os.environ["FEDNAS_TESTS"] = "1"
     _cache = tempfile.TemporaryDirectory(prefix="fednas-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["XDG_CACHE_HOME"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     _flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flags}".strip()

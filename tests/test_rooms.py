@@ -10,13 +10,14 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 # Row of each room; `nets` and `data` are folders, whose files may import each other, as __main__ may its cli.
 ROWS = {
     -1: {"errors"},
-    0: {"config", "seeds", "space"},
+    0: {"config", "seeds", "space", "cache"},
     1: {"nets", "data", "controller", "presets", "schedule"},
     2: {"candidates", "local", "cost", "feed"},
-    3: {"fleet", "checkpoint", "rundir"},
-    4: {"search"},
-    5: {"report", "progress"},
-    6: {"cli"},
+    3: {"tuning", "checkpoint", "rundir"},
+    4: {"fleet"},
+    5: {"search"},
+    6: {"report", "progress"},
+    7: {"cli"},
 }
 ROW_OF = {room: row for row, rooms in ROWS.items() for room in rooms}
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
