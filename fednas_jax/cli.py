@@ -29,6 +29,7 @@ commands:
   search PRESET --out RUN   run a search, or go on with an unfinished one (presets: {presets})
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
+  bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
   data prepare NAME         prepare a data set once from its original files (--from DIR)
 
@@ -94,12 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(USAGE.format(presets=", ".join(PRESETS)))
+        from fednas_jax.bench.workloads import WORKLOADS
+
+        print(USAGE.format(presets=", ".join(PRESETS), workloads=", ".join(WORKLOADS)))
         return 0 if args else 2
     commands: dict[str, Callable[[list[str]], int]] = {
         "search": _search,
         "compare": _compare,
         "report": _report,
+        "bench": _bench,
         "data": _data,
     }
     if args[0] not in commands:
@@ -165,6 +169,17 @@ def _report(args: list[str]) -> int:
     return 0
 
 
+def _bench(args: list[str]) -> int:
+    from fednas_jax.bench import options
+
+    parsed = _parse(options.BenchOptions, args, "fednas bench")
+    options.check(parsed)  # a mistake is answered before jax is imported
+    from fednas_jax.bench.run import run_bench
+
+    run_bench(parsed, _console())
+    return 0
+
+
 def _data(args: list[str]) -> int:
     from fednas_jax import data
 
@@ -204,7 +219,8 @@ def _parse(kind: type, args: list[str], prog: str, default: Any = None) -> Any:
 def _one_line(said: str) -> str:
     """tyro's message: what stands between its first two rules, and the option it guesses was meant."""
     lines = [line.strip(" │") for line in said.splitlines()]
-    rules = [n for n, line in enumerate(lines) if line and set(line) <= set("─-╭╮╰╯")]
+    # The box's top may have a title in it.
+    rules = [n for n, line in enumerate(lines) if line and (line[0] == "╭" or set(line) <= set("─-╰╯"))]
     body = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
     meant = [n for n, line in enumerate(lines) if line.startswith("Perhaps you meant")]
     guess = f"; perhaps you meant {lines[meant[0] + 1].split()[0]}" if meant and len(lines) > meant[0] + 1 else ""

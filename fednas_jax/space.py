@@ -238,7 +238,15 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
 
 def count_macs(network: Network, widths: Widths) -> int:
     """Multiply-accumulates of one example's forward pass, counted directly from the traced network."""
-    return sum(_traced_macs(network, widths))
+    return sum(layer_macs(network, widths))
+
+
+def layer_macs(network: Network, widths: Widths) -> list[int]:
+    """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
+    variables = network.abstract(widths)
+    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    traced = jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
+    return list(_equation_macs(traced.jaxpr, 1))
 
 
 def check_masking(space: Space, tolerance: float = 1e-4) -> None:
@@ -372,7 +380,7 @@ def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
 def _macs_table(network: Network, groups: tuple[str, ...], widths: Widths) -> CostTable:
     """Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e."""
     primes = _primes(len(groups))
-    base, grown = (_traced_macs(network, w) for w in (widths, _grown(widths, primes)))
+    base, grown = (layer_macs(network, w) for w in (widths, _grown(widths, primes)))
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     exponents = []
@@ -408,14 +416,6 @@ def _table(widths: Widths, rows: Any) -> CostTable:
         merged[tuple(exponents)] = merged.get(tuple(exponents), 0) + coef
         largest += value
     return CostTable(tuple(merged.values()), tuple(merged), largest)
-
-
-def _traced_macs(network: Network, widths: Widths) -> list[int]:
-    """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
-    variables = network.abstract(widths)
-    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
-    return list(_equation_macs(traced.jaxpr, 1))
 
 
 def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fednas_jax.cli import main
+from fednas_jax.cli import _one_line, main
 
 TINY = shlex.split(
     "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
@@ -37,7 +37,7 @@ def refused(capsys, *args):
 
 
 MISTAKES = {
-    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, data"),
+    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, bench, data"),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
         "preset: got 'digit', want one of digits, fashion_mnist",
@@ -101,6 +101,12 @@ def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatc
     args, fragment = MISTAKES[mistake]
     assert fragment in refused(capsys, *args)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("top", ["╭─ Unrecognized options ─────╮", "╭────────────────────────────╮"])
+def test_a_boxed_message_is_found_below_a_top_with_or_without_a_title(top):
+    lines = (top, "│ Unrecognized: --bogus      │", "│ ────────────────────────── │", "│ For full helptext, run x   │")
+    assert _one_line("\n".join((*lines, "╰────────────────────────────╯"))) == "Unrecognized: --bogus"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(capsys, tmp_path):

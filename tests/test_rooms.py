@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 
-# Row of each room; `nets` and `data` are folders, whose files may import each other, as __main__ may its cli.
+# Row of each room; `nets`, `data` and `bench` are folders, whose files may import each other, as __main__ may its cli.
 ROWS = {
     -1: {"errors"},
     0: {"config", "seeds", "space", "cache"},
@@ -15,7 +15,7 @@ ROWS = {
     2: {"candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet"},
-    5: {"search"},
+    5: {"search", "bench"},
     6: {"report", "progress"},
     7: {"cli"},
 }

@@ -1,0 +1,78 @@
+"""What `fednas bench` prints: the machine, then a table for each workload, 100 columns wide at most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_COLUMNS = (
+    "clients",
+    "lanes",
+    "examples/s",
+    "median",
+    "ms/client",
+    "padding",
+    "GFLOP/s",
+    "of limit",
+    "compile s",
+    "host MiB",
+    "dev. MiB",
+)
+
+
+def print_machine(console: Console, report: dict[str, Any]) -> None:
+    """One line: processor, devices and versions."""
+    m = report["machine"]
+    devices = f"{m['devices']} x {m['platform']} ({m['device_kind']})"
+    _say(console, f"{m['cpu']}, {m['cores']} cores; {devices}; jax {m['jax']}, jaxlib {m['jaxlib']}\n")
+
+
+def print_workload(console: Console, result: dict[str, Any]) -> None:
+    """A row for each setting, and a line for each comparison."""
+    title = f"{result['name']}: {result['about']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["rows"]:
+        table.add_row(*_cells(row))
+    console.print(table)
+    limit = result["product_limit_flop_per_second"]
+    _say(console, f"limit: float32 matrix products reach {limit / 1e9:,.1f} GFLOP/s here")
+    final = result["best"] or result["rows"][0]
+    if final.get("sequential"):
+        s = final["sequential"]
+        _say(
+            console,
+            f"one client after another: {s['examples_per_second']:,.0f} examples/s; with {final['lanes']} lanes "
+            f"{s['ratio']:.2f} times as fast ({s['ratio_least']:.2f} to {s['ratio_most']:.2f} in {len(s['seconds'])} "
+            f"pair{'s' * (len(s['seconds']) > 1)})",
+        )
+    if result["evenness"]:
+        _say(console, f"seconds per client from 1,000 clients on, most / fewest: {result['evenness']:.2f}")
+    _say(console, "")
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [f"{row['clients']:,}", str(row["lanes"]), row["error"]]
+    device = row["peak_device_mib"]
+    return [
+        f"{row['clients']:,}",
+        str(row["lanes"]),
+        f"{row['examples_per_second']:,.0f}",
+        f"{row['examples_per_second_median']:,.0f}",
+        f"{1e3 * row['seconds_per_client']:,.3g}",
+        f"{row['padding']:.1%}",
+        f"{row['flop_per_second'] / 1e9:,.1f}",
+        f"{row['share_of_product_limit']:.1%}",
+        f"{row['compile_seconds']:.1f} ({row['compilations']})",
+        f"{row['peak_host_mib']:,.0f}",
+        "-" if device is None else f"{device:,.0f}",
+    ]
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False)
