@@ -17,6 +17,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from fednas_jax.errors import NetworkError
+from fednas_jax.nets.once import once
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -213,8 +214,7 @@ def _product(geometry: Geometry, image: jax.Array, kernel: jax.Array) -> jax.Arr
     rows = _dot(geometry, columns.reshape(-1, kw * channels), turned).reshape(*image.shape[:2], width, kh, features)
     rows = jnp.pad(rows, ((0, 0), geometry.padding[0], (0, 0), (0, 0), (0, 0)))
     total = functools.reduce(jnp.add, [rows[:, i : i + height, :, i] for i in range(kh)])
-    # Else XLA computes the sum again in each of its consumers.
-    return lax.optimization_barrier(total)
+    return once(total)
 
 
 def _product_kernel(geometry: Geometry, grad: jax.Array, image: jax.Array) -> jax.Array:

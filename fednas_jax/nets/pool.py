@@ -7,6 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from fednas_jax.nets.once import once
+
 
 def max_pool(images: jax.Array, size: int = 2) -> jax.Array:
     """Largest value of each size x size window, without overlap; rows and columns left over are dropped.
@@ -41,7 +43,7 @@ def _backward(size: int, saved: tuple[jax.Array, jax.Array], grad: jax.Array) ->
     share = grad / winners
     windows = images[:, : tall * size, : wide * size].reshape(batch, tall, size, wide, size, channels)
     spread = jnp.where(windows == largest[:, :, None, :, None], share[:, :, None, :, None], 0)
-    spread = spread.reshape(batch, tall * size, wide * size, channels)
+    spread = once(spread.reshape(batch, tall * size, wide * size, channels))
     return (jnp.pad(spread, ((0, 0), (0, height - tall * size), (0, width - wide * size), (0, 0))),)
 
 
