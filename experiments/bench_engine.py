@@ -4,7 +4,8 @@
 process of its own, with as many threads as there are cores). Both train the same network on the same clients with the
 same steps, batch size, loss and optimiser; this is checked first: from the same weights and the same order of examples
 the averaged weights of a round agree to 1e-4. Both are warmed up, then they take turns, so that whatever else the
-machine does meets both: one turn of each is a pair.
+machine does meets both: one turn of each is a pair. Where other programs keep a core busy, PyTorch's threads wait for
+each other at every small operation: such a machine needs --torch-threads, or to be left alone.
 
 Command:  python experiments/bench_engine.py --torch-python TORCH_ENV/bin/python --out bench_engine.json
           (--tiny: small networks and few clients, in seconds; without PyTorch only the fleet is measured)
@@ -111,7 +112,7 @@ def to_torch(params: dict[str, np.ndarray], pooled: tuple[int, int]) -> dict[str
     return {name: np.ascontiguousarray(value) for name, value in {**conv, **last, **biases}.items()}
 
 
-def load(worker: Torch, federation: Federation, folder: Path) -> dict[str, Any]:
+def load(worker: Torch, federation: Federation, threads: int, folder: Path) -> dict[str, Any]:
     """Hands the clients and the first weights over; the worker's threads."""
     f, t = federation, federation.workload.train
     np.savez(
@@ -130,7 +131,7 @@ def load(worker: Torch, federation: Federation, folder: Path) -> dict[str, Any]:
     start: dict[str, Any] = {**to_torch(f.start().params, pooled(f))}
     np.savez(folder / "start.npz", **start)
     files = {"clients": str(folder / "clients.npz"), "start": str(folder / "start.npz")}
-    return worker.ask(do="load", threads=cores(), **files)
+    return worker.ask(do="load", threads=threads, **files)
 
 
 def pooled(federation: Federation) -> tuple[int, int]:
@@ -167,14 +168,16 @@ def check(worker: Torch, federation: Federation, work: FleetRounds, folder: Path
     return difference
 
 
-def compare(workload: Workload, worker: Torch | None, pairs: int, engine: EngineConfig, folder: Path) -> dict[str, Any]:
-    """One workload's rows, as JSON values; without a worker, the fleet's alone."""
+def compare(
+    workload: Workload, worker: Torch | None, pairs: int, engine: EngineConfig, threads: int, folder: Path
+) -> dict[str, Any]:
+    """One workload's rows, as JSON values; without a worker, the fleet's alone. `threads` are PyTorch's."""
     federation = Federation(workload, workload.clients, 0)
     work = FleetRounds(federation, engine, some_devices(0))
     row: dict[str, Any] = {"workload": workload.name, "clients": workload.clients, "lanes": work.fleet.lanes}
     works: list[Callable[[], float]] = [work]
     if worker is not None:
-        row |= worker.ask(do="version") | load(worker, federation, folder)
+        row |= worker.ask(do="version") | load(worker, federation, threads, folder)
         row["difference"] = check(worker, federation, work, folder)
         works.append(lambda: float(worker.ask(do="round")["seconds"]))
     for each in works:
@@ -222,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(NAMES)} (default: both)")
     parser.add_argument("--torch-python", help="the Python of an environment with PyTorch (default: this one)")
+    parser.add_argument("--torch-threads", type=int, default=cores(), help="(default: the cores there are)")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of turns (default: 5)")
     parser.add_argument("--clients", type=int, default=0, help="number of clients (default: the workload's own)")
     parser.add_argument("--lanes", type=int, default=0, help="lanes of the fleet (default: it chooses)")
@@ -231,8 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in args.workloads if name not in NAMES]
     if unknown:
         parser.error(f"workload: got {unknown[0]!r}, want one of {', '.join(NAMES)}")
-    if args.pairs < 1 or args.clients < 0 or args.lanes < 0:
-        parser.error("want --pairs of at least 1, --clients and --lanes of at least 0")
+    for name, least in (("pairs", 1), ("torch_threads", 1), ("clients", 0), ("lanes", 0)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name.replace('_', '-')}: got {getattr(args, name)}, want at least {least}")
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f"--out: got {args.out}, want a file in a folder that exists")
 
@@ -252,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in args.workloads or NAMES:
                 workload = tiny(WORKLOADS[name]) if args.tiny else WORKLOADS[name]
                 workload = workload.with_clients(args.clients)
-                row = compare(workload, worker, args.pairs, EngineConfig(lanes=args.lanes), Path(folder))
+                engine = EngineConfig(lanes=args.lanes)
+                row = compare(workload, worker, args.pairs, engine, args.torch_threads, Path(folder))
                 report["workloads"].append(row)
                 show(console, row)
                 if args.out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fednas_jax.config import TrainConfig
 from fednas_jax.errors import ConfigError
 
 # Rows of the square matrices: large enough that a product is bound by arithmetic, and over in well under a second.
@@ -65,15 +67,15 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def product_limit(devices: Sequence[jax.Device]) -> float:
-    """FLOP/s of large square float32 matrix products on all devices at once, the best of several.
+def product_limit(devices: Sequence[jax.Device], train: TrainConfig) -> float:
+    """FLOP/s of large square matrix products on all devices at once, the best of several.
 
-    At jax's default precision, as the networks compute: on recent NVIDIA hardware that is TF32.
+    In the precision in which networks compute; float32 at jax's default is TF32 on recent NVIDIA hardware.
     """
     side = SIDE.get(devices[0].platform, SIDE_OF_ACCELERATORS)
-    matrix = np.random.default_rng(0).standard_normal((side, side), np.float32)
+    matrix = np.random.default_rng(0).standard_normal((side, side), np.float32).astype(jnp.dtype(train.precision))
     there = [jax.device_put(matrix, device) for device in devices]
-    product = jax.jit(jnp.matmul)
+    product = jax.jit(functools.partial(jnp.matmul, precision=train.matmul_precision))
     jax.block_until_ready([product(a, a) for a in there])
     best = float("inf")
     for _ in range(_PRODUCTS):

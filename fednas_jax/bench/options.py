@@ -6,12 +6,12 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from fednas_jax.bench.workloads import WORKLOADS, Workload
-from fednas_jax.config import Config, EngineConfig, resolve
+from fednas_jax.config import Config, EngineConfig, TrainConfig, resolve
 from fednas_jax.errors import ConfigError
 
 
@@ -49,11 +49,15 @@ class BenchOptions:
     """Folder for jax.profiler's trace of two steady pieces of work of each workload."""
     seed: int = 0
     """Seed of the synthetic clients and the first weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """As `train.precision`: what networks, and the matrix products they are held against, compute in."""
+    matmul_precision: Literal["default", "high", "highest"] = "default"
+    """As `train.matmul_precision`: how exactly accelerators multiply float32."""
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
 def chosen(options: BenchOptions) -> list[Workload]:
-    """The workloads asked for, with the clients asked for.
+    """The workloads asked for, with the clients and the precision asked for.
 
     Raises:
       ConfigError: there is none of that name.
@@ -62,7 +66,12 @@ def chosen(options: BenchOptions) -> list[Workload]:
         if name not in WORKLOADS:
             raise ConfigError(f"workload: got {name!r}, want one of {', '.join(WORKLOADS)}")
     names = options.workloads or tuple(WORKLOADS)
-    return [WORKLOADS[name].with_clients(options.clients) for name in names]
+    found = [WORKLOADS[name].with_clients(options.clients) for name in names]
+
+    def precise(train: TrainConfig) -> TrainConfig:
+        return dataclasses.replace(train, precision=options.precision, matmul_precision=options.matmul_precision)
+
+    return [dataclasses.replace(workload, train=precise(workload.train)) for workload in found]
 
 
 def sweep(options: BenchOptions) -> list[EngineConfig]:

@@ -45,7 +45,8 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
 def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -> dict[str, Any]:
     """One workload's rows: a row for each number of lanes and each number of clients."""
     engines, rows = sweep(options), []
-    limit = product_limit(devices)  # for each workload anew: a machine that others use too is not always as fast
+    # For each workload anew: a machine that others use too is not always as fast.
+    limit = product_limit(devices, workload.train)
     often = (limit, options.seconds, options.repeats)
     ladder = workload.ladder or (workload.clients,)
     # The baseline and the trace are for the best number of lanes, and not for the longer steps of a ladder.

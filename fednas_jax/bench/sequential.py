@@ -38,7 +38,7 @@ class Sequential:
         train: TrainConfig,
         seed: int,
     ):
-        self.data, self.batch = data, train.batch_size
+        self.data, self.batch, self.precision = data, train.batch_size, train.matmul_precision
         self.steps = local.local_steps(data.train_count, train)
         self._root = jax.random.key(seed)
         client = local.make_local(network, widths, train)
@@ -78,12 +78,17 @@ class Sequential:
         Returns:
           The stack after the round.
         """
+        with jax.default_matmul_precision(self.precision):
+            return jax.block_until_ready(self._train(stack, tasks, moment, names, np.float32(learning_rate)))
+
+    def _train(
+        self, stack: Variables, tasks: Tasks, moment: tuple[int, int, int], names: Sequence[int], rate: np.float32
+    ) -> Variables:
         key = self._root
         for part in moment:
             key = jax.random.fold_in(key, part)
         keys = self._keys(key, np.asarray(names, np.int32)[tasks.candidate], np.asarray(tasks.client, np.int32))
         orders = np.asarray(self._orders(keys, self.data.train_count[tasks.client]))
-        rate = np.float32(learning_rate)
         result = []
         for k in range(len(names)):
             start = jax.tree.map(lambda a, k=k: a[k], stack)
@@ -94,7 +99,7 @@ class Sequential:
                 total, weight = self._add(total, start, state, np.float32(count)), weight + count
             scale = np.float32(1 / max(weight, 1))
             result.append(jax.tree.map(lambda s, u, scale=scale: s + scale * u, start, total))
-        return jax.block_until_ready(jax.tree.map(lambda *a: jnp.stack(a), *result))
+        return jax.tree.map(lambda *a: jnp.stack(a), *result)
 
     def _client(
         self, start: Variables, client: int, order: np.ndarray, rate: np.float32, key: jax.Array

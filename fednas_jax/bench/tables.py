@@ -40,15 +40,15 @@ def print_workload(console: Console, result: dict[str, Any]) -> None:
         table.add_row(*_cells(row))
     console.print(table)
     limit = result["product_limit_flop_per_second"]
-    _say(console, f"limit: float32 matrix products reach {limit / 1e9:,.1f} GFLOP/s here")
+    precision = result["definition"]["train"]["precision"]
+    _say(console, f"limit: {precision} matrix products reach {limit / 1e9:,.1f} GFLOP/s here")
     final = result["best"] or result["rows"][0]
     if final.get("sequential"):
         s = final["sequential"]
         _say(
             console,
-            f"one client after another: {s['examples_per_second']:,.0f} examples/s; with {final['lanes']} lanes "
-            f"{s['ratio']:.2f} times as fast ({s['ratio_least']:.2f} to {s['ratio_most']:.2f} in {len(s['seconds'])} "
-            f"pair{'s' * (len(s['seconds']) > 1)})",
+            f"sequential: {s['examples_per_second']:,.0f} examples/s; lanes ({final['lanes']}): {s['ratio']:.2f} times "
+            f"as fast ({s['ratio_least']:.2f} to {s['ratio_most']:.2f}, pairs: {len(s['seconds'])})",
         )
     if result["evenness"]:
         _say(console, f"seconds per client from 1,000 clients on, most / fewest: {result['evenness']:.2f}")
@@ -57,7 +57,7 @@ def print_workload(console: Console, result: dict[str, Any]) -> None:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if "error" in row:
-        return [f"{row['clients']:,}", str(row["lanes"]), row["error"]]
+        return [f"{row['clients']:,}", str(row["lanes"]), "no memory"]
     device = row["peak_device_mib"]
     return [
         f"{row['clients']:,}",
@@ -66,9 +66,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['examples_per_second_median']:,.0f}",
         f"{1e3 * row['seconds_per_client']:,.3g}",
         f"{row['padding']:.1%}",
-        f"{row['flop_per_second'] / 1e9:,.1f}",
+        f"{row['flop_per_second'] / 1e9:,.{0 if row['flop_per_second'] > 1e12 else 1}f}",
         f"{row['share_of_product_limit']:.1%}",
-        f"{row['compile_seconds']:.1f} ({row['compilations']})",
+        f"{row['compile_seconds']:.1f}",
         f"{row['peak_host_mib']:,.0f}",
         "-" if device is None else f"{device:,.0f}",
     ]
