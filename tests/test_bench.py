@@ -14,7 +14,7 @@ from rich.console import Console
 from fednas_jax import nets, space
 from fednas_jax.bench import machine, measure, options, run, tables
 from fednas_jax.bench.sequential import Sequential
-from fednas_jax.bench.workloads import WORKLOADS, Sizes, make_clients
+from fednas_jax.bench.workloads import USUAL, WORKLOADS, Sizes, make_clients
 from fednas_jax.cli import main
 from fednas_jax.config import EngineConfig, NetConfig
 from fednas_jax.errors import ConfigError, TrainingError
@@ -41,7 +41,7 @@ def workloads(monkeypatch):
     return ones
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", USUAL)
 def test_clients_hold_as_many_examples_as_the_workload_says(name):
     workload = WORKLOADS[name]
     data, mean, std = make_clients(workload, 60, 3)
@@ -54,6 +54,27 @@ def test_clients_hold_as_many_examples_as_the_workload_says(name):
     again = make_clients(workload, 60, 3)[0]
     assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
     assert not np.array_equal(trains, make_clients(workload, 60, 4)[0].train_count)
+
+
+def test_the_clients_of_million_stay_on_disk_and_each_round_samples_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    workload = small("million", clients=40, cohort=6, sizes=Sizes(10, 30))
+    federation = measure.Federation(workload, 40, 3)
+    data = federation.data
+    assert not list(tmp_path.iterdir())
+    assert data.on_disk
+    assert data.clients == 40
+    sizes = np.diff(data.offsets)
+    assert 10 <= sizes.min() < sizes.max() <= 30
+    assert np.array_equal(data.val_count, np.clip(np.rint(0.2 * sizes), 1, None))
+    first, second, again = (federation.tasks_of(n).client for n in (1, 2, 1))
+    assert len(set(first.tolist())) == 6
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    work = measure.FleetRounds(federation, EngineConfig(lanes=2), jax.devices()[:1])
+    assert work.fleet.streams
+    work()
+    assert work.fleet.meter.steps == work.fleet.steps[first].sum()
 
 
 def test_lognormal_sizes_have_their_median_and_are_clipped():

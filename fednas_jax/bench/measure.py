@@ -18,7 +18,7 @@ from fednas_jax.bench.sequential import Sequential
 from fednas_jax.bench.workloads import CLASSES, Workload, make_clients
 from fednas_jax.config import EngineConfig
 from fednas_jax.fleet import Fleet, Tasks
-from fednas_jax.seeds import KeyPurpose
+from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Network, Variables, Widths
 
 _TRACED = 2  # pieces of work in a profile
@@ -53,8 +53,16 @@ class Federation:
         self.network = nets.build(workload.net, workload.shape, CLASSES)
         self.widths: Widths = tuple(self.network.widths.values())
         self.names = range(workload.candidates)
-        everybody = np.arange(clients)
-        self.tasks = Tasks(np.repeat(np.arange(workload.candidates), clients), np.tile(everybody, workload.candidates))
+        self.cohort = min(workload.cohort, clients) or clients
+        self.tasks = self.tasks_of(0)
+
+    def tasks_of(self, number: int) -> Tasks:
+        """Every candidate on every client of a round's cohort."""
+        cohort, places = np.arange(self.data.clients), self.workload.candidates
+        if self.cohort < self.data.clients:
+            luck = generator(self.seed, Purpose.COHORT, number)
+            cohort = np.sort(luck.choice(self.data.clients, self.cohort, replace=False))
+        return Tasks(np.repeat(np.arange(places), self.cohort), np.tile(cohort, places))
 
     def start(self) -> Variables:
         """Fresh weights [K, ...], each candidate's its own."""
@@ -73,7 +81,9 @@ class FleetRounds:
     def __init__(self, federation: Federation, engine: EngineConfig, devices: Sequence[jax.Device]):
         f = self.federation = federation
         train, places = f.workload.train, f.workload.candidates
-        self.fleet = Fleet(f.network, f.data, f.mean, f.std, train, engine, f.seed, places, devices)
+        self.fleet = Fleet(
+            f.network, f.data, f.mean, f.std, train, engine, f.seed, places, devices, tasks=len(f.tasks.client)
+        )
         self.stack = f.start()
         self.server = self.fleet.init_server(self.stack)
         self.round = 0
@@ -86,12 +96,12 @@ class FleetRounds:
         scoring = 0.0
         for _ in range(f.workload.rounds):
             self.round += 1
-            moment, rate = f.moment(self.round), f.workload.train.learning_rate
-            self.stack, self.server = fleet.train(f.widths, self.stack, self.server, f.tasks, moment, f.names, rate)
+            moment, rate, tasks = f.moment(self.round), f.workload.train.learning_rate, f.tasks_of(self.round)
+            self.stack, self.server = fleet.train(f.widths, self.stack, self.server, tasks, moment, f.names, rate)
             jax.block_until_ready(self.stack)
             if f.workload.scored:
                 trained = time.perf_counter()
-                fleet.evaluate(f.widths, self.stack, f.tasks)
+                fleet.evaluate(f.widths, self.stack, tasks)
                 scoring += time.perf_counter() - trained
         self.scoring.append(scoring)
         return time.perf_counter() - began - (fleet.meter.compile_seconds - compiled)
@@ -112,8 +122,8 @@ class SequentialRounds:
         began = time.perf_counter()
         for _ in range(f.workload.rounds):
             self.round += 1
-            moment, rate = f.moment(self.round), f.workload.train.learning_rate
-            self.stack = self.sequential.train(self.stack, f.tasks, moment, f.names, rate)
+            moment, rate, tasks = f.moment(self.round), f.workload.train.learning_rate, f.tasks_of(self.round)
+            self.stack = self.sequential.train(self.stack, tasks, moment, f.names, rate)
         return time.perf_counter() - began
 
 

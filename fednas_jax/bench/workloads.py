@@ -6,12 +6,16 @@ Letters: C clients, N examples.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from fednas_jax.config import DataConfig, NetConfig, TrainConfig
-from fednas_jax.data import PackedClients, load
+from fednas_jax.data import PackedClients, load, pack, partition
+from fednas_jax.data.columns import read_columns
+from fednas_jax.data.synthetic import write_synthetic_columns
 from fednas_jax.seeds import Purpose, generator
 
 CLASSES = 10
@@ -50,6 +54,8 @@ class Workload:
     rounds: int = 1  # of one timed piece
     scored: bool = False  # all clients score all candidates after each round, on a quarter as many more examples
     ladder: tuple[int, ...] = ()  # numbers of clients, each measured in turn, instead of `clients`
+    cohort: int = 0  # clients sampled for each round; 0 takes all
+    on_disk: bool = False  # clients' examples are written to disk and read from there; a fifth are held out
 
     def with_clients(self, clients: int) -> Workload:
         """The same with another number of clients; a ladder is cut there, and ends there. 0 changes nothing."""
@@ -99,7 +105,17 @@ _SCALE = Workload(
     sizes=Sizes(10, 30),
     ladder=(100, 1_000, 10_000, 100_000),
 )
-WORKLOADS = {workload.name: workload for workload in (_FEDAVG, _NAS, _MOBILENET, _SCALE)}
+_MILLION = dataclasses.replace(
+    _SCALE,
+    name="million",
+    about="rounds of 10,000 clients out of a million on disk, of 10 to 30 examples of 8x8x1",
+    clients=1_000_000,
+    ladder=(),
+    cohort=10_000,
+    on_disk=True,
+)
+WORKLOADS = {workload.name: workload for workload in (_FEDAVG, _NAS, _MOBILENET, _SCALE, _MILLION)}
+USUAL = tuple(name for name, workload in WORKLOADS.items() if not workload.on_disk)  # need no gigabytes of disk
 
 
 def make_clients(
@@ -115,6 +131,8 @@ def make_clients(
     Returns:
       The clients, and mean and standard deviation of the images' channels.
     """
+    if workload.on_disk:
+        return _on_disk(workload, clients, seed)
     trains = workload.sizes.draw(clients, generator(seed, Purpose.PARTITION))
     scores = np.maximum(1, trains // 4) if workload.scored else np.zeros_like(trains)
     offsets = np.append(0, np.cumsum(trains + scores, dtype=np.int64))
@@ -130,4 +148,16 @@ def make_clients(
     )
     rows = np.arange(total) % len(made.train.labels)
     packed = PackedClients(made.train.images[rows], made.train.labels[rows], offsets, trains)
+    return packed, made.mean, made.std
+
+
+def _on_disk(workload: Workload, clients: int, seed: int) -> tuple[PackedClients, tuple[float, ...], tuple[float, ...]]:
+    """The clients in memory-mapped files without a name: the disk is free again when nobody maps them any more."""
+    with tempfile.TemporaryDirectory(prefix="fednas-bench-") as root:
+        folder = Path(root) / "columns"
+        low, high = workload.sizes.low, workload.sizes.high
+        write_synthetic_columns(folder, clients, low, high, workload.shape, CLASSES, seed)
+        made = read_columns(folder)
+        config = DataConfig(source="columns", folder=folder, partition="natural", clients=0)
+        packed = pack(made.train, partition(made.train.labels, config, seed, made.natural), config.validation, seed)
     return packed, made.mean, made.std
