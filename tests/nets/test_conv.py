@@ -1,16 +1,18 @@
 """The fast lowering of convolutions equals lax's, forward and in both gradients, whatever is batched."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import conv_general_dilated
-from fednas_jax.nets.conv import NHWC
+from fednas_jax.nets.conv import NHWC, Geometry, _by_rows
 
 PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((3, 3), (2, 4))]
 
@@ -58,6 +60,61 @@ def test_values_and_gradients_equal_those_of_lax(convolution, axes):
 
     for ours, lax_s in zip(both(conv_general_dilated), both(lax.conv_general_dilated), strict=True):
         np.testing.assert_allclose(ours, lax_s, rtol=1e-4, atol=1e-4)
+
+
+@st.composite
+def unfolded_by_rows(draw):
+    """Dense convolutions whose image, or gradient's image, is unfolded along its width alone."""
+    channels, features = draw(st.sampled_from([(2, 12), (12, 2), (8, 8), (16, 3), (5, 16)]))
+    kernel = (draw(st.integers(2, 5)), draw(st.integers(2, 5)), channels, features)
+    image = (2, draw(st.integers(5, 8)), draw(st.integers(5, 8)), channels)
+    sides = st.tuples(st.integers(0, 4), st.integers(0, 4))
+    padding = draw(st.one_of(st.sampled_from(["SAME", "VALID"]), st.tuples(sides, sides)))
+    strides = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    pads = lax.padtype_to_pads(image[1:3], kernel[:2], strides, padding) if isinstance(padding, str) else padding
+    forward = Geometry(image, kernel, strides, tuple(map(tuple, pads)), 1, None)
+    backward = forward._replace(kernel=(*kernel[:2], features, channels))
+    assume(_by_rows(forward) or _by_rows(backward))
+    return image, kernel, strides, padding
+
+
+@given(unfolded_by_rows(), st.sampled_from([(0, 0), (None, 0), (0, None)]))
+@settings(max_examples=12, deadline=None)
+def test_unfolding_by_rows_equals_lax_in_double_precision(convolution, axes):
+    image, kernel, strides, padding = convolution
+    rng = np.random.default_rng(0)
+    shapes = [(2, *s) if axis == 0 else s for s, axis in zip((image, kernel), axes, strict=True)]
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(rng.normal(size=s)) for s in shapes]
+        target = jnp.asarray(rng.normal(size=97))
+
+        def both(conv):
+            lanes = jax.vmap(lambda x, k: outputs(conv, x, k, target, strides, padding, 1), axes)
+            return jax.jit(lanes)(*arrays)
+
+        for ours, lax_s in zip(both(conv_general_dilated), both(lax.conv_general_dilated), strict=True):
+            assert ours.dtype == np.float64
+            np.testing.assert_allclose(ours, lax_s, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "by_rows"),
+    [
+        ((5, 5, 32, 16), 1, True),
+        ((3, 3, 16, 16), 1, True),
+        ((3, 3, 1, 32), 1, False),  # few channels: the product's output would be wide for nothing
+        ((1, 1, 64, 64), 1, False),
+        ((5, 5, 32, 16), 2, False),
+    ],
+)
+def test_many_channels_are_copied_once_for_each_column_of_the_kernel(kernel, stride, by_rows):
+    """The product's left side has kw x C columns where rows are summed after it, kh x kw x C otherwise."""
+    image = jnp.zeros((2, 1, 8, 8, kernel[2]))
+    conv = jax.vmap(lambda x, k: conv_general_dilated(x, k, (stride, stride), "SAME"))
+    text = jax.jit(conv).lower(image, jnp.zeros((2, *kernel))).as_text()
+    (product,) = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    left = re.search(r": \(tensor<2x\d+x(\d+)xf32>", product)
+    assert int(left[1]) == (kernel[1] * kernel[2] if by_rows else kernel[0] * kernel[1] * kernel[2])
 
 
 def test_lanes_with_their_own_kernels_use_no_convolution():
