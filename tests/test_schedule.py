@@ -91,7 +91,7 @@ def test_lanes_idle_less_than_5_percent_of_their_steps(lanes, per_lane):
         steps = np.ceil(examples / 20).astype(np.int32)
         idle.append(idle_share(segments(steps, lanes), steps, lanes))
     assert np.mean(idle) < 0.05
-    assert max(idle) < (0.06 if per_lane == 8 else 0.05)  # a single round of 8 tasks a lane may be unlucky
+    assert max(idle) < 0.05
 
 
 def test_dearer_boundaries_are_fewer():
@@ -203,7 +203,7 @@ def test_one_client_with_hundreds_of_tasks_fits_tables_of_few_lanes(tasks, lanes
 
 def test_clients_with_very_different_numbers_of_tasks_still_fit_the_tables():
     """The clients whose weights deal them into the first part have TASKS_PER_LANE tasks each, all others have one."""
-    clients, pieces = 1370, 64
+    clients, pieces = 1955, 62
     crowded = deal(-np.arange(clients), pieces) == 0
     number = np.where(crowded, TASKS_PER_LANE, 1)
     # Weights fall from client to client, so that the deal is known.
