@@ -1,8 +1,12 @@
-"""Saving and restoring with orbax: the run's state at every boundary, and the family's variables."""
+"""Saving and restoring with orbax: the run's state at every boundary, and the family's variables.
+
+Of several hosts only the first calls these functions: orbax is told to wait for no other.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +19,23 @@ import orbax.checkpoint as ocp
 from fednas_jax.errors import RunError
 
 KEPT = 2  # checkpoints on disk: the latest, and the one before while the latest is being written
+ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
 class Checkpoints:
     """A run's checkpoints: a pytree of arrays and a JSON record beside it, under a growing step number."""
 
     def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._folder = folder.absolute()
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Made when first used: a host that never saves or restores makes none."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, enable_async_checkpointing=False, create=False, multiprocessing_options=ALONE
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
         """Saves a state, whole or not at all; older checkpoints beyond the last few go."""
@@ -68,11 +81,12 @@ class Checkpoints:
 
     def _unreadable(self, step: int, error: Exception) -> RunError:
         what = (str(error).splitlines() or [type(error).__name__])[0]
-        return RunError(f"{self._manager.directory}: checkpoint {step} cannot be restored: {what}")
+        return RunError(f"{self._folder}: checkpoint {step} cannot be restored: {what}")
 
     def close(self) -> None:
         """Lets go of orbax's threads."""
-        self._manager.close()
+        if "_manager" in self.__dict__:
+            self._manager.close()
 
 
 def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | None = None) -> None:
@@ -86,7 +100,7 @@ def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | 
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    with contextlib.closing(ocp.StandardCheckpointer()) as saver:
+    with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
         saver.save((unfinished / "variables").absolute(), _host(variables))
         saver.wait_until_finished()
     if describe:
@@ -103,7 +117,7 @@ def load_model(folder: Path, like: Any) -> Any:
     """
     template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
     try:
-        with contextlib.closing(ocp.StandardCheckpointer()) as saver:
+        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
             return saver.restore((folder / "variables").absolute(), template)
     except (ValueError, OSError) as error:
         raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error

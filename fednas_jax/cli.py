@@ -17,8 +17,10 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from fednas_jax import hosts
 from fednas_jax.config import Config, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
+from fednas_jax.hosts import Hosts
 from fednas_jax.presets import PRESETS, preset
 
 USAGE = """usage: fednas COMMAND [OPTIONS]
@@ -43,6 +45,7 @@ class SearchArgs:
     out: Path
     """Folder of the run; the same command on an unfinished run goes on with it."""
     config: Annotated[Config, tyro.conf.arg(name="")]
+    hosts: Hosts = dataclasses.field(default_factory=Hosts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +122,7 @@ def _search(args: list[str]) -> int:
     default = SearchArgs(tyro.MISSING, start)
     parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
     resolve(parsed.config)  # a mistake is answered before jax is imported
+    hosts.start(parsed.hosts)
     # Imported here: --help and mistyped options answer without waiting for jax.
     from fednas_jax import cache, report
     from fednas_jax.progress import Display
@@ -126,25 +130,28 @@ def _search(args: list[str]) -> int:
     from fednas_jax.search import run_search
 
     cache.keep_compiled_programs()
-    console = _console()
+    console = _console(quiet=not hosts.first())
     asked: list[int] = []
     with _signals(asked):
-        done_before = RunDir(parsed.out).result() is not None
+        done_before = hosts.said(lambda: RunDir(parsed.out).result() is not None)
         try:
             with Display(console) as display:
                 result = run_search(parsed.config, parsed.out, display.observe, lambda: bool(asked))
         except Interrupted:
             console.print(f"stopped; the same command goes on from the last checkpoint in {parsed.out}")
-            return 128 + asked[0]
-    if done_before:
-        console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
-        if not (parsed.out / "report.html").exists():  # killed after its result was written
+            return 128 + (asked or [signal.SIGTERM])[0]  # another host may have been asked
+
+    def show() -> None:
+        if done_before:
+            console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+        page = parsed.out / "report.html"
+        if not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)
         report.print_family(console, result)
-        return 0
-    page = report.write_report(parsed.out)
-    report.print_family(console, result)
-    console.print(f"report: {page}", soft_wrap=True)
+        if not done_before:
+            console.print(f"report: {page}", soft_wrap=True)
+
+    hosts.said(show)  # the others wait: host 0 would have to end with them
     return 0
 
 
@@ -198,10 +205,10 @@ def _data(args: list[str]) -> int:
     raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list or prepare")
 
 
-def _console() -> Console:
+def _console(quiet: bool = False) -> Console:
     """The terminal; a file or a pipe is taken to be wide enough for every table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    console = Console(quiet=quiet)
+    return console if console.is_terminal else Console(width=120, quiet=quiet)
 
 
 def _parse(kind: type, args: list[str], prog: str, default: Any = None) -> Any:

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fednas_jax import cache, local, schedule, tuning
+from fednas_jax import cache, hosts, local, schedule, tuning
 from fednas_jax.config import EngineConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
 from fednas_jax.errors import DeviceError
@@ -131,7 +131,9 @@ class Fleet:
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
         own = [d.process_index for d in self.mesh.devices[:, 0]].index(first.process_index)
         self._local = range(own * self.devices, (own + 1) * self.devices)
-        self._feed = Feed(data, self.hosts, own, int(engine.data_share * memory_of(first)), self.lanes)
+        # Hosts of unequal memory must cut alike, or they would run different programs.
+        memory = memory_of(first) if self.hosts == 1 else min(hosts.everyones(memory_of(first)))
+        self._feed = Feed(data, self.hosts, own, int(engine.data_share * memory), self.lanes)
         self._resident = None
         if self._feed.resident:
             columns = self._feed.columns()
@@ -460,10 +462,10 @@ def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
       DeviceError: where hosts have different numbers of devices.
     """
     ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
-    hosts, number = np.unique([d.process_index for d in ordered], return_counts=True)
+    found, number = np.unique([d.process_index for d in ordered], return_counts=True)
     if len(set(number.tolist())) > 1:
-        raise DeviceError(f"devices: got {number.tolist()} of the hosts {hosts.tolist()}, want as many of each host")
-    return Mesh(np.asarray(ordered).reshape(len(hosts), -1), (HOSTS, DEVICES))
+        raise DeviceError(f"devices: got {number.tolist()} of the hosts {found.tolist()}, want as many of each host")
+    return Mesh(np.asarray(ordered).reshape(len(found), -1), (HOSTS, DEVICES))
 
 
 def memory_of(device: jax.Device) -> int:

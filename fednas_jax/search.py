@@ -1,6 +1,7 @@
 """The whole run: pretrain the parent, search iteration by iteration, fine-tune the family, test it once.
 
 The only room that knows everyone. A run's state is one record; every function here takes it and returns the next.
+Where several hosts run a search, each goes through all of this; the first alone reads and writes the run's folder.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 import enum
 import functools
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +19,9 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, checkpoint, controller, cost, data, nets, space
-from fednas_jax.config import Config, resolve, validate_clients
-from fednas_jax.errors import Interrupted, TrainingError
+from fednas_jax import candidates, checkpoint, controller, cost, data, hosts, nets, space
+from fednas_jax.config import Config, differences, resolve, validate_clients
+from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
 from fednas_jax.rundir import RunDir, write_json
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
@@ -107,9 +109,9 @@ def run_search(
     Args:
       config: the run; open switches are filled by its method.
       out: the run's folder. A finished run of the same config is returned as it is.
-      observe: is called with every event that is written to events.jsonl.
-      should_stop: asked after every round; True saves and raises `Interrupted`.
-      devices: those to train on; all local ones by default.
+      observe: is called with every event that is written to events.jsonl, on the first host.
+      should_stop: asked after every round; True on any host saves and raises `Interrupted` on all.
+      devices: those to train on; all of all hosts by default.
 
     Raises:
       FednasError: one line in the user's words: config, data, network or folder cannot be used, or training diverged.
@@ -117,12 +119,13 @@ def run_search(
     """
     began = time.perf_counter()
     config = resolve(config)
+    _same_config(config)
     run = RunDir(out)
-    run.check(config)
-    finished = run.result()
+    hosts.said(lambda: run.check(config))
+    finished = hosts.said(run.result)
     if finished is not None:
         return finished
-    setup = prepare(config, run, observe, should_stop, devices, began)
+    setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began)
     try:
         state = _restored(setup) or _first(setup)
         if state.stage == Stage.PRETRAIN and not state.round:
@@ -154,22 +157,12 @@ def prepare(
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
-    dataset = data.load(config.data, config.seed)
-    packed = data.pack(
-        dataset.train,
-        data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),
-        config.data.validation,
-        config.seed,
-    )
-    validate_clients(config, packed.clients)
-    if s.centralised:
-        packed = data.merge(packed)
-    found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)
-    budget = candidates.budget_of(found, s)
-    places = candidates.most_candidates(found, s)
+    dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config))
+    _same_data(dataset, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
-    lanes = config.engine.lanes or run.lanes((devices or jax.devices())[0].device_kind)
+    kind = (devices or jax.devices())[0].device_kind
+    lanes = config.engine.lanes or hosts.said(lambda: run.lanes(kind))
     fleet = Fleet(
         found.network,
         packed,
@@ -182,7 +175,7 @@ def prepare(
         devices,
         tasks=packed.clients * (1 if s.partial_clients else places),
     )
-    run.create(config, fleet.lanes, fleet.mesh.devices.flat[0].device_kind)
+    hosts.said(lambda: run.create(config, fleet.lanes, kind))
     return Setup(
         config,
         dataset,
@@ -199,6 +192,41 @@ def prepare(
         should_stop,
         began,
     )
+
+
+def _same_config(config: Config) -> None:
+    """Refuses hosts that were started with different commands."""
+    everyones = hosts.everyones(config)
+    for host, other in enumerate(everyones):
+        if differ := differences(everyones[0], other):
+            fields = "; ".join(f"{d} there" for d in differ)
+            raise ConfigError(f"host {host}: has another config than host 0, want the same command: {fields}")
+
+
+def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
+    """Refuses hosts that see different data."""
+    about = (packed.train_count, packed.val_count, dataset.train.labels[:100_000])
+    sums = hosts.everyones([zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in about])
+    for host, other in enumerate(sums):
+        if other != sums[0]:
+            raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
+
+
+def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, float, int]:
+    """What a host has of its own: data set, clients, and what the network's space says of budget and places."""
+    s = config.search
+    dataset = data.load(config.data, config.seed)
+    packed = data.pack(
+        dataset.train,
+        data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),
+        config.data.validation,
+        config.seed,
+    )
+    validate_clients(config, packed.clients)
+    if s.centralised:
+        packed = data.merge(packed)
+    found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)
+    return dataset, packed, found, candidates.budget_of(found, s), candidates.most_candidates(found, s)
 
 
 def pretrain(setup: Setup, state: RunState) -> RunState:
@@ -299,7 +327,7 @@ def finetune(setup: Setup, state: RunState) -> RunState:
         for place, member in enumerate(members):
             first = tuple(np.arange(w) for w in member.widths)
             tuned = setup.space.slice(_place(state.stack, place), first)
-            checkpoint.save_model(setup.run.model(member.iteration) / "finetuned", tuned)
+            _save(setup.run.model(member.iteration) / "finetuned", tuned)
         state = state._replace(bucket=state.bucket + 1, round=0, server=())
     return _saved(setup, state, name, spent)
 
@@ -526,6 +554,10 @@ def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
     """Tests the family, once, and writes the result."""
     members = [m for bucket in _buckets(setup, state) for m in bucket]
     tested = dict(zip([m.iteration for m in members], _test(setup, members), strict=True))
+    return hosts.said(lambda: _write_result(setup, state, tested))
+
+
+def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dict[str, Any]:
     ledger = cost.read(setup.run.ledger)
     until = cost.search_seconds(ledger, len(state.family), setup.clients)
     meter = setup.fleet.meter
@@ -604,19 +636,33 @@ def _save_member(setup: Setup, member: Member, variables: Variables) -> None:
         widths = dict(zip(setup.space.groups, member.widths, strict=True))
         write_json(folder / "widths.json", {"network": setup.space.network.name, "widths": widths})
 
-    checkpoint.save_model(setup.run.model(member.iteration), variables, describe)
+    _save(setup.run.model(member.iteration), variables, describe)
+
+
+def _save(folder: Path, variables: Variables, describe: Callable[[Path], None] | None = None) -> None:
+    hosts.said(lambda: checkpoint.save_model(folder, variables, describe))
 
 
 def _load_member(setup: Setup, member: Member, part: str = "") -> Variables:
-    return checkpoint.load_model(setup.run.model(member.iteration) / part, setup.space.network.abstract(member.widths))
+    folder, like = setup.run.model(member.iteration) / part, setup.space.network.abstract(member.widths)
+    return hosts.said(lambda: checkpoint.load_model(folder, like))
 
 
 def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
     """Writes the ledger's next file and the checkpoint that knows it; stops here where that was asked for."""
-    if ledger is not None and spent:
-        name = f"{len(state.ledgers):04d}-{ledger}.parquet"
-        cost.write(spent, setup.run.ledger / name)
-        state = state._replace(ledgers=(*state.ledgers, name))
+    if ledger is None or not spent:
+        spent = []
+    else:
+        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{ledger}.parquet"))
+    hosts.said(lambda: _write_checkpoint(setup, state, spent))
+    if setup.should_stop() and state.stage != Stage.TEST:
+        raise Interrupted
+    return state
+
+
+def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> None:
+    if spent:
+        cost.write(spent, setup.run.ledger / state.ledgers[-1])
     step = setup.checkpoints.next_step()
     _tell(setup, event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
     about = {
@@ -626,9 +672,6 @@ def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Tab
     about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
     about |= {"training": state.server != (), "meter": _meter(setup)}
     setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
-    if setup.should_stop() and state.stage != Stage.TEST:
-        raise Interrupted
-    return state
 
 
 def _meter(setup: Setup) -> dict[str, float]:
@@ -639,25 +682,13 @@ def _meter(setup: Setup) -> dict[str, float]:
 
 def _restored(setup: Setup) -> RunState | None:
     """The state of the latest checkpoint, with everything written after it taken back; None where there is none."""
-    latest = setup.checkpoints.latest()
-    if latest is None:
-        setup.run.rewind(0, [])
+    found = hosts.said(lambda: _read_checkpoint(setup))
+    if found is None:
         return None
-    step, about = latest
-    shape, widths = tuple(about["shape"]), tuple(about["widths"])
-    one = setup.space.network.abstract(shape)
-    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
-    full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
-    like = {
-        "stack": stacked,
-        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
-        "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
-    }
-    arrays = setup.checkpoints.restore(step, like)
-    setup.run.rewind(about["events_size"], about["ledgers"])
+    step, about, arrays, spent = found
     for name, value in about["meter"].items():
         setattr(setup.fleet.meter, name, value)
-    spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))
+    shape, widths = tuple(about["shape"]), tuple(about["widths"])
     _tell(setup, event="resume", step=step, client_seconds=spent, progress=_progress(setup, widths))
     family = (Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"])
     return RunState(
@@ -676,9 +707,32 @@ def _restored(setup: Setup) -> RunState | None:
     )
 
 
+def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any], float] | None:
+    """Step, record, arrays and client seconds of the latest checkpoint; what was written after it is taken back."""
+    latest = setup.checkpoints.latest()
+    if latest is None:
+        setup.run.rewind(0, [])
+        return None
+    step, about = latest
+    shape = tuple(about["shape"])
+    one = setup.space.network.abstract(shape)
+    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
+    full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
+    like = {
+        "stack": stacked,
+        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
+        "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
+    }
+    arrays = setup.checkpoints.restore(step, like)
+    setup.run.rewind(about["events_size"], about["ledgers"])
+    spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))
+    return step, about, arrays, spent
+
+
 def _tell(setup: Setup, **event: Any) -> None:
-    setup.run.append(event)
-    setup.observe(event)
+    if hosts.first():
+        setup.run.append(event)
+        setup.observe(event)
 
 
 def _sum(*tables: pa.Table) -> dict[str, float]:

@@ -91,6 +91,14 @@ MISTAKES = {
     "no such files": (["data", "prepare", "fashion_mnist", "--from", "nowhere", "--root", "data"], "nowhere"),
     "no run to compare": (["compare", "nowhere"], "nowhere: holds no run"),
     "nothing to compare": (["compare"], "compare: got no run"),
+    "a host that is none of them": (
+        ["search", "digits", "--out", "x", "--hosts.coordinator", "h:1", "--hosts.number", "2", "--hosts.index", "2"],
+        "hosts.index: got 2, want 0 to hosts.number - 1, which is 1",
+    ),
+    "coordinator without port": (
+        ["search", "digits", "--out", "x", "--hosts.coordinator", "h", "--hosts.number", "2"],
+        "hosts.coordinator: got 'h', want HOST:PORT",
+    ),
     "unknown data command": (["data", "fetch"], "data: got 'fetch', want list or prepare"),
 }
 
@@ -182,6 +190,7 @@ def test_help_names_every_command_and_every_field(capsys):
     out = capsys.readouterr().out  # of search
     for option in (
         "--out",
+        "--hosts.coordinator",
         "--method",
         "--search.rungs",
         "--cost.down-mbit-per-second",
