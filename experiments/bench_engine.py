@@ -143,10 +143,14 @@ def pooled(federation: Federation) -> tuple[int, int]:
 def check(worker: Torch, federation: Federation, work: FleetRounds, folder: Path) -> float:
     """Largest difference of any averaged weight after one round of both, from the same weights and orders.
 
+    Momentum multiplies a rate by 1 / (1 - momentum), and with it what float32 rounds differently at every step: it is
+    checked at a rate that makes up for it.
+
     Raises:
       NoTorch: they differ by more than TOLERANCE.
     """
     f, train = federation, federation.workload.train
+    rate = train.learning_rate * (1 - train.momentum)
     key = jax.random.key(f.seed)
     for part in f.moment(0):
         key = jax.random.fold_in(key, part)
@@ -156,11 +160,11 @@ def check(worker: Torch, federation: Federation, work: FleetRounds, folder: Path
     keys = [jax.random.fold_in(jax.random.fold_in(key, k), c) for k, c in zip(names, f.tasks.client, strict=True)]
     orders = jax.vmap(lambda key, count: local.stream(key, count, capacity))(jax.numpy.stack(keys), counts)
     np.savez(folder / "orders.npz", orders=np.asarray(orders))
-    worker.ask(do="check", orders=str(folder / "orders.npz"), out=str(folder / "trained.npz"))
+    worker.ask(do="check", rate=rate, orders=str(folder / "orders.npz"), out=str(folder / "trained.npz"))
     theirs = np.load(folder / "trained.npz")
 
     stack, server = f.start(), work.fleet.init_server(f.start())
-    stack, _ = work.fleet.train(f.widths, stack, server, f.tasks, f.moment(0), f.names, train.learning_rate)
+    stack, _ = work.fleet.train(f.widths, stack, server, f.tasks, f.moment(0), f.names, rate)
     ours = to_torch(jax.device_get(stack.params), pooled(f))
     difference = max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
     if not difference <= TOLERANCE:

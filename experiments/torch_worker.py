@@ -6,7 +6,7 @@ lines of JSON on stdin, answers lines of JSON on stdout:
   {"do": "version"}                                           ->  {"torch": version}
   {"do": "load", "clients": NPZ, "start": NPZ, "threads": n}  ->  {"threads": n}
   {"do": "round"}                                             ->  {"seconds": s, "examples": trained on}
-  {"do": "check", "orders": NPZ, "out": NPZ}                  ->  {}; one round from the start with the orders given
+  {"do": "check", "rate": r, "orders": NPZ, "out": NPZ}       ->  {}; one round from the start with the orders given
 
 An answer {"error": text} instead means that it could not. Letters: K candidates, C clients, T tasks (candidate by
 candidate, each on all clients).
@@ -141,7 +141,9 @@ def answer(request: dict[str, Any], federations: list[Federation]) -> dict[str, 
         return {"threads": torch.get_num_threads()}
     if request["do"] == "round":
         return federations[0].work()
+    usual, federations[0].rate = federations[0].rate, request["rate"]
     federations[0].check(np.load(request["orders"])["orders"], request["out"])
+    federations[0].rate = usual
     return {}
 
 
