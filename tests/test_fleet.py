@@ -386,8 +386,7 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("proximal", [0.0, 0.3])
+@pytest.mark.parametrize(("weight_decay", "proximal"), [(0.1, 0.0), (0.0, 0.0)])
 def test_clients_without_momentum_equal_the_oracle(network, dataset, packed, candidates, weight_decay, proximal):
     config = with_config(momentum=0.0, weight_decay=weight_decay, proximal=proximal)
     tasks = Tasks(np.array([0, 0, 2]), np.array([3, 8, 4]))
