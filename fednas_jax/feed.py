@@ -43,7 +43,8 @@ class Feed:
         self.validation = Share(data.offsets[:-1] + data.train_count, data.val_count)
         held = np.bincount(self.owner, sizes, minlength=hosts).astype(np.int64)
         row = max(1, data.nbytes // max(1, len(data.labels)))
-        self.resident = not data.on_disk and bool(held.max() * row <= memory)
+        # Row numbers are 32 bits wide on the devices.
+        self.resident = not data.on_disk and bool(held.max() * row <= memory and held.max() < 2**31)
         self.capacity: int | None = None
         self._held = int(held.max())
         if not self.resident:

@@ -425,7 +425,7 @@ class Parts:
     """Iterates over a round's parts, each loaded by a thread of its own while the one before it is worked on.
 
     Used as a context, which ends the thread. `done`: set by the user to an array that is there when the part is done;
-    not more than two parts are under way, so that memory stays flat.
+    one part is worked on, one is ready and one being loaded at most, so that memory stays flat.
     """
 
     def __init__(self, cut: Sequence[Any], load: Callable[[Any], tuple[Any, Table, int]]):

@@ -124,7 +124,7 @@ def parts(
 ) -> list[list[np.ndarray]]:
     """Cuts a round into program calls, and each call's tasks among the devices.
 
-    A client's tasks stay together in one part, so that its data is sent once for all of them.
+    A client's tasks stay together in one part, up to TASKS_PER_LANE of them, so that its data is sent to a device once.
 
     Args:
       steps: [T] steps of each task; tasks of none are left out.
@@ -159,7 +159,7 @@ def parts(
         excess = max(fullest / (SEGMENTS * lanes), 0 if capacity is None else heaviest / capacity)
         if excess <= 1:
             return dealt[:pieces]
-        pieces = max(pieces + 1, int(pieces * min(2, excess)))
+        pieces = max(pieces + 1 + pieces // 16, int(pieces * min(2, excess)))
 
 
 def _among(tasks: np.ndarray, steps: np.ndarray, host: np.ndarray, hosts: int, devices: int) -> list[np.ndarray]:
