@@ -26,6 +26,7 @@ _HOMES = {
     "register": "nets",
     "resolve": "config",
     "run_search": "search",
+    "write_columns": "data.columns",
     "write_report": "report",
 }
 
@@ -45,6 +46,7 @@ __all__ = [
     "register",
     "resolve",
     "run_search",
+    "write_columns",
     "write_report",
 ]
 

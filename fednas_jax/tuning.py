@@ -49,6 +49,8 @@ def lanes(
     Returns:
       A rung of the ladder; the first even where it does not fit, since less cannot be had.
     """
+    if _rung(most) == LADDER[0]:
+        return LADDER[0]  # nothing to choose from
     remembered = folder and folder / f"lanes-{_fingerprint(network, config, device, memory)}.json"
     if remembered and remembered.exists():
         try:
