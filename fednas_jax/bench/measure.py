@@ -199,7 +199,7 @@ def measure(
         "scoring_seconds": work.scoring[-turns:],
         "examples_per_second": examples / best,
         "examples_per_second_median": examples / median,
-        "seconds_per_client": best / len(f.tasks.client) / f.workload.rounds,
+        "seconds_per_client": median / len(f.tasks.client) / f.workload.rounds,
         "padding": 1 - steps / lane_steps,
         "flop_per_example": cost.counted,
         "flop_per_example_done": cost.trained,
