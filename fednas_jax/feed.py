@@ -5,6 +5,7 @@ Numpy and host memory only; the fleet places what it gets here. Letters: C clien
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -63,12 +64,17 @@ class Feed:
 
     def places(self, share: Share) -> np.ndarray:
         """[C] where each client's rows of a share begin in its host's columns. Only where resident."""
+        return share.begin + self._moved
+
+    @functools.cached_property
+    def _moved(self) -> np.ndarray:
+        """[C] how far each client's rows lie in its host's columns from where they are packed."""
         sizes = np.diff(self._data.offsets)
         start = np.zeros(len(sizes), np.int64)
         for host in range(int(self.owner.max(initial=0)) + 1):
             own = self.owner == host
             start[own] = np.cumsum(sizes[own]) - sizes[own]
-        return start + share.begin - self._data.offsets[:-1]
+        return start - self._data.offsets[:-1]
 
     def gather(self, share: Share, client: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One device's buffer for a part: the rows of its tasks' clients, each client's once.

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -213,11 +212,14 @@ class Fleet:
 
     def _measured_lanes(self, device: jax.Device, tasks: int) -> int:
         """The lanes at which this device is fastest; the first host's answer is everyone's."""
-        found = 1
-        if self.train_count.all() and jax.process_index() == 0:  # a test split trains nowhere
-            most = -(-tasks // self.mesh.size)
-            found = tuning.lanes(self.network, self.config, device, memory_of(device), most, cache.folder())
-        return int(multihost_utils.broadcast_one_to_all(np.int32(found))) if self.hosts > 1 else found
+        if not self.train_count.all():  # a test split trains nowhere
+            return 1
+        most = -(-tasks // self.mesh.size)
+
+        def measure() -> int:
+            return tuning.lanes(self.network, self.config, device, memory_of(device), most, cache.folder())
+
+        return measure() if self.hosts == 1 else hosts.said(measure)
 
     def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
         """The program calls that a task list takes, each with its data and its table on the devices."""
