@@ -9,44 +9,25 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from fednas_jax.nets.layers import ConvNorm
+
 # Output channels and stride of each depthwise separable block, table 1 of the paper.
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
 WIDTHS = {"stem": 32} | {f"block{n}": width for n, (width, _) in enumerate(BLOCKS, 1)}
-
-
-class ConvNorm(nnx.Module):
-    """A convolution without bias, BatchNorm, and ReLU6."""
-
-    def __init__(self, width_in: int, width: int, size: int, stride: int, groups: int, rngs: nnx.Rngs):
-        pads = (size - 1) // 2
-        self.conv = nnx.Conv(
-            width_in,
-            width,
-            (size, size),
-            strides=stride,
-            padding=((pads, pads), (pads, pads)),
-            feature_group_count=groups,
-            use_bias=False,
-            rngs=rngs,
-        )
-        # 0.9, not flax's 0.99: a client's few steps must be enough for the running statistics to follow.
-        self.norm = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, width_in] to [B, H', W', width]."""
-        return nnx.relu6(self.norm(self.conv(x)))
 
 
 class MobileNetV1(nnx.Module):
     """The stem, thirteen depthwise separable blocks, global average pooling, the classifier."""
 
     def __init__(self, widths: Mapping[str, int], channels: int, classes: int, stem_stride: int, rngs: nnx.Rngs):
-        self.stem = ConvNorm(channels, widths["stem"], 3, stem_stride, 1, rngs)
+        self.stem = ConvNorm(channels, widths["stem"], 3, rngs, stride=stem_stride, activation=nnx.relu6)
         depthwise, pointwise, width_in = [], [], widths["stem"]
         for n, (_, stride) in enumerate(BLOCKS, 1):
             width = widths[f"block{n}"]
-            depthwise.append(ConvNorm(width_in, width_in, 3, stride, width_in, rngs))
-            pointwise.append(ConvNorm(width_in, width, 1, 1, 1, rngs))
+            depthwise.append(
+                ConvNorm(width_in, width_in, 3, rngs, stride=stride, groups=width_in, activation=nnx.relu6)
+            )
+            pointwise.append(ConvNorm(width_in, width, 1, rngs, activation=nnx.relu6))
             width_in = width
         self.depthwise, self.pointwise = nnx.List(depthwise), nnx.List(pointwise)
         self.classifier = nnx.Linear(width_in, classes, rngs=rngs)
