@@ -34,8 +34,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fednas_jax import local
-from fednas_jax.bench.machine import cores, describe, some_devices
+from fednas_jax import cores, local
+from fednas_jax.bench.machine import describe, some_devices
 from fednas_jax.bench.measure import Federation, FleetRounds, in_turns
 from fednas_jax.bench.workloads import WORKLOADS, Sizes, Workload
 from fednas_jax.config import EngineConfig, NetConfig
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(NAMES)} (default: both)")
     parser.add_argument("--torch-python", help="the Python of an environment with PyTorch (default: this one)")
-    parser.add_argument("--torch-threads", type=int, default=cores(), help="(default: the cores there are)")
+    parser.add_argument("--torch-threads", type=int, default=cores.number(), help="(default: the cores there are)")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of turns (default: 5)")
     parser.add_argument("--clients", type=int, default=0, help="number of clients (default: the workload's own)")
     parser.add_argument("--lanes", type=int, default=0, help="lanes of the fleet (default: it chooses)")
@@ -247,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f"--out: got {args.out}, want a file in a folder that exists")
 
+    cores.use_all()
     console = Console() if sys.stdout.isatty() else Console(width=100)
     worker: Torch | None = None
     try:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from fednas_jax import hosts
+from fednas_jax import cores, hosts
 from fednas_jax.config import Config, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
@@ -123,6 +123,7 @@ def _search(args: list[str]) -> int:
     parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
     resolve(parsed.config)  # a mistake is answered before jax is imported
     hosts.start(parsed.hosts)
+    cores.use_all()  # before the console asks which host this is
     # Imported here: --help and mistyped options answer without waiting for jax.
     from fednas_jax import cache, report
     from fednas_jax.progress import Display

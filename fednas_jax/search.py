@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, checkpoint, controller, cost, data, hosts, nets, space
+from fednas_jax import candidates, checkpoint, controller, cores, cost, data, hosts, nets, space
 from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
@@ -111,7 +111,7 @@ def run_search(
       out: the run's folder. A finished run of the same config is returned as it is.
       observe: is called with every event that is written to events.jsonl, on the first host.
       should_stop: asked after every round; True on any host saves and raises `Interrupted` on all.
-      devices: those to train on; all of all hosts by default.
+      devices: those to train on; all of all hosts by default, which are a CPU's cores where jax is not in use yet.
 
     Raises:
       FednasError: one line in the user's words: config, data, network or folder cannot be used, or training diverged.
@@ -119,6 +119,7 @@ def run_search(
     """
     began = time.perf_counter()
     config = resolve(config)
+    cores.use_all()
     _same_config(config)
     run = RunDir(out)
     hosts.said(lambda: run.check(config))

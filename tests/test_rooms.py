@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 # Row of each room; `nets`, `data` and `bench` are folders, whose files may import each other, as __main__ may its cli.
 ROWS = {
     -1: {"errors"},
-    0: {"cache", "config", "hosts", "seeds", "space"},
+    0: {"cache", "config", "cores", "hosts", "seeds", "space"},
     1: {"nets", "data", "controller", "presets", "schedule"},
     2: {"candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import resource
 import sys
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fednas_jax import cores
 from fednas_jax.config import TrainConfig
 from fednas_jax.errors import ConfigError
 
@@ -45,16 +45,11 @@ def describe(devices: Sequence[jax.Device]) -> dict[str, Any]:
         "jaxlib": jax.lib.__version__,
         "system": platform.platform(),
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": cores.number(),
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
     }
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from fednas_jax import config
+from fednas_jax import config, cores
 from fednas_jax.bench import tables
 from fednas_jax.bench.machine import describe, product_limit, some_devices
 from fednas_jax.bench.measure import Federation, measure
@@ -27,6 +27,7 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
       TrainingError: a single setting that does not fit into the device's memory.
     """
     check(options)
+    cores.use_all()
     devices = some_devices(options.devices)
     report: dict[str, Any] = {
         "options": config.to_json(options),
