@@ -70,7 +70,9 @@ def load(path: Path) -> Run:
     config = run.config()
     result = run.result()
     if result is None:
-        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
+        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas command to go on")
+    if config.command == "pretrain":
+        raise RunError(f"{path}: is a pretrained parent, want a finished search: fednas search PRESET --parent {path}")
     return Run(path, config, result, cost.phase_seconds(cost.read(run.ledger), "search"))
 
 
@@ -124,9 +126,18 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def print_family(console: Console, result: dict[str, Any]) -> None:
     """The end of a search: the family, and what it cost the phones."""
-    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
+    print_cost(console, result)
+
+
+def print_cost(console: Console, result: dict[str, Any]) -> None:
+    """What a run cost the phones, and a given parent that is not in it."""
+    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
+    if source := result.get("parent_source"):
+        spent = source["client_cost"]
+        there = f" ({spent['seconds']['mean']:,.1f} s of a client, pretraining there)" if spent else ""
+        console.print(f"not counted: the parent, from {source['path']}{there}", soft_wrap=True, highlight=False)
 
 
 def write_report(path: Path) -> Path:
