@@ -75,7 +75,7 @@ def _imported(module: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except Exception as error:  # whatever the module does when it is imported
-        if isinstance(error, ModuleNotFoundError) and module.startswith(f"{error.name}"):
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             want = "want MODULE:FUNCTION with a module that Python finds here or among the installed ones"
             raise ConfigError(f"net.name: got {name!r}, {want}: {error}") from error
         raise ConfigError(f"net.name: {module} cannot be imported: {_said(error, None)}") from error
