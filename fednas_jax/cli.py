@@ -153,8 +153,8 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
             console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
         if command == "pretrain":
             parent = result["parent"]
-            said = f"parent: validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
-            console.print(f"{said}, for --parent {parsed.out}", soft_wrap=True, highlight=False)
+            score = f"validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
+            console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
             report.print_cost(console, result)
             return
         page = parsed.out / "report.html"

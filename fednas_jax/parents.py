@@ -163,8 +163,8 @@ def _widths(
 
 
 def _source(path: Path) -> dict[str, Any]:
-    run = path.parents[1] if path.parts[-2:] == ("models", "000") else path
-    result = RunDir(run).result() or {}
+    run = RunDir(path.parents[1] if path.parts[-2:] == ("models", "000") else path)
+    result = (run.result() if run.config_file.exists() else None) or {}
     return {
         "path": str(path),
         "in_ledger": False,

@@ -134,10 +134,18 @@ def print_cost(console: Console, result: dict[str, Any]) -> None:
     """What a run cost the phones, and a given parent that is not in it."""
     title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
-    if source := result.get("parent_source"):
-        spent = source["client_cost"]
-        there = f" ({spent['seconds']['mean']:,.1f} s of a client, pretraining there)" if spent else ""
-        console.print(f"not counted: the parent, from {source['path']}{there}", soft_wrap=True, highlight=False)
+    if said := not_counted(result):
+        console.print(said, soft_wrap=True, highlight=False)
+
+
+def not_counted(result: dict[str, Any]) -> str:
+    """What a given parent cost elsewhere, as a sentence; nothing where the run trained its own."""
+    source = result.get("parent_source")
+    if not source:
+        return ""
+    spent = source["client_cost"]
+    there = f" ({spent['seconds']['mean']:,.1f} s of a client, pretraining there)" if spent else ""
+    return f"Not counted: the parent, from {source['path']}{there}."
 
 
 def write_report(path: Path) -> Path:
@@ -162,7 +170,7 @@ def write_report(path: Path) -> Path:
             summary=(
                 f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
                 f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-                f"({result['clients']} clients). It stopped: {result['stop_reason']}."
+                f"({result['clients']} clients). It stopped: {result['stop_reason']}. {not_counted(result)}"
             ),
             figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
             header=HEADER,

@@ -83,7 +83,7 @@ def test_the_commands_of_the_page_run_as_they_stand(here, capsys):
         rounds = [] if "--parent" in args else ONE_ROUND
         assert main([*args, *TINY, *rounds]) == 0, line
     said = capsys.readouterr().out
-    assert "for --parent runs/parent" in said
+    assert "for searches with --parent runs/parent: validation accuracy 0." in said
     results = {p.parent.name: json.loads(p.read_text()) for p in (here / "runs").glob("*/result.json")}
     assert set(results) == {"nnx", "linen", "parent", "from_parent", "from_file"}
     assert all(r["parent"]["widths"] == {"conv": 16, "dense": 64} for r in results.values())
@@ -98,6 +98,9 @@ def test_the_commands_of_the_page_run_as_they_stand(here, capsys):
         "parent_source": None,
     }
     assert 0 < results["from_parent"]["client_cost"]["pretrain"]["seconds"]["mean"] < spent["seconds"]["mean"]
+    not_counted = f"Not counted: the parent, from runs/parent ({spent['seconds']['mean']:,.1f} s of a client"
+    assert not_counted in said
+    assert not_counted in (here / "runs" / "from_parent" / "report.html").read_text()
     # The same command in the same folder.
     assert main([*shlex.split(COMMANDS[0])[1:], *TINY, *ONE_ROUND]) == 0
     assert "this run is finished; nothing was changed" in capsys.readouterr().out
