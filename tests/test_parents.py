@@ -137,18 +137,25 @@ def test_a_pytorch_file_gives_the_logits_that_pytorchs_layout_gives(norm, tmp_pa
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
-def test_a_dense_layer_on_the_image_itself_takes_pytorchs_order_of_channels(tmp_path):
-    class Flat(nnx.Module):
-        def __init__(self, widths, rngs):
-            self.dense = nnx.Linear(2 * 3 * 2, widths["dense"], rngs=rngs)
+class Flat(nnx.Module):
+    """A dense layer on the image itself."""
 
-        def __call__(self, x):
-            return self.dense(x.reshape(len(x), -1))
+    def __init__(self, widths, rngs):
+        self.dense = nnx.Linear(2 * 3 * 2, widths["dense"], rngs=rngs)
 
-    found = space.probe(nets.from_nnx("flat", Flat, {"dense": 3}, (2, 3, 2)), (1,), check=False)
+    def __call__(self, x):
+        return self.dense(x.reshape(len(x), -1))
+
+
+@pytest.fixture(scope="module")
+def flat():
+    return space.probe(nets.from_nnx("flat", Flat, {"dense": 3}, (2, 3, 2)), (1,), check=False)
+
+
+def test_a_dense_layer_on_the_image_itself_takes_pytorchs_order_of_channels(flat, tmp_path):
     weight = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
     save_file({"dense.weight": weight, "dense.bias": np.zeros(3, np.float32)}, tmp_path / "a.safetensors")
-    kernel = parents.load(tmp_path / "a.safetensors", found).variables.params["dense/kernel"]
+    kernel = parents.load(tmp_path / "a.safetensors", flat).variables.params["dense/kernel"]
     image = np.random.default_rng(1).normal(size=(2, 3, 2)).astype(np.float32)
     np.testing.assert_allclose(image.ravel() @ kernel, weight @ image.transpose(2, 0, 1).ravel(), rtol=1e-5)
 
@@ -160,13 +167,12 @@ def test_a_models_folder_and_its_variables_are_taken(cnn, tmp_path):
     assert_same(parents.load(tmp_path / "model" / "variables", cnn).variables, want)
 
 
-def test_an_orbax_checkpoint_of_a_state_of_nnx_is_taken(cnn, tmp_path):
-    module = cnn.network._module(WIDTHS, jax.random.key(3))
+def test_an_orbax_checkpoint_of_a_state_of_nnx_is_taken(flat, tmp_path):
+    module = Flat({"dense": 3}, nnx.Rngs(0))
     with ocp.StandardCheckpointer() as saver:
-        saver.save(tmp_path / "state", nnx.state(module, nnx.Param))
-    want = {path: np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param))}
-    got = parents.load(tmp_path / "state", cnn).variables
-    assert_same(got, Variables({"/".join(path): array for path, array in want.items()}, {}))
+        saver.save(tmp_path / "state", nnx.state(module))
+    want = {f"dense/{n}": np.asarray(getattr(module.dense, n).get_value()) for n in ("kernel", "bias")}
+    assert_same(parents.load(tmp_path / "state", flat).variables, Variables(want, {}))
 
 
 def test_what_holds_no_parent_is_refused(cnn, tmp_path):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fednas_jax import cost, report
+from fednas_jax import cost, nets, parents, report, space
 from fednas_jax.cli import main
 from fednas_jax.config import EngineConfig, FinetuneConfig, NetConfig, StageConfig
 from fednas_jax.errors import ConfigError, Interrupted, RunError
@@ -122,8 +122,8 @@ def test_a_run_that_goes_on_needs_its_parent_no_more_and_still_says_whose_it_was
     assert result["parent_source"]["path"] == str(parent)
     assert frame(tmp_path / "run")["round"].max() == 2
     # A parent of this one knows both.
-    search = with_parent(tmp_path / "run" / "models" / "000")
-    source = one_device(dataclasses.replace(search, command="pretrain"), tmp_path / "next")["parent_source"]
+    found = space.probe(nets.build(SEARCH.net, (8, 8, 1), 10), SEARCH.net.multiple, check=False)
+    source = parents.load(tmp_path / "run" / "models" / "000", found).source
     assert source["client_cost"] == result["client_cost"]["pretrain"]
     assert source["parent_source"] == result["parent_source"]
 
