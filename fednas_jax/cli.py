@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import signal
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -21,7 +22,7 @@ from fednas_jax import cores, hosts
 from fednas_jax.config import Config, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
-from fednas_jax.presets import PRESETS, preset
+from fednas_jax.presets import PRESETS, fitted, preset
 
 USAGE = """usage: fednas COMMAND [OPTIONS]
 
@@ -29,6 +30,7 @@ Federated neural architecture search, simulated, with every client's cost in a l
 
 commands:
   search PRESET --out RUN   run a search, or go on with an unfinished one (presets: {presets})
+  pretrain PRESET --out RUN train a parent once, for many searches: fednas search PRESET --parent RUN
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
@@ -40,7 +42,7 @@ fednas COMMAND --help shows every option. --debug, anywhere, shows the traceback
 
 @dataclasses.dataclass(frozen=True)
 class SearchArgs:
-    """Run a federated search, or go on with an unfinished one."""
+    """Run a federated search, or pretrain its parent, or go on with either where it was stopped."""
 
     out: Path
     """Folder of the run; the same command on an unfinished run goes on with it."""
@@ -103,7 +105,8 @@ def _dispatch(args: list[str]) -> int:
         print(USAGE.format(presets=", ".join(PRESETS), workloads=", ".join(WORKLOADS)))
         return 0 if args else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "search": _search,
+        "search": functools.partial(_search, "search"),
+        "pretrain": functools.partial(_search, "pretrain"),
         "compare": _compare,
         "report": _report,
         "bench": _bench,
@@ -114,13 +117,17 @@ def _dispatch(args: list[str]) -> int:
     return commands[args[0]](args[1:])
 
 
-def _search(args: list[str]) -> int:
+def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
     name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
     if not name and "--help" not in rest and "-h" not in rest:
-        raise ConfigError(f"search: got no preset, want one of {', '.join(PRESETS)}")
-    start = preset(name) if name else next(iter(PRESETS.values()))
-    default = SearchArgs(tyro.MISSING, start)
-    parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
+        raise ConfigError(f"{command}: got no preset, want one of {', '.join(PRESETS)}")
+    start = dataclasses.replace(preset(name) if name else next(iter(PRESETS.values())), command=command)
+    prog = f"fednas {command} {name or 'PRESET'}"
+    parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, start))
+    # Another network or a given parent changes the defaults of what was not typed.
+    fit = fitted(start, parsed.config.net.name, parsed.config.parent)
+    if fit != start:
+        parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, fit))
     resolve(parsed.config)  # a mistake is answered before jax is imported
     hosts.start(parsed.hosts)
     cores.use_all()  # before the console asks which host this is
@@ -145,6 +152,12 @@ def _search(args: list[str]) -> int:
     def show() -> None:
         if done_before:
             console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+        if command == "pretrain":
+            parent = result["parent"]
+            score = f"validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
+            console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
+            report.print_cost(console, result)
+            return
         page = parsed.out / "report.html"
         if not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)

@@ -55,8 +55,8 @@ class DataConfig:
 class NetConfig:
     """The network whose widths are searched."""
 
-    name: str = "cnn"
-    """Registered network: cnn or mobilenet_v1."""
+    name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
+    """Registered network: cnn or mobilenet_v1; or MODULE:FUNCTION, your own (docs/your_network.md)."""
     widths: tuple[int, ...] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: tuple[int, ...] = (8,)
@@ -199,10 +199,15 @@ class Config:
 
     preset: Annotated[str, tyro.conf.Suppress] = "digits"
     """Name of the preset that the other fields started from."""
+    command: Annotated[Literal["search", "pretrain"], tyro.conf.Suppress] = "search"
+    """What the run does: the whole search, or only pretraining the parent."""
     method: Method = "fednas"
     """fednas; naive (all candidates on all clients, no dropping); netadapt (centralised); random; uniform."""
     seed: int = 0
     """The one seed that every random number of the run comes from."""
+    parent: Path | None = None
+    """A trained parent: a run's folder, a model's, an orbax checkpoint or a .safetensors file. In a search no
+    pretraining follows, unless `pretrain.rounds` is given too."""
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -332,6 +337,8 @@ def validate(config: Config) -> None:
     _at_least("data.synthetic_examples", d.synthetic_examples, 1)
     _at_least("data.synthetic_classes", d.synthetic_classes, 2)
     _every("data.synthetic_shape", d.synthetic_shape, 1)
+    if ":" in n.name and not all(part.isidentifier() for part in n.name.replace(":", ".", 1).split(".")):
+        raise ConfigError(f"net.name: got {n.name!r}, want MODULE:FUNCTION, as in my_module:make")
     _every("net.widths", n.widths, 1)
     _every("net.multiple", n.multiple or (0,), 1)
     _above("net.width_multiplier", n.width_multiplier, 0)

@@ -70,7 +70,9 @@ def load(path: Path) -> Run:
     config = run.config()
     result = run.result()
     if result is None:
-        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
+        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas command to go on")
+    if config.command == "pretrain":
+        raise RunError(f"{path}: is a pretrained parent, want a finished search: fednas search PRESET --parent {path}")
     return Run(path, config, result, cost.phase_seconds(cost.read(run.ledger), "search"))
 
 
@@ -124,9 +126,26 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def print_family(console: Console, result: dict[str, Any]) -> None:
     """The end of a search: the family, and what it cost the phones."""
-    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
+    print_cost(console, result)
+
+
+def print_cost(console: Console, result: dict[str, Any]) -> None:
+    """What a run cost the phones, and a given parent that is not in it."""
+    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
+    if said := not_counted(result):
+        console.print(said, soft_wrap=True, highlight=False)
+
+
+def not_counted(result: dict[str, Any]) -> str:
+    """What a given parent cost elsewhere, as a sentence; nothing where the run trained its own."""
+    source = result.get("parent_source")
+    if not source:
+        return ""
+    spent = source["client_cost"]
+    there = f" ({spent['seconds']['mean']:,.1f} s of a client, pretraining there)" if spent else ""
+    return f"Not counted: the parent, from {source['path']}{there}."
 
 
 def write_report(path: Path) -> Path:
@@ -151,7 +170,7 @@ def write_report(path: Path) -> Path:
             summary=(
                 f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
                 f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-                f"({result['clients']} clients). It stopped: {result['stop_reason']}."
+                f"({result['clients']} clients). It stopped: {result['stop_reason']}. {not_counted(result)}"
             ),
             figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
             header=HEADER,

@@ -7,62 +7,27 @@ Where several hosts run a search, each goes through all of this; the first alone
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, checkpoint, controller, cores, cost, data, hosts, nets, space
+from fednas_jax import candidates, checkpoint, controller, cores, cost, data, hosts, nets, parents, runstate, space
 from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
 from fednas_jax.rundir import RunDir, write_json
+from fednas_jax.runstate import Member, RunState, Stage, load_member, save_member
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
-
-
-class Stage(enum.IntEnum):
-    """Where a run is."""
-
-    PRETRAIN = 0
-    SEARCH = 1
-    FINETUNE = 2
-    TEST = 3
-
-
-class Member(NamedTuple):
-    """One network of the family: an iteration's winner, or the parent as iteration 0."""
-
-    iteration: int
-    widths: Widths
-    shape: Widths  # the physical widths it was trained at
-    score: float  # validation accuracy
-
-
-class RunState(NamedTuple):
-    """Everything a run needs to go on. Arrays are checkpointed as one pytree, the rest as JSON beside it."""
-
-    stage: Stage
-    iteration: int  # iterations done
-    round: int  # rounds done in this stage, or in this bucket of the fine-tuning
-    bucket: int  # fine-tuning: which group of members is in training
-    shape: Widths  # physical widths of the stack
-    widths: Widths  # of the parent; channels beyond them are masked
-    stack: Variables  # [places, ...]: the parent alone, or the members in fine-tuning
-    kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
-    server: Any  # the server optimiser's state in pretraining and fine-tuning
-    family: tuple[Member, ...]
-    stop_reason: str
-    ledgers: tuple[str, ...]  # names of the ledger's files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +45,7 @@ class Setup:
     pricing: cost.Pricing
     run: RunDir
     checkpoints: checkpoint.Checkpoints
+    parent: parents.Parent | None  # given, in a run that begins
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
@@ -140,6 +106,8 @@ def run_search(
                 params=setup.space.params(state.widths),
                 devices=", ".join(sorted({d.device_kind for d in setup.fleet.mesh.devices.flat})),
             )
+            if state.source is not None:
+                _tell(setup, event="load", path=state.source["path"])
         while state.stage != Stage.TEST:
             step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
             state = step(setup, state)
@@ -161,6 +129,8 @@ def prepare(
     dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config))
     _same_data(dataset, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
+    checkpoints = checkpoint.Checkpoints(run.checkpoints)
+    parent = hosts.said(lambda: _parent(config, found, checkpoints))
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
     kind = (devices or jax.devices())[0].device_kind
     lanes = config.engine.lanes or hosts.said(lambda: run.lanes(kind))
@@ -188,7 +158,8 @@ def prepare(
         budget,
         cost.paper_pricing(config.cost, found.macs(found.widths)),
         run,
-        checkpoint.Checkpoints(run.checkpoints),
+        checkpoints,
+        parent,
         observe,
         should_stop,
         began,
@@ -230,6 +201,11 @@ def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, fl
     return dataset, packed, found, candidates.budget_of(found, s), candidates.most_candidates(found, s)
 
 
+def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
+    """The parent that the config names; none where the run goes on and has its weights in a checkpoint."""
+    return None if config.parent is None or checkpoints.begun() else parents.load(config.parent, found)
+
+
 def pretrain(setup: Setup, state: RunState) -> RunState:
     """Trains the parent with FedAvg up to the next checkpoint; after the last round scores it on all clients."""
     stage = setup.config.pretrain
@@ -247,10 +223,14 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
         )
     _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows))
     member = Member(0, state.widths, state.shape, score)
-    _save_member(setup, member, _place(state.stack, 0))
-    state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,))
-    state = state._replace(stop_reason=_reason(setup, state))
-    return _saved(setup, _after_search(setup, state), f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
+    save_member(setup.run, setup.space.network, member, _place(state.stack, 0))
+    state = state._replace(round=0, server=(), family=(member,))
+    if setup.config.command == "pretrain":
+        state = state._replace(stage=Stage.TEST, stop_reason="pretrained")
+    else:
+        state = state._replace(stage=Stage.SEARCH)
+        state = _after_search(setup, state._replace(stop_reason=_reason(setup, state)))
+    return _saved(setup, state, f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
 
 
 def iterate(setup: Setup, state: RunState) -> RunState:
@@ -302,7 +282,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         kept=masks[chosen],
         family=(*state.family, member),
     )
-    _save_member(setup, member, setup.space.slice(winner, masks[chosen]))
+    save_member(setup.run, setup.space.network, member, setup.space.slice(winner, masks[chosen]))
     state = state._replace(stop_reason=_reason(setup, state))
     return _saved(setup, _after_search(setup, state), f"search-{iteration:04d}", spent)
 
@@ -316,7 +296,7 @@ def finetune(setup: Setup, state: RunState) -> RunState:
     members = buckets[state.bucket]
     shape = members[0].shape
     if state.round == 0:
-        stack = _stacked([setup.space.embed(_load_member(setup, m), shape) for m in members])
+        stack = _stacked([setup.space.embed(load_member(setup.run, setup.space.network, m), shape) for m in members])
         state = state._replace(shape=shape, stack=stack, server=setup.fleet.init_server(_filled(setup, stack)))
     numbers = np.asarray([m.iteration for m in members])
     widths = [m.widths for m in members]
@@ -328,16 +308,19 @@ def finetune(setup: Setup, state: RunState) -> RunState:
         for place, member in enumerate(members):
             first = tuple(np.arange(w) for w in member.widths)
             tuned = setup.space.slice(_place(state.stack, place), first)
-            _save(setup.run.model(member.iteration) / "finetuned", tuned)
+            save_member(setup.run, setup.space.network, member, tuned, "finetuned")
         state = state._replace(bucket=state.bucket + 1, round=0, server=())
     return _saved(setup, state, name, spent)
 
 
 def _first(setup: Setup) -> RunState:
-    """The start of a run: a freshly initialised parent."""
+    """The start of a run: the parent that was given, or a freshly initialised one."""
     widths = setup.space.widths
-    key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
-    stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
+    if setup.parent is None:
+        key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
+        stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
+    else:
+        stack = _stacked([setup.parent.variables])
     return RunState(
         stage=Stage.PRETRAIN,
         iteration=0,
@@ -351,6 +334,7 @@ def _first(setup: Setup) -> RunState:
         family=(),
         stop_reason="",
         ledgers=(),
+        source=setup.parent.source if setup.parent else None,
     )
 
 
@@ -552,9 +536,10 @@ def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
 
 
 def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
-    """Tests the family, once, and writes the result."""
-    members = [m for bucket in _buckets(setup, state) for m in bucket]
-    tested = dict(zip([m.iteration for m in members], _test(setup, members), strict=True))
+    """Tests the family, once, and writes the result. A pretrained parent is not tested: searches will do that."""
+    searched = setup.config.command == "search"
+    members = [m for bucket in _buckets(setup, state) for m in bucket] if searched else []
+    tested = dict(zip([m.iteration for m in members], _test(setup, members) if members else [], strict=True))
     return hosts.said(lambda: _write_result(setup, state, tested))
 
 
@@ -584,6 +569,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "finished": True,
         "stop_reason": state.stop_reason,
         "clients": setup.clients,
+        "parent_source": state.source,
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),
@@ -622,7 +608,9 @@ def _test(setup: Setup, members: list[Member]) -> list[float | None]:
     found: list[float | None] = []
     for first in range(0, len(members), setup.places):
         some = members[first : first + setup.places]
-        stack = _stacked([setup.space.embed(_load_member(setup, m, "finetuned"), whole) for m in some])
+        stack = _stacked(
+            [setup.space.embed(load_member(setup.run, setup.space.network, m, "finetuned"), whole) for m in some]
+        )
         places = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(places, split.clients), np.tile(everyone, len(some)))
         accuracy = fleet.evaluate(whole, _filled(setup, stack), tasks).accuracy[: len(some)]
@@ -630,23 +618,6 @@ def _test(setup: Setup, members: list[Member]) -> list[float | None]:
     for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
         _tell(setup, event="diverged", stage="finetune", iteration=member.iteration)
     return found
-
-
-def _save_member(setup: Setup, member: Member, variables: Variables) -> None:
-    def describe(folder: Path) -> None:
-        widths = dict(zip(setup.space.groups, member.widths, strict=True))
-        write_json(folder / "widths.json", {"network": setup.space.network.name, "widths": widths})
-
-    _save(setup.run.model(member.iteration), variables, describe)
-
-
-def _save(folder: Path, variables: Variables, describe: Callable[[Path], None] | None = None) -> None:
-    hosts.said(lambda: checkpoint.save_model(folder, variables, describe))
-
-
-def _load_member(setup: Setup, member: Member, part: str = "") -> Variables:
-    folder, like = setup.run.model(member.iteration) / part, setup.space.network.abstract(member.widths)
-    return hosts.said(lambda: checkpoint.load_model(folder, like))
 
 
 def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
@@ -666,13 +637,8 @@ def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> N
         cost.write(spent, setup.run.ledger / state.ledgers[-1])
     step = setup.checkpoints.next_step()
     _tell(setup, event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
-    about = {
-        name: getattr(state, name)
-        for name in ("stage", "iteration", "round", "bucket", "shape", "widths", "family", "stop_reason", "ledgers")
-    }
-    about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
-    about |= {"training": state.server != (), "meter": _meter(setup)}
-    setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
+    about = runstate.record(state) | {"events_size": setup.run.events_size(), "meter": _meter(setup)}
+    setup.checkpoints.save(step, runstate.arrays(state), about)
 
 
 def _meter(setup: Setup) -> dict[str, float]:
@@ -689,23 +655,9 @@ def _restored(setup: Setup) -> RunState | None:
     step, about, arrays, spent = found
     for name, value in about["meter"].items():
         setattr(setup.fleet.meter, name, value)
-    shape, widths = tuple(about["shape"]), tuple(about["widths"])
-    _tell(setup, event="resume", step=step, client_seconds=spent, progress=_progress(setup, widths))
-    family = (Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"])
-    return RunState(
-        stage=Stage(about["stage"]),
-        iteration=about["iteration"],
-        round=about["round"],
-        bucket=about["bucket"],
-        shape=shape,
-        widths=widths,
-        stack=arrays["stack"],
-        kept=tuple(arrays["kept"]),
-        server=arrays["server"],
-        family=tuple(family),
-        stop_reason=about["stop_reason"],
-        ledgers=tuple(about["ledgers"]),
-    )
+    state = runstate.restored(about, arrays)
+    _tell(setup, event="resume", step=step, client_seconds=spent, progress=_progress(setup, state.widths))
+    return state
 
 
 def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any], float] | None:
@@ -715,15 +667,7 @@ def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any],
         setup.run.rewind(0, [])
         return None
     step, about = latest
-    shape = tuple(about["shape"])
-    one = setup.space.network.abstract(shape)
-    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
-    full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
-    like = {
-        "stack": stacked,
-        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
-        "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
-    }
+    like = runstate.like(about, setup.space.network, setup.places, setup.fleet.init_server)
     arrays = setup.checkpoints.restore(step, like)
     setup.run.rewind(about["events_size"], about["ledgers"])
     spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))

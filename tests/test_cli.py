@@ -37,11 +37,24 @@ def refused(capsys, *args):
 
 
 MISTAKES = {
-    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, bench, data"),
+    "unknown command": (
+        ["serach"],
+        "command: got 'serach', want one of search, pretrain, compare, report, bench, data",
+    ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
         "preset: got 'digit', want one of digits, fashion_mnist",
     ),
+    "no preset to pretrain": (["pretrain", "--out", "x"], "pretrain: got no preset, want one of digits"),
+    "unknown network": (
+        ["search", "digits", "--out", "x", "--net", "resnte"],
+        "net.name: got 'resnte', want one of cnn, mobilenet_v1, or MODULE:FUNCTION for your own",
+    ),
+    "no such parent": (
+        ["search", "digits", "--out", "x", "--parent", "nowhere"],
+        "parent: got nowhere, want the folder of a run or model, an orbax checkpoint or a .safetensors file",
+    ),
+    "a parent's folder without a parent": (["search", "digits", "--out", "x", "--parent", "."], "it holds none"),
     "no preset": (["search", "--out", "x"], "got no preset, want one of digits"),
     "no folder": (["search", "digits"], "--out"),
     "unknown option": (["search", "digits", "--out", "x", "--bogus", "1"], "Unrecognized options: --bogus"),
@@ -182,7 +195,15 @@ def test_help_names_every_command_and_every_field(capsys):
     assert main(["--help"]) == 0
     assert "compare RUN RUN" in capsys.readouterr().out
     assert main(["data", "--help"]) == 0
-    for command in (["compare"], ["report"], ["data", "list"], ["data", "prepare"], ["search", "digits"], ["search"]):
+    for command in (
+        ["compare"],
+        ["report"],
+        ["data", "list"],
+        ["data", "prepare"],
+        ["search", "digits"],
+        ["pretrain"],
+        ["search"],
+    ):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
@@ -195,6 +216,8 @@ def test_help_names_every_command_and_every_field(capsys):
         "--search.rungs",
         "--cost.down-mbit-per-second",
         "--finetune.members",
+        "--net",
+        "--parent",
     ):
         assert option in out
     assert "--preset" not in out

@@ -38,6 +38,8 @@ REFUSED = [
     ("data.synthetic_examples", 0, "want at least 1"),
     ("data.synthetic_classes", 1, "want at least 2"),
     ("data.synthetic_shape", (8, 0, 1), "want every one at least 1"),
+    ("net.name", "my net:make", "want MODULE:FUNCTION, as in my_module:make"),
+    ("net.name", "my_net:", "want MODULE:FUNCTION, as in my_module:make"),
     ("net.widths", (8, 0), "want every one at least 1"),
     ("net.multiple", (0,), "want every one at least 1"),
     ("net.multiple", (), "want every one at least 1"),

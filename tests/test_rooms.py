@@ -14,7 +14,7 @@ ROWS = {
     1: {"nets", "data", "controller", "presets", "schedule"},
     2: {"candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},
-    4: {"fleet"},
+    4: {"fleet", "parents", "runstate"},
     5: {"search", "bench"},
     6: {"report", "progress"},
     7: {"cli"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import cnn, mobilenet_v1
+from fednas_jax.nets import cnn, mobilenet_v1, own
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.space import Network
@@ -35,19 +35,29 @@ def register(name: str, widths: Mapping[str, int], build: Builder) -> None:
 
 
 def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
-    """The network of a config for images of one shape.
+    """The network of a config for images of one shape: a registered one, or `MODULE:FUNCTION`, the user's own.
 
     Raises:
       ConfigError: for an unknown name or a number of widths that does not fit.
+      NetworkError: the user's own network fails.
     """
+    if ":" in config.name:
+        network = own.make(config.name, input_shape, classes)
+        return own.resized(network, _widths(config, network.widths))
     if config.name not in NETWORKS:
-        raise ConfigError(f"net.name: got {config.name!r}, want one of {', '.join(NETWORKS)}")
+        want = f"want one of {', '.join(NETWORKS)}, or MODULE:FUNCTION for your own"
+        raise ConfigError(f"net.name: got {config.name!r}, {want}")
     entry = NETWORKS[config.name]
-    own = {group: max(1, int(width * config.width_multiplier)) for group, width in entry.widths.items()}
-    given = config.widths or tuple(own.values())
-    if len(given) != len(own):
-        raise ConfigError(f"net.widths: got {len(given)} widths, want {len(own)}: {', '.join(own)}")
-    return entry.build(dict(zip(own, given, strict=True)), input_shape, classes, config)
+    return entry.build(_widths(config, entry.widths), input_shape, classes, config)
+
+
+def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
+    """The parent's widths by group: those of the config, or the network's own ones scaled."""
+    scaled = {group: max(1, int(width * config.width_multiplier)) for group, width in widths.items()}
+    given = config.widths or tuple(scaled.values())
+    if len(given) != len(scaled):
+        raise ConfigError(f"net.widths: got {len(given)} widths, want {len(scaled)}: {', '.join(scaled)}")
+    return dict(zip(scaled, given, strict=True))
 
 
 def _cnn(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
