@@ -6,6 +6,7 @@ There is no memory of what was left out (error feedback): a client of a federati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,18 +45,23 @@ def _rounded(values: jax.Array) -> jax.Array:
     return jnp.round(values / jnp.where(scale > 0, scale, 1)) * scale
 
 
-def upload_bytes(config: TrainConfig, space: Space, widths: Any) -> Any:
-    """Bytes of an update of a candidate at its own widths [..., G]; a tuple, numpy or jax array, as `CostTable` takes.
+def upload_bytes(config: TrainConfig, space: Space) -> Callable[[Any], Any]:
+    """Bytes of an update of a candidate, as a function of its widths [..., G]; jittable, see `CostTable`.
 
     Statistics, and without compression parameters too, are sent as they are. `int8` sends a byte for each parameter and
     a scale for each variable; `topk` a value and a number for each entry kept.
     """
-    whole, params = space.size(widths), space.params(widths)
-    if config.compression == "none":
-        return whole
-    statistics = whole - VALUE * params
-    if config.compression == "int8":
-        return statistics + params + SCALE * len(space.network.abstract(space.widths).params)
-    xp = jnp if isinstance(params, jax.Array) else np
-    kept = xp.ceil(config.compression_keep * params)
-    return statistics + (VALUE + INDEX) * (kept.astype(whole.dtype) if hasattr(whole, "dtype") else int(kept))
+    variables = len(space.network.abstract(space.widths).params)
+
+    def count(widths: Any) -> Any:
+        whole, params = space.size(widths), space.params(widths)
+        if config.compression == "none":
+            return whole
+        statistics = whole - VALUE * params
+        if config.compression == "int8":
+            return statistics + params + SCALE * variables
+        if isinstance(params, jax.Array):
+            return statistics + (VALUE + INDEX) * jnp.ceil(config.compression_keep * params).astype(whole.dtype)
+        return statistics + (VALUE + INDEX) * np.ceil(config.compression_keep * params).astype(np.int64)
+
+    return count

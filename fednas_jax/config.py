@@ -486,7 +486,7 @@ def _validate_participation(p: ParticipationConfig) -> None:
             got = f"participation.{name}: got {median}, {high}"
             raise ConfigError(f"{got}, want a median above 0 and a larger 90th percentile")
     if (p.trace is None) == (p.availability == "trace"):
-        got, want = (p.trace, "none") if p.trace else ("none", "the file of the trace")
+        got, want = (str(p.trace), "none") if p.trace else ("none", "the file of the trace")
         raise ConfigError(
             f"participation.trace: got {got}, want {want}: participation.availability is {p.availability}"
         )

@@ -7,12 +7,20 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from fednas_jax import cost
+from fednas_jax import cost, devices
 from fednas_jax.config import CostConfig
 
 PARENT_MACS = 1000
+MOMENT = cost.Moment("search", 1, 1)
+
+
+def priced(clients=4, **fields):
+    config = CostConfig(**fields)
+    return cost.pricing(devices.sample(devices.population(config, PARENT_MACS), config, clients, 0), 0, MOMENT)
+
+
 # 0.1 s an example for the parent, 2 Mbit/s = 250,000 bytes a second both ways, 3 W, 5 J a megabyte.
-PRICING = cost.paper_pricing(CostConfig(watts=3.0, joules_per_megabyte=5.0), PARENT_MACS)
+PRICING = priced(watts=3.0, joules_per_megabyte=5.0)
 
 
 def ledger():
@@ -21,18 +29,21 @@ def ledger():
         candidate=np.array([0, 0, 1]),
         client=np.array([0, 1, 2]),
         examples=np.array([20, 40, 60]),
-        macs=np.array([1000, 1000, 500]),
-        size=np.array([25_000, 25_000, 10_000]),
+        forward=np.array([1000, 1000, 500]),
+        training=np.array([2800, 2800, 1450]),
+        down=np.array([25_000, 25_000, 10_000]),
+        up=np.array([25_000, 25_000, 10_000]),
     )
     scored = cost.Work(
         candidate=np.array([1]),
         client=np.array([0]),
         examples=np.array([12]),
-        macs=np.array([500]),
-        size=np.array([10_000]),
+        forward=np.array([500]),
+        training=np.array([1450]),
+        down=np.array([10_000]),
+        up=np.array([10_000]),
     )
-    moment = cost.Moment("search", 1, 1)
-    return [cost.training(PRICING, moment, trained), cost.scoring(PRICING, moment, scored)]
+    return [cost.training(PRICING, MOMENT, trained), cost.scoring(PRICING, MOMENT, scored)]
 
 
 def rows(phase):
@@ -40,9 +51,9 @@ def rows(phase):
     return frame[frame["phase"] == phase].reset_index(drop=True)
 
 
-def test_training_costs_three_forward_passes_an_example():
+def test_training_takes_the_papers_seconds_and_the_macs_as_counted():
     trained = rows("train")
-    assert trained["macs"].tolist() == [3 * 1000 * 20, 3 * 1000 * 40, 3 * 500 * 60]
+    assert trained["macs"].tolist() == [2800 * 20, 2800 * 40, 1450 * 60]
     # The parent's example takes 0.1 s, half the MACs half of that.
     np.testing.assert_allclose(trained["seconds"], [2.0, 4.0, 3.0])
     np.testing.assert_allclose(trained["joules"], [6.0, 12.0, 9.0])
@@ -66,10 +77,10 @@ def test_scoring_is_charged_a_download_and_one_forward_pass_an_example():
 
 
 def test_slow_uplinks_slow_uploads_alone():
-    slow = cost.paper_pricing(CostConfig(up_mbit_per_second=0.2), PARENT_MACS)
+    slow = priced(up_mbit_per_second=0.2)
     size, none = np.array([25_000]), np.array([0])
-    assert slow.seconds("upload", none, size) == pytest.approx([1.0])
-    assert slow.seconds("download", none, size) == pytest.approx([0.1])
+    assert slow.seconds("upload", none, none, none, none, size) == pytest.approx([1.0])
+    assert slow.seconds("download", none, none, none, none, size) == pytest.approx([0.1])
 
 
 def test_every_reader_sees_the_same_ledger(tmp_path):
@@ -101,7 +112,7 @@ def test_client_cost_counts_idle_clients_with_zero(tmp_path):
     assert found["search"]["bytes_down"]["total"] == 70_000
     assert found["all"] == found["search"]
     assert found["finetune"]["macs"]["max"] == 0
-    assert found["search"]["macs"]["total"] == 3 * (20_000 + 40_000 + 30_000) + 6_000
+    assert found["search"]["macs"]["total"] == 2800 * 20 + 2800 * 40 + 1450 * 60 + 6_000
 
 
 def test_phases_add_up_to_the_stage(tmp_path):
