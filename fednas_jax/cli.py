@@ -197,7 +197,7 @@ def _reprice(args: list[str]) -> int:
     run = Path(args[0]) if known else Path()
     start = RunDir(run).config().cost if known else CostConfig()
     parsed = _parse(RepriceArgs, args[1:] if known else args, "fednas reprice RUN", RepriceArgs(start))
-    found = reprice.reprice(run, parsed.prices, parsed.name)
+    found = reprice.reprice_run(run, parsed.prices, parsed.name)
     report.print_repriced(_console(), run, found)
     return 0
 

@@ -33,7 +33,8 @@ def compress(config: TrainConfig, update: dict[str, Any]) -> dict[str, Any]:
     if config.compression == "topk":
         flat, unflatten = ravel_pytree(update)
         size = jnp.abs(flat)
-        kept = jnp.ceil(config.compression_keep * jnp.sum(size > 0)).astype(jnp.int32)
+        # Rounded down here and up in `upload_bytes`: float32 may err, but never sends more than is charged.
+        kept = jnp.maximum(1, jnp.floor(config.compression_keep * jnp.sum(size > 0))).astype(jnp.int32)
         rank = jnp.zeros(len(flat), jnp.int32).at[jnp.argsort(-size)].set(jnp.arange(len(flat), dtype=jnp.int32))
         return unflatten(jnp.where(rank < kept, flat, 0))
     return update

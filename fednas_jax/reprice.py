@@ -15,7 +15,7 @@ from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir, write_json
 
 
-def reprice(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any]:
+def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any]:
     """Prices a run's recorded work on other phones, and writes it to RUN/reprice/NAME.json; the run stays as it is.
 
     Args:
@@ -24,7 +24,7 @@ def reprice(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any]:
       name: of the file; by default the population's.
 
     Returns:
-      What was written: `cost`, and `client_cost`, `wasted` and `simulated_hours` as in result.json; `models`: iteration,
+      What was written: `cost`; `client_cost`, `wasted` and `simulated_hours` as in result.json; `models`: iteration,
       client seconds and simulated hours of the search up to there, of the parent and every winner.
 
     Raises:
