@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 from fednas_jax import cores, hosts
-from fednas_jax.config import Config, resolve
+from fednas_jax.config import Config, CostConfig, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
 from fednas_jax.presets import PRESETS, fitted, preset
@@ -33,6 +33,7 @@ commands:
   pretrain PRESET --out RUN train a parent once, for many searches: fednas search PRESET --parent RUN
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
+  reprice RUN --population P  what a finished run would have cost on other phones and links
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
   data prepare NAME         prepare a data set once from its original files (--from DIR)
@@ -56,6 +57,15 @@ class RunsArgs:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RepriceArgs:
+    """Price a finished run's ledger again, without training; options not given are the run's own."""
+
+    prices: Annotated[CostConfig, tyro.conf.arg(name="")]
+    name: str = ""
+    """Name of the file RUN/reprice/NAME.json (default: the population's)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +119,7 @@ def _dispatch(args: list[str]) -> int:
         "pretrain": functools.partial(_search, "pretrain"),
         "compare": _compare,
         "report": _report,
+        "reprice": _reprice,
         "bench": _bench,
         "data": _data,
     }
@@ -187,6 +198,21 @@ def _report(args: list[str]) -> int:
         raise ConfigError("report: got no run, want at least one finished run's folder")
     for run in parsed.runs:
         print(report.write_report(run))
+    return 0
+
+
+def _reprice(args: list[str]) -> int:
+    known = args and not args[0].startswith("-")
+    if not known and not {"-h", "--help"} & set(args):
+        raise ConfigError("reprice: got no run, want a finished run's folder")
+    from fednas_jax import report, reprice
+    from fednas_jax.rundir import RunDir
+
+    run = Path(args[0]) if known else Path()
+    start = RunDir(run).config().cost if known else CostConfig()
+    parsed = _parse(RepriceArgs, args[1:] if known else args, "fednas reprice RUN", RepriceArgs(start))
+    found = reprice.reprice_run(run, parsed.prices, parsed.name)
+    report.print_repriced(_console(), run, found)
     return 0
 
 

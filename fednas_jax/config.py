@@ -89,6 +89,10 @@ class TrainConfig:
     """What the server does with the averaged update: avg is FedAvg; the others are FedOpt's."""
     server_learning_rate: float = 1.0
     """Learning rate of the server's optimiser."""
+    compression: Literal["none", "int8", "topk"] = "none"
+    """What clients do to the update of the parameters before they send it: round to 8 bits, or send the largest."""
+    compression_keep: float = 0.1
+    """Fraction of the update's entries that are sent. Only for `compression=topk`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in. Weights, statistics, gradients' sums and averages are float32 in any case."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
@@ -165,18 +169,60 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class CostConfig:
-    """The simulated phone and its link. The paper's figures; the energy figures are assumptions to be set."""
+    """The simulated phones and their links. The paper's figures; the energy figures are assumptions to be set."""
 
+    population: str = "paper"
+    """Phones: paper, uniform (all are `phone`), phones (six measured ones), flash, flash_kilobytes (its three classes
+    and links), lognormal (around `phone`); or the file of a table of your own, .csv or .json."""
+    phone: str = "pixel1"
+    """Measured phone: lg_g8, note10, pixel1, note8, pixel2 or s7_edge. Only for uniform and lognormal."""
+    sigma: float = 0.78
+    """Standard deviation of the log of the phones' times. Only for lognormal; 957 measured phones have 0.78."""
     seconds_per_example: float = 0.1
-    """Seconds in which a phone trains the parent network on one example; others in proportion to MACs."""
+    """Seconds in which a phone trains the parent network on one example; others in proportion to MACs. Only for
+    `population=paper`."""
     down_mbit_per_second: float = 2.0
-    """Download speed of a client's link, in megabits (10^6 bits) a second."""
+    """Download speed of a client's link, in megabits (10^6 bits) a second; flash and own tables have their own."""
     up_mbit_per_second: float = 2.0
-    """Upload speed of a client's link, in megabits (10^6 bits) a second."""
+    """Upload speed of a client's link, in megabits (10^6 bits) a second; flash and own tables have their own."""
     watts: float = 3.0
     """Power of a phone while it computes, in watts (an assumption: no measured source)."""
     joules_per_megabyte: float = 5.0
     """Energy of moving 10^6 bytes over the link, in joules (an assumption: no measured source)."""
+    server_seconds: float = 0.0
+    """Seconds that the server takes to average the updates of a round: simulated time, nobody's cost."""
+
+
+@dataclass(frozen=True)
+class ParticipationConfig:
+    """The round as it really goes: who is there, who is late, who leaves. By default all are there and finish."""
+
+    availability: Literal["always", "bernoulli", "intervals", "trace"] = "always"
+    """Clients are there always; with probability `available` in each round; on and off in intervals like measured
+    ones (a phone is ready 2 minutes in the median, then away 8 minutes); or as a trace file says."""
+    available: float = 1.0
+    """Probability that a client is there in a round. Only for `availability=bernoulli`."""
+    ready_seconds: tuple[float, float] = (138.0, 4178.0)
+    """Median and 90th percentile of the intervals in which a phone is ready, in seconds. Only for
+    `availability=intervals`."""
+    away_seconds: tuple[float, float] = (476.0, 39914.0)
+    """Median and 90th percentile of the gaps between them, in seconds. Only for `availability=intervals`."""
+    trace: Path | None = None
+    """CSV file with the columns `client`, `from [s]` and `to [s]`, after which it repeats. Only for
+    `availability=trace`, which needs it."""
+    wait_seconds: float = 60.0
+    """Seconds of simulated time after which the server looks again where nobody was there."""
+    overcommit: float = 1.0
+    """The server invites this many times the clients that it wants, and takes the first of each candidate to finish."""
+    deadline_seconds: float | None = None
+    """Seconds after which the server closes a round of training; who is late works in vain. None: it waits for all."""
+    dropout: float = 0.0
+    """Probability that a client leaves in the midst of a round's training, after a random share of its steps."""
+
+    @property
+    def everybody(self) -> bool:
+        """Whether every round has all that were invited, from beginning to end."""
+        return self.availability == "always" and self.overcommit == 1 and not self.deadline_seconds and not self.dropout
 
 
 @dataclass(frozen=True)
@@ -215,6 +261,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -352,6 +399,8 @@ def validate(config: Config) -> None:
     _at_least("train.weight_decay", t.weight_decay, 0)
     _at_least("train.proximal", t.proximal, 0)
     _above("train.server_learning_rate", t.server_learning_rate, 0)
+    if not 0 < t.compression_keep <= 1:
+        raise ConfigError(f"train.compression_keep: got {t.compression_keep}, want above 0 and at most 1")
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
     _every("finetune.members", config.finetune.members, 0)
@@ -365,6 +414,9 @@ def validate(config: Config) -> None:
     _above("cost.up_mbit_per_second", c.up_mbit_per_second, 0)
     _at_least("cost.watts", c.watts, 0)
     _at_least("cost.joules_per_megabyte", c.joules_per_megabyte, 0)
+    _at_least("cost.sigma", c.sigma, 0)
+    _at_least("cost.server_seconds", c.server_seconds, 0)
+    _validate_participation(config.participation)
     _at_least("engine.lanes", e.lanes, 0)
     _at_least("engine.eval_batch", e.eval_batch, 1)
     if not 0 <= e.data_share <= 1:
@@ -430,6 +482,27 @@ def _validate_search(s: SearchConfig) -> None:
     numbers = [keep for _, keep in s.rungs[:-1] if keep >= 1]
     if numbers != sorted(numbers, reverse=True):
         raise ConfigError(f"search.rungs: got keep={numbers}, want no rung that keeps more than the one before")
+
+
+def _validate_participation(p: ParticipationConfig) -> None:
+    if not 0 < p.available <= 1:
+        raise ConfigError(f"participation.available: got {p.available}, want above 0 and at most 1")
+    for name in ("ready_seconds", "away_seconds"):
+        median, high = getattr(p, name)
+        if not 0 < median < high:
+            got = f"participation.{name}: got {median}, {high}"
+            raise ConfigError(f"{got}, want a median above 0 and a larger 90th percentile")
+    if (p.trace is None) == (p.availability == "trace"):
+        got, want = (str(p.trace), "none") if p.trace else ("none", "the file of the trace")
+        raise ConfigError(
+            f"participation.trace: got {got}, want {want}: participation.availability is {p.availability}"
+        )
+    _above("participation.wait_seconds", p.wait_seconds, 0)
+    _at_least("participation.overcommit", p.overcommit, 1)
+    if p.deadline_seconds is not None:
+        _above("participation.deadline_seconds", p.deadline_seconds, 0)
+    if not 0 <= p.dropout < 1:
+        raise ConfigError(f"participation.dropout: got {p.dropout}, want at least 0 and below 1")
 
 
 def _no_nan(value: Any, path: str) -> None:

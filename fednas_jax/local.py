@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from fednas_jax.compression import compress
 from fednas_jax.config import TrainConfig
 from fednas_jax.space import Network, Variables, Widths
 
@@ -38,7 +39,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     """Local SGD for a network at these widths.
 
     `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
-    `final` gives the update, trained minus start, of parameters and statistics.
+    `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
     optimizer = client_optimizer(config)
     forward = make_forward(network, widths, config)
@@ -60,7 +61,8 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         return LocalState(Variables(params, stats), memory)
 
     def final(start: Variables, state: LocalState) -> Variables:
-        return jax.tree.map(jnp.subtract, state.variables, start)
+        update = jax.tree.map(jnp.subtract, state.variables, start)
+        return update._replace(params=compress(config, update.params))
 
     return Local(init, step, final)
 

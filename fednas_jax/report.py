@@ -148,6 +148,30 @@ def not_counted(result: dict[str, Any]) -> str:
     return f"Not counted: the parent, from {source['path']}{there}."
 
 
+def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
+    """What a run costs a client on its own phones and on others, and how long it lasts."""
+    own = RunDir(path).result() or {}
+    header = ("stage", "phones", "seconds", "p95", "joules", "wasted", "hours")
+    rows = []
+    for stage in (*cost.STAGES, "all"):
+        for name, result in ((RunDir(path).config().cost.population, own), (found["population"], found)):
+            by, whole = result["client_cost"][stage], result["client_cost"][stage]["seconds"]["total"]
+            lost = result.get("wasted", {}).get(stage, {}).get("seconds", 0.0)
+            hours = result.get("simulated_hours", {}).get(stage)
+            rows.append(
+                [
+                    stage,
+                    name,
+                    f"{by['seconds']['mean']:,.1f}",
+                    f"{by['seconds']['p95']:,.1f}",
+                    f"{by['joules']['mean']:,.0f}",
+                    f"{100 * lost / whole if whole else 0:.1f} %",
+                    "" if hours is None else f"{hours:,.2f}",
+                ]
+            )
+    console.print(_table("What it costs a client, and simulated hours: as run, and priced again", header, rows, 2))
+
+
 def write_report(path: Path) -> Path:
     """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run."""
     run = load(path)
@@ -156,6 +180,8 @@ def write_report(path: Path) -> Path:
         "front": ("Test accuracy against MACs of the family", _front([run])),
         "cost": ("Client seconds of the search by phase", _phases([run])),
     }
+    if "simulated_hours" in result:  # a run of an older version has no clock
+        figures["hours"] = ("Accuracy of the search's networks against simulated hours", _hours(run))
     folder = path / "figures"
     folder.mkdir(exist_ok=True)
     for name, (_, svg) in figures.items():
@@ -253,6 +279,23 @@ def _front(runs: Sequence[Run]) -> str:
     axes.set_xlim(0, None)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (high - low))
+    axes.legend()
+    return _svg(figure)
+
+
+def _hours(run: Run) -> str:
+    """Accuracy of the networks found so far against the simulated clock, pretraining included."""
+    figure, axes = plt.subplots(figsize=(6.5, 4))
+    began = run.result["simulated_hours"]["pretrain"]
+    found = members(run.result)
+    hours = [began + m["simulated_hours"] for m in found]
+    axes.plot(hours, [100 * m["score"] for m in found], "o-", label="validation, as found")
+    tested = [
+        (h, 100 * m["test_accuracy"]) for h, m in zip(hours, found, strict=True) if m["test_accuracy"] is not None
+    ]
+    if tested:
+        axes.plot(*zip(*tested, strict=True), "s--", label="test, after fine-tuning")
+    axes.set(xlabel="simulated hours when it was found", ylabel="accuracy (%)")
     axes.legend()
     return _svg(figure)
 

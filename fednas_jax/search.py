@@ -12,22 +12,58 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, checkpoint, controller, cores, cost, data, hosts, nets, parents, runstate, space
+from fednas_jax import (
+    candidates,
+    checkpoint,
+    compression,
+    controller,
+    cores,
+    cost,
+    data,
+    hosts,
+    nets,
+    parents,
+    participation,
+    runstate,
+    space,
+    training_macs,
+)
+from fednas_jax import (
+    devices as phones,
+)
 from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
+from fednas_jax.local import local_steps
 from fednas_jax.rundir import RunDir, write_json
 from fednas_jax.runstate import Member, RunState, Stage, load_member, save_member
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
+
+
+class Prices(NamedTuple):
+    """What work costs: the clients' phones, when they are there, and the tables of a candidate's work by its widths."""
+
+    devices: phones.Devices
+    presence: participation.Presence
+    forward: Callable[[Any], Any]  # MACs of a forward pass of one example
+    training: Callable[[Any], Any]  # MACs of training on one example
+    down: Callable[[Any], Any]  # bytes
+    up: Callable[[Any], Any]  # bytes, as the update is sent
+
+    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
+        """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
+        tables = (self.forward, self.training, self.down, self.up)
+        columns = (np.asarray([table(w) for w in widths], np.int64)[tasks.candidate] for table in tables)
+        return cost.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +78,7 @@ class Setup:
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
     budget: float
-    pricing: cost.Pricing
+    prices: Prices
     run: RunDir
     checkpoints: checkpoint.Checkpoints
     parent: parents.Parent | None  # given, in a run that begins
@@ -59,7 +95,9 @@ class Setup:
     def plan(self) -> Callable[..., controller.Plan]:
         """The controller's plan, compiled for this run's groups."""
         s = self.config.search
-        most, help_out = min(s.clients_per_group, self.clients), s.idle_groups == "help"
+        # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
+        everybody = self.config.participation.everybody
+        most, help_out = min(s.clients_per_group, self.clients) * everybody, s.idle_groups == "help"
         return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
 
 
@@ -128,6 +166,7 @@ def prepare(
     s = config.search
     dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config))
     _same_data(dataset, packed)
+    prices = _prices(config, found, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
     parent = hosts.said(lambda: _parent(config, found, checkpoints))
@@ -156,7 +195,7 @@ def prepare(
         groups,
         controller.client_groups(packed.train_count, groups),
         budget,
-        cost.paper_pricing(config.cost, found.macs(found.widths)),
+        prices,
         run,
         checkpoints,
         parent,
@@ -164,6 +203,31 @@ def prepare(
         should_stop,
         began,
     )
+
+
+def _prices(config: Config, found: Space, packed: data.PackedClients) -> Prices:
+    """Deals phones to the clients; refuses a deadline that none of them can meet."""
+
+    def read() -> tuple[phones.Devices, participation.Presence]:
+        population = phones.population(config.cost, found.macs(found.widths))
+        dealt = phones.sample(population, config.cost, packed.clients, config.seed)
+        return dealt, participation.presence(config.participation, packed.clients, config.seed)
+
+    dealt, presence = hosts.said(read)
+    training = training_macs.training_table(found)
+    up = compression.upload_bytes(config.train, found)
+    prices = Prices(dealt, presence, found.macs, training, found.size, up)
+    deadline = config.participation.deadline_seconds
+    if deadline is not None:
+        widths, name = (found.widths, "parent") if config.pretrain.rounds else (found.smallest, "smallest network")
+        everyone = Tasks(np.zeros(packed.clients, np.int32), np.arange(packed.clients, dtype=np.int32))
+        examples = local_steps(packed.train_count, config.train) * config.train.batch_size
+        work = prices.work(everyone, np.zeros(1, int), [widths], examples)
+        least = cost.task_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min()
+        if least > deadline:
+            got = f"participation.deadline_seconds: got {deadline}"
+            raise ConfigError(f"{got}, want at least {least:.3g}, in which the fastest client trains the {name}")
+    return prices
 
 
 def _same_config(config: Config) -> None:
@@ -353,20 +417,28 @@ def _fedavg(
     stack, server, spent = _filled(setup, state.stack), state.server, []
     widths = widths or [state.widths] * members
     stage = state.stage.name.lower()
-    done = state.round
+    done, clock = state.round, _clock(setup)
     while done < rounds:
+        moment = cost.Moment(stage, 0, done + 1)
+        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
         clients = np.arange(setup.clients)
-        if 0 < cohort < setup.clients:
+        if not config.participation.everybody:
+            one = np.zeros(setup.clients, np.int32)
+            chosen = participation.invited(setup.prices.presence, moment.numbers, present, one, cohort)
+            clients = np.flatnonzero(chosen)
+        elif 0 < cohort < setup.clients:
             luck = generator(config.seed, Purpose.COHORT, purpose, done)
             clients = np.sort(luck.choice(setup.clients, cohort, replace=False))
         tasks = Tasks(
             np.repeat(np.arange(members, dtype=np.int32), len(clients)),
             np.tile(clients, members).astype(np.int32),
         )
+        tasks, rows, seconds = _part(setup, tasks, numbers, widths, moment)
+        seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
         stack, server = setup.fleet.train(state.shape, stack, server, tasks, (purpose, 0, done), numbers.tolist(), rate)
-        done += 1
-        spent.append(_training_rows(setup, tasks, numbers, widths, cost.Moment(stage, 0, done)))
+        done, clock = done + 1, clock + seconds
+        spent.append(rows)
         _tell(
             setup,
             event="round",
@@ -374,7 +446,8 @@ def _fedavg(
             round=done,
             rounds=rounds,
             bucket=state.bucket,
-            **_sum(spent[-1]),
+            **_sum(rows, simulated=seconds),
+            **({"waited_seconds": waited} if waited else {}),
         )
         if setup.should_stop() or done % config.engine.checkpoint_rounds == 0:
             break
@@ -394,11 +467,20 @@ def _train_candidates(
     state = controller.init(rungs, alive, resource)
     server, spent, numbers = setup.fleet.init_server(stack), [], np.arange(setup.places)
     root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
-    rounds = 0
+    rounds, clock = 0, _clock(setup)
     while not bool(controller.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
         plan = setup.plan(state, key, setup.group_of)
-        tasks = tasks_of(plan, setup.group_of)
+        moment = cost.Moment("search", iteration, rounds + 1)
+        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
+        planned = tasks_of(plan, setup.group_of)
+        if not setup.config.participation.everybody:
+            chosen = participation.invited(
+                setup.prices.presence, moment.numbers, present, setup.group_of, s.clients_per_group
+            )
+            planned = Tasks(*(field[chosen[planned.client]] for field in planned))
+        tasks, rows, seconds = _part(setup, planned, numbers, widths, moment)
+        seconds += waited
         stack, server = setup.fleet.train(
             shape,
             stack,
@@ -409,14 +491,15 @@ def _train_candidates(
             setup.config.train.learning_rate,
         )
         rounds += 1
-        moment = cost.Moment("search", iteration, rounds)
-        spent.append(_training_rows(setup, tasks, numbers, widths, moment))
+        spent.append(rows)
         scores = np.full(setup.places, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
-            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), iteration, rounds)
+            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), present, iteration, rounds)
             tally, rows = _score(setup, shape, stack, scorers, numbers, widths, moment)
             scores = tally.accuracy.astype(np.float32)
             spent.append(rows)
+            seconds += cost.duration(rows)
+        clock += seconds
         before, rung = np.asarray(state.alive), int(state.rung) + 1
         state = controller.tell(state, scores)
         after = np.asarray(state.alive)
@@ -431,7 +514,8 @@ def _train_candidates(
             rounds=int(np.sum(rungs.rounds)),
             alive=int(after.sum()),
             scores={proposals[k].name: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
-            **_sum(*spent[-2:] if np.isfinite(scores).any() else spent[-1:]),
+            **_sum(*spent[-2:] if np.isfinite(scores).any() else spent[-1:], simulated=seconds),
+            **({"waited_seconds": waited} if waited else {}),
         )
         if (before & ~after).any():
             dropped = [proposals[k].name for k in np.flatnonzero(before & ~after)]
@@ -448,14 +532,25 @@ def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
     return Tasks(candidate.astype(np.int32), client.astype(np.int32))
 
 
-def _scorers(setup: Setup, trained: Tasks, alive: np.ndarray, iteration: int, rounds: int) -> Tasks:
-    """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison."""
-    sample = min(setup.config.search.score_clients, setup.clients)
-    if not sample:
-        return trained
-    luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
-    clients = np.sort(luck.choice(setup.clients, sample, replace=False))
-    return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+def _scorers(
+    setup: Setup, trained: Tasks, alive: np.ndarray, present: np.ndarray, iteration: int, rounds: int
+) -> Tasks:
+    """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison.
+
+    Only clients that are there score. A candidate of whose cohort nobody was taken is scored by all who are there: it
+    is as good as before.
+    """
+    here = np.flatnonzero(present)
+    sample = min(setup.config.search.score_clients, len(here))
+    if sample:
+        luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
+        clients = here[np.sort(luck.choice(len(here), sample, replace=False))]
+        return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+    alone = np.setdiff1d(alive, trained.candidate).astype(np.int32)
+    return Tasks(
+        np.concatenate([trained.candidate, np.repeat(alone, len(here))]),
+        np.concatenate([trained.client, np.tile(here, len(alone)).astype(np.int32)]),
+    )
 
 
 def _score(
@@ -468,22 +563,38 @@ def _score(
     moment: cost.Moment,
 ) -> tuple[Tally, pa.Table]:
     tally = setup.fleet.evaluate(shape, stack, tasks)
-    work = _work(setup, tasks, numbers, widths, setup.fleet.val_count[tasks.client])
-    return tally, cost.scoring(setup.pricing, moment, work)
+    work = setup.prices.work(tasks, numbers, widths, setup.fleet.val_count[tasks.client])
+    return tally, cost.scoring(_pricing(setup, moment), moment, work)
 
 
-def _training_rows(
+def _part(
     setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
-) -> pa.Table:
-    examples = setup.fleet.steps[tasks.client] * setup.config.train.batch_size
-    return cost.training(setup.pricing, moment, _work(setup, tasks, numbers, widths, examples))
+) -> tuple[Tasks, pa.Table, float]:
+    """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds."""
+    chosen, server = setup.config.participation, setup.config.cost.server_seconds
+    priced, steps = _pricing(setup, moment), setup.fleet.steps[tasks.client]
+    work = setup.prices.work(tasks, numbers, widths, steps * setup.config.train.batch_size)
+    if chosen.everybody or not len(steps):
+        rows = cost.training(priced, moment, work)
+        return tasks, rows, cost.duration(rows) + server
+    leaves = participation.leaving(setup.prices.presence, moment.numbers)
+    seconds = cost.task_seconds(priced, work)
+    found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves)
+    rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
+    stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None
+    taken = Tasks(*(field[found.used] for field in tasks))
+    return taken, rows, (found.seconds if stopped else cost.duration(rows)) + server
 
 
-def _work(setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
-    """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
-    macs, size = (np.asarray([table(w) for w in widths], np.int64) for table in (setup.space.macs, setup.space.size))
-    place = tasks.candidate
-    return cost.Work(numbers[place], tasks.client, examples.astype(np.int64), macs[place], size[place])
+def _pricing(setup: Setup, moment: cost.Moment) -> cost.Pricing:
+    return cost.pricing(setup.prices.devices, setup.config.seed, moment)
+
+
+def _clock(setup: Setup) -> float:
+    """Simulated seconds since the run's beginning: what its events say, which a resumed run has taken back in part."""
+    if setup.config.participation.availability in ("always", "bernoulli"):
+        return 0.0  # nobody asks
+    return hosts.said(lambda: sum(e.get("simulated_seconds", 0.0) for e in setup.run.events()))
 
 
 def _compacted(setup: Setup, state: RunState) -> RunState:
@@ -546,6 +657,7 @@ def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
 def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dict[str, Any]:
     ledger = cost.read(setup.run.ledger)
     until = cost.search_seconds(ledger, len(state.family), setup.clients)
+    hours = _hours(setup, len(state.family))
     meter = setup.fleet.meter
 
     def described(member: Member) -> dict[str, Any]:
@@ -557,6 +669,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
             "score": member.score,
             "test_accuracy": tested.get(member.iteration),
             "client_seconds": until[member.iteration],
+            "simulated_hours": hours["until"][member.iteration],
             "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
         }
 
@@ -573,6 +686,8 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),
+        "wasted": cost.wasted(ledger),
+        "simulated_hours": hours["stages"],
         "simulator": {
             "wall_seconds": _meter(setup)["wall_seconds"],
             "compile_seconds": meter.compile_seconds,
@@ -587,6 +702,19 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
     _tell(setup, event="finished", stop_reason=state.stop_reason)
     write_json(setup.run.result_file, result)
     return result
+
+
+def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
+    """Simulated hours of each stage, and of the search up to the end of each iteration, from 0."""
+    stages, each = dict.fromkeys(cost.STAGES, 0.0), np.zeros(iterations)
+    for event in setup.run.events():
+        if event["event"] in ("round", "parent"):
+            stage = event.get("stage", "pretrain")
+            spent = event.get("simulated_seconds", 0.0) / 3600  # a run begun before there was a clock has none
+            stages[stage] += spent
+            if stage == "search":
+                each[event["iteration"]] += spent
+    return {"stages": stages | {"all": sum(stages.values())}, "until": np.cumsum(each).tolist()}
 
 
 def _test(setup: Setup, members: list[Member]) -> list[float | None]:
@@ -680,8 +808,12 @@ def _tell(setup: Setup, **event: Any) -> None:
         setup.observe(event)
 
 
-def _sum(*tables: pa.Table) -> dict[str, float]:
-    return {"client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables))}
+def _sum(*tables: pa.Table, simulated: float | None = None) -> dict[str, float]:
+    """What an event says of its rows: all clients' seconds, and the simulated seconds that went by."""
+    return {
+        "client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables)),
+        "simulated_seconds": sum(cost.duration(t) for t in tables) if simulated is None else simulated,
+    }
 
 
 def _stacked(trees: Sequence[Variables]) -> Variables:

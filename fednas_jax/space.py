@@ -227,7 +227,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
         widths=widths,
         multiple=multiples,
         labels=labels,
-        macs=_macs_table(network, groups, widths),
+        macs=macs_table(network, widths),
         params=_size_table(shapes.params, labels, widths, lambda leaf: 1),
         size=_size_table(everything, labels, widths, lambda leaf: leaf.dtype.itemsize),
     )
@@ -377,10 +377,18 @@ def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
     return tuple(w * f for w, f in zip(widths, factors, strict=True))
 
 
-def _macs_table(network: Network, groups: tuple[str, ...], widths: Widths) -> CostTable:
-    """Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e."""
-    primes = _primes(len(groups))
-    base, grown = (layer_macs(network, w) for w in (widths, _grown(widths, primes)))
+def macs_table(
+    network: Network, widths: Widths, layers: Callable[[Network, Widths], list[int]] = layer_macs
+) -> CostTable:
+    """The MACs that `layers` counts, as a function of the widths.
+
+    Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e.
+
+    Raises:
+      NetworkError: a layer comes or goes with the widths, or grows otherwise.
+    """
+    primes = _primes(len(widths))
+    base, grown = (layers(network, w) for w in (widths, _grown(widths, primes)))
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     exponents = []
@@ -418,20 +426,34 @@ def _table(widths: Widths, rows: Any) -> CostTable:
     return CostTable(tuple(merged.values()), tuple(merged), largest)
 
 
+def product_macs(eqn: Any) -> int | None:
+    """Multiply-accumulates of an equation of a jaxpr; None where it is neither a convolution nor a product."""
+    if eqn.primitive.name == "conv_general_dilated":
+        out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
+        out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        left = eqn.invars[0].aval
+        return math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
+    return None
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs that an equation calls, without their constants."""
+    for value in eqn.params.values():
+        for sub in value if isinstance(value, (tuple, list)) else (value,):
+            closed = getattr(sub, "jaxpr", sub)
+            if hasattr(closed, "eqns"):
+                yield closed
+
+
 def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "conv_general_dilated":
-            out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
-            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            yield times * math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
-        elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            left = eqn.invars[0].aval
-            yield times * math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
-        else:
-            inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
-            for value in eqn.params.values():
-                for sub in value if isinstance(value, (tuple, list)) else (value,):
-                    closed = getattr(sub, "jaxpr", sub)
-                    if hasattr(closed, "eqns"):
-                        yield from _equation_macs(closed, inner)
+        macs = product_macs(eqn)
+        if macs is not None:
+            yield times * macs
+            continue
+        inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+        for sub in inner_jaxprs(eqn):
+            yield from _equation_macs(sub, inner)

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule"},
-    2: {"candidates", "local", "cost", "feed"},
+    1: {"nets", "data", "controller", "presets", "schedule", "devices", "training_macs", "compression"},
+    2: {"candidates", "local", "cost", "feed", "participation"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet", "parents", "runstate"},
-    5: {"search", "bench"},
+    5: {"search", "bench", "reprice"},
     6: {"report", "progress"},
     7: {"cli"},
 }

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fednas_jax import checkpoint, cost, data, nets
+from fednas_jax import checkpoint, cost, data, nets, training_macs
 from fednas_jax.config import (
     Config,
     DataConfig,
@@ -110,17 +110,20 @@ def test_the_ledger_equals_an_independent_count(finished):
     frame = cost.read(RunDir(out).ledger).to_pandas()
     search_rows = frame[frame.stage == "search"]
     whole = found.macs(found.widths)
+    training = training_macs.training_table(found)
     for row in search_rows.itertuples():
         sent = widths[row.iteration, row.candidate]
         batches = -(-int(packed.train_count[row.client]) // TINY.train.batch_size)
-        examples, passes, size, rate = {
-            "train": (batches * TINY.train.batch_size, 3, 0, 1),
-            "evaluate": (int(packed.val_count[row.client]), 1, 0, 1),
-            "download": (0, 0, found.size(sent), 250_000),
-            "upload": (0, 0, found.size(sent), 250_000),
+        examples, macs, passes, size = {
+            "train": (batches * TINY.train.batch_size, training(sent), 3, 0),
+            "evaluate": (int(packed.val_count[row.client]), found.macs(sent), 1, 0),
+            "download": (0, 0, 0, found.size(sent)),
+            "upload": (0, 0, 0, found.size(sent)),
         }[row.phase]
-        assert (row.examples, row.macs, row.bytes) == (examples, passes * examples * found.macs(sent), size)
-        assert row.seconds == pytest.approx(0.1 * row.macs / (3 * whole) + size / rate)
+        assert (row.examples, row.macs, row.bytes) == (examples, examples * macs, size)
+        # The paper's phone: 0.1 s for training one example of the parent, which is three passes; 2 Mbit/s.
+        passes_macs = passes * examples * found.macs(sent)
+        assert row.seconds == pytest.approx(0.1 * passes_macs / (3 * whole) + size / 250_000)
     spent = [*(m["client_seconds"] for m in result["models"])]
     assert spent == sorted(spent)
     assert spent[-1] == pytest.approx(search_rows.seconds.sum() / packed.clients)
