@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import cnn, mobilenet_v1
+from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, vgg
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.space import Network
@@ -50,21 +51,13 @@ def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
     return entry.build(dict(zip(own, given, strict=True)), input_shape, classes, config)
 
 
-def _cnn(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    del config
-    if min(shape[:2]) < 4:
-        raise ConfigError(f"net.name: cnn got images of {shape[0]}x{shape[1]}, want at least 4x4: it pools twice")
-    return from_nnx("cnn", lambda w, rngs: cnn.CNN(w, shape, classes, rngs), widths, shape)
-
-
-def _mobilenet_v1(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    return from_nnx(
-        "mobilenet_v1",
-        lambda w, rngs: mobilenet_v1.MobileNetV1(w, shape[-1], classes, config.stem_stride, rngs),
-        widths,
-        shape,
-    )
-
-
-register("cnn", cnn.WIDTHS, _cnn)
-register("mobilenet_v1", mobilenet_v1.WIDTHS, _mobilenet_v1)
+for _name, _widths, _build in (
+    ("cnn", cnn.WIDTHS, cnn.build),
+    ("lenet5", lenet5.WIDTHS, lenet5.build),
+    ("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build),
+    ("alexnet", alexnet.WIDTHS, alexnet.build),
+    ("vgg11", vgg.widths_of("vgg11"), functools.partial(vgg.build, "vgg11")),
+    ("vgg16", vgg.widths_of("vgg16"), functools.partial(vgg.build, "vgg16")),
+    ("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build),
+):
+    register(_name, _widths, _build)
