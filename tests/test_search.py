@@ -94,6 +94,19 @@ def test_the_round_is_compiled_once_for_each_physical_shape(finished):
     assert result["simulator"]["compilations"] == 1 + compactions
 
 
+def test_a_search_with_groupnorm_and_dropout_removes_whole_groups(tmp_path):
+    net = NetConfig(widths=(4, 8, 16), multiple=(2, 2, 8), norm="group", group_size=2, dropout=0.2)
+    search = dataclasses.replace(TINY.search, compact_at=0.1, max_iterations=2)
+    config = dataclasses.replace(TINY, net=net, search=search, pretrain=StageConfig(rounds=2))
+    result = one_device(config, tmp_path / "run")
+    assert result["finished"]
+    assert any(event["event"] == "compact" for event in RunDir(tmp_path / "run").events())
+    assert len(result["models"]) == 2
+    for model in result["models"]:
+        assert all(width % 2 == 0 for width in model["widths"])
+        assert 0 < model["test_accuracy"] <= 1
+
+
 def test_the_ledger_equals_an_independent_count(finished):
     """MACs, bytes and examples from the division of the data and the widths of the events, without the engine."""
     result, out = finished

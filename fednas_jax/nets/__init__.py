@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,14 +24,22 @@ class Entry:
 
     widths: Mapping[str, int]
     build: Builder
+    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, which the tests train
 
 
 NETWORKS: dict[str, Entry] = {}
 
 
-def register(name: str, widths: Mapping[str, int], build: Builder) -> None:
-    """Makes a network known by name to the command line, to `build` and to the tests."""
-    NETWORKS[name] = Entry(dict(widths), build)
+def register(name: str, widths: Mapping[str, int], build: Builder, shallow: Mapping[str, int] | None = None) -> None:
+    """Makes a network known by name to the command line, to `build` and to the tests.
+
+    Args:
+      name: the value of `net.name`.
+      widths: the network's own width of each group.
+      build: `build(widths, input_shape, classes, config)`.
+      shallow: fewer groups, where `build` makes a network of fewer layers of them; for tests of deep networks.
+    """
+    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow))
 
 
 def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
@@ -51,13 +58,10 @@ def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
     return entry.build(dict(zip(own, given, strict=True)), input_shape, classes, config)
 
 
-for _name, _widths, _build in (
-    ("cnn", cnn.WIDTHS, cnn.build),
-    ("lenet5", lenet5.WIDTHS, lenet5.build),
-    ("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build),
-    ("alexnet", alexnet.WIDTHS, alexnet.build),
-    ("vgg11", vgg.widths_of("vgg11"), functools.partial(vgg.build, "vgg11")),
-    ("vgg16", vgg.widths_of("vgg16"), functools.partial(vgg.build, "vgg16")),
-    ("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build),
-):
-    register(_name, _widths, _build)
+register("cnn", cnn.WIDTHS, cnn.build)
+register("lenet5", lenet5.WIDTHS, lenet5.build)
+register("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build)
+register("alexnet", alexnet.WIDTHS, alexnet.build)
+register("vgg11", vgg.VGG11, vgg.build, vgg.SHALLOW)
+register("vgg16", vgg.VGG16, vgg.build, vgg.SHALLOW)
+register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build)

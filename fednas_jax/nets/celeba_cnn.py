@@ -14,7 +14,7 @@ from fednas_jax.space import Network
 
 CONVOLUTIONS = {"conv1": 32, "conv2": 64, "conv3": 128, "conv4": 256, "conv5": 256}
 WIDTHS = CONVOLUTIONS | {"dense": 512}
-PLAN = Plan("celeba_cnn", [(group, True) for group in CONVOLUTIONS], ("dense",), 4)
+PLAN = Plan("celeba_cnn", tuple((group, True) for group in CONVOLUTIONS), ("dense",), 4)
 
 
 def build(widths: Mapping[str, int], shape: tuple[int, ...], classes: int, config: NetConfig) -> Network:

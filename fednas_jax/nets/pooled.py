@@ -1,6 +1,6 @@
 """Networks of convolutions and max pooling with dense layers on top: what vgg and celeba_cnn have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -16,8 +16,8 @@ class Plan(NamedTuple):
     """Which layers there are; convolutions are 3x3, and each layer is a width group."""
 
     name: str
-    convolutions: Sequence[tuple[str, bool]]  # width group, and whether a 2x2 max pooling follows
-    dense: Sequence[str]  # width groups
+    convolutions: tuple[tuple[str, bool], ...]  # width group, and whether a 2x2 max pooling follows
+    dense: tuple[str, ...]  # width groups
     parts: int  # the last images are averaged down to parts x parts, where they are larger
 
 

@@ -17,24 +17,24 @@ from fednas_jax.nets.layers import dropout_of, norm_of
 from fednas_jax.nets.pooled import Plan, pooled
 from fednas_jax.space import Network
 
-# Widths of the convolutions of each stage; a stage ends in pooling.
-STAGES = {
-    "vgg11": ((64,), (128,), (256, 256), (512, 512), (512, 512)),
-    "vgg16": ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3),
-}
-DENSE = {"dense1": 4096, "dense2": 4096}
+
+def _widths(*stages: tuple[int, ...]) -> dict[str, int]:
+    """A stage ends in pooling; conv3_1 is the first convolution of the third."""
+    convolutions = {f"conv{s}_{n}": width for s, stage in enumerate(stages, 1) for n, width in enumerate(stage, 1)}
+    return convolutions | {"dense1": 4096, "dense2": 4096}
 
 
-def widths_of(name: str) -> dict[str, int]:
-    """The published widths of vgg11 or vgg16; conv3_1 is the first convolution of the third stage."""
-    stages = enumerate(STAGES[name], 1)
-    return {f"conv{s}_{n}": width for s, stage in stages for n, width in enumerate(stage, 1)} | DENSE
+VGG11 = _widths((64,), (128,), (256, 256), (512, 512), (512, 512))
+VGG16 = _widths((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
+SHALLOW = _widths((64,), (128,), (256, 256))
 
 
-def build(name: str, widths: Mapping[str, int], shape: tuple[int, ...], classes: int, config: NetConfig) -> Network:
-    """vgg11 or vgg16 for images of any size; BatchNorm and dropout of 0.5 as torchvision has them."""
+def build(widths: Mapping[str, int], shape: tuple[int, ...], classes: int, config: NetConfig) -> Network:
+    """The network of these groups for images of any size; BatchNorm and dropout of 0.5 as torchvision has them."""
+    groups = [group for group in widths if group.startswith("conv")]
+    stages = [group.split("_")[0] for group in groups]
     convolutions = [
-        (f"conv{s}_{n}", n == len(stage)) for s, stage in enumerate(STAGES[name], 1) for n in range(1, len(stage) + 1)
+        (g, mine != following) for g, mine, following in zip(groups, stages, [*stages[1:], ""], strict=True)
     ]
-    plan = Plan(name, convolutions, tuple(DENSE), 7)
+    plan = Plan(config.name, convolutions, [group for group in widths if group not in groups], 7)
     return pooled(plan, widths, shape, classes, norm_of(config, "batch"), dropout_of(config, 0.5))
