@@ -33,8 +33,7 @@ def build(widths: Mapping[str, int], shape: tuple[int, ...], classes: int, confi
     """The network of these groups for images of any size; BatchNorm and dropout of 0.5 as torchvision has them."""
     groups = [group for group in widths if group.startswith("conv")]
     stages = [group.split("_")[0] for group in groups]
-    convolutions = [
-        (g, mine != following) for g, mine, following in zip(groups, stages, [*stages[1:], ""], strict=True)
-    ]
-    plan = Plan(config.name, convolutions, [group for group in widths if group not in groups], 7)
+    ends = (stage != following for stage, following in zip(stages, [*stages[1:], ""], strict=True))
+    dense = tuple(group for group in widths if group not in groups)
+    plan = Plan(config.name, tuple(zip(groups, ends, strict=True)), dense, 7)
     return pooled(plan, widths, shape, classes, norm_of(config, "batch"), dropout_of(config, 0.5))
