@@ -56,7 +56,8 @@ class NetConfig:
     """The network whose widths are searched."""
 
     name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
-    """Registered network: cnn or mobilenet_v1; or MODULE:FUNCTION, your own (docs/your_network.md)."""
+    """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16 or mobilenet_v1; or MODULE:FUNCTION, your own
+    (docs/your_network.md)."""
     widths: tuple[int, ...] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: tuple[int, ...] = (8,)
@@ -65,6 +66,12 @@ class NetConfig:
     """Scales the network's own widths. Only where `widths` is not given."""
     stem_stride: int = 2
     """Stride of the first convolution of mobilenet_v1: 2 for 224x224 images, 1 for small ones."""
+    norm: Literal["batch", "group", "none"] | None = None
+    """Normalisation after each convolution (default: as the network was published)."""
+    group_size: int = 8
+    """Channels that GroupNorm normalises together; they leave together too. Only for `norm=group`."""
+    dropout: float | None = None
+    """Share of activations that dropout zeroes before the last dense layers (default: as the network was published)."""
 
 
 @dataclass(frozen=True)
@@ -390,6 +397,9 @@ def validate(config: Config) -> None:
     _every("net.multiple", n.multiple or (0,), 1)
     _above("net.width_multiplier", n.width_multiplier, 0)
     _at_least("net.stem_stride", n.stem_stride, 1)
+    _at_least("net.group_size", n.group_size, 1)
+    if n.dropout is not None and not 0 <= n.dropout < 1:
+        raise ConfigError(f"net.dropout: got {n.dropout}, want at least 0 and below 1")
     _above("train.local_epochs", t.local_epochs, 0)
     _at_least("train.batch_size", t.batch_size, 1)
     _above("train.learning_rate", t.learning_rate, 0)

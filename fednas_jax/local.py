@@ -123,6 +123,15 @@ def server_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     }[config.server_optimizer]()
 
 
+def dropout_key(key: jax.Array) -> jax.Array:
+    """The key of a client's dropout in a round; `fold_in` of a step's number gives that step's.
+
+    It is folded off the client's key by a number that no position in `stream` reaches: the n-th number of
+    `bits(key)` and `fold_in(key, n)` come out of the same block of the generator.
+    """
+    return jax.random.fold_in(key, 2**32 - 1)
+
+
 def local_steps(counts: np.ndarray, config: TrainConfig) -> np.ndarray:
     """Steps [C] that E epochs take on clients of `counts` [C] training examples: ceil(E n / B), full batches all."""
     return np.ceil(config.local_epochs * counts / config.batch_size - 1e-9).astype(np.int32)

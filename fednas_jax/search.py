@@ -308,7 +308,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         return _saved(setup, _after_search(setup, state), None, [])
     parent = _place(state.stack, 0)
     norms = setup.space.norms(parent.params)
-    masks = [candidates.keep_masks(norms, state.kept, p.widths) for p in proposals]
+    masks = [candidates.keep_masks(norms, state.kept, p.widths, setup.space.blocks) for p in proposals]
     stack = _filled(setup, _stacked([setup.space.mask(parent, mask) for mask in masks]))
     widths = [p.widths for p in proposals]
     _tell(

@@ -94,6 +94,22 @@ def test_the_round_is_compiled_once_for_each_physical_shape(finished):
     assert result["simulator"]["compilations"] == 1 + compactions
 
 
+def test_a_search_with_groupnorm_and_dropout_removes_whole_groups(tmp_path):
+    net = NetConfig(widths=(4, 8, 16), multiple=(2, 2, 8), norm="group", group_size=2, dropout=0.2)
+    search = SearchConfig(reduction=0.1, budget=0.3, groups=3, rungs=((1, 1),), compact_at=0.9, max_iterations=2)
+    stage = StageConfig(rounds=1)
+    config = dataclasses.replace(TINY, net=net, search=search, pretrain=stage, finetune=FinetuneConfig(rounds=1))
+    result = one_device(config, tmp_path / "run")
+    assert result["finished"]
+    assert [model["iteration"] for model in result["models"]] == [1, 2]
+    for model in result["models"]:
+        assert model["widths"][0] % 2 == model["widths"][1] % 2 == model["widths"][2] % 8 == 0
+        like = nets.build(net, (8, 8, 1), 10).abstract(tuple(model["widths"]))
+        saved = checkpoint.load_model(tmp_path / "run" / model["path"], like)
+        assert saved.params["norm2/scale"].shape == (model["widths"][1],)
+        assert all(np.abs(leaf).any() for leaf in (saved.params["conv1/kernel"], saved.params["norm1/scale"]))
+
+
 def test_the_ledger_equals_an_independent_count(finished):
     """MACs, bytes and examples from the division of the data and the widths of the events, without the engine."""
     result, out = finished

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import cnn, mobilenet_v1, own
+from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, own, vgg
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.space import Network
@@ -24,14 +24,22 @@ class Entry:
 
     widths: Mapping[str, int]
     build: Builder
+    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, which the tests train
 
 
 NETWORKS: dict[str, Entry] = {}
 
 
-def register(name: str, widths: Mapping[str, int], build: Builder) -> None:
-    """Makes a network known by name to the command line, to `build` and to the tests."""
-    NETWORKS[name] = Entry(dict(widths), build)
+def register(name: str, widths: Mapping[str, int], build: Builder, shallow: Mapping[str, int] | None = None) -> None:
+    """Makes a network known by name to the command line, to `build` and to the tests.
+
+    Args:
+      name: the value of `net.name`.
+      widths: the network's own width of each group.
+      build: `build(widths, input_shape, classes, config)`.
+      shallow: fewer groups, where `build` makes a network of fewer layers of them; for tests of deep networks.
+    """
+    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow))
 
 
 def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
@@ -60,21 +68,10 @@ def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
     return dict(zip(scaled, given, strict=True))
 
 
-def _cnn(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    del config
-    if min(shape[:2]) < 4:
-        raise ConfigError(f"net.name: cnn got images of {shape[0]}x{shape[1]}, want at least 4x4: it pools twice")
-    return from_nnx("cnn", lambda w, rngs: cnn.CNN(w, shape, classes, rngs), widths, shape)
-
-
-def _mobilenet_v1(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    return from_nnx(
-        "mobilenet_v1",
-        lambda w, rngs: mobilenet_v1.MobileNetV1(w, shape[-1], classes, config.stem_stride, rngs),
-        widths,
-        shape,
-    )
-
-
-register("cnn", cnn.WIDTHS, _cnn)
-register("mobilenet_v1", mobilenet_v1.WIDTHS, _mobilenet_v1)
+register("cnn", cnn.WIDTHS, cnn.build)
+register("lenet5", lenet5.WIDTHS, lenet5.build)
+register("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build)
+register("alexnet", alexnet.WIDTHS, alexnet.build)
+register("vgg11", vgg.VGG11, vgg.build, vgg.SHALLOW)
+register("vgg16", vgg.VGG16, vgg.build, vgg.SHALLOW)
+register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build)
