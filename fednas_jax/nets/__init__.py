@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import cnn, mobilenet_v1
+from fednas_jax.nets import cnn, mobilenet_v1, mobilenet_v2, resnet
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
+from fednas_jax.nets.residual import unless_removed
 from fednas_jax.space import Network
 
-__all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register"]
+__all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
 
 Shape = tuple[int, ...]  # one example: height, width, channels
 Builder = Callable[[Mapping[str, int], Shape, int, NetConfig], Network]
@@ -24,14 +25,22 @@ class Entry:
 
     widths: Mapping[str, int]
     build: Builder
+    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, which the tests train
 
 
 NETWORKS: dict[str, Entry] = {}
 
 
-def register(name: str, widths: Mapping[str, int], build: Builder) -> None:
-    """Makes a network known by name to the command line, to `build` and to the tests."""
-    NETWORKS[name] = Entry(dict(widths), build)
+def register(name: str, widths: Mapping[str, int], build: Builder, shallow: Mapping[str, int] | None = None) -> None:
+    """Makes a network known by name to the command line, to `build` and to the tests.
+
+    Args:
+      name: the value of `net.name`.
+      widths: the network's own width of each group.
+      build: `build(widths, input_shape, classes, config)`.
+      shallow: fewer groups, where `build` makes a network of fewer layers of them; for tests of deep networks.
+    """
+    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow))
 
 
 def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
@@ -68,3 +77,9 @@ def _mobilenet_v1(widths: Mapping[str, int], shape: Shape, classes: int, config:
 
 register("cnn", cnn.WIDTHS, _cnn)
 register("mobilenet_v1", mobilenet_v1.WIDTHS, _mobilenet_v1)
+register("mobilenet_v2", mobilenet_v2.WIDTHS, mobilenet_v2.build, mobilenet_v2.SHALLOW)
+register("resnet20", resnet.RESNET20, resnet.build_small, resnet.SHALLOW)
+register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)
+register("resnet56", resnet.RESNET56, resnet.build_small, resnet.SHALLOW)
+register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
+register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ def from_nnx(
     make: Callable[[Mapping[str, int], nnx.Rngs], nnx.Module],
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
+    removable: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
@@ -32,8 +33,10 @@ def from_nnx(
       make: builds the module; widths are given by group name.
       widths: the parent's widths, in the order in which the search will list them.
       input_shape: one example's shape, without the batch.
+      removable: groups whose width may be 0. `make` then leaves the group's block out and keeps its skip, and other
+        variables keep their paths; where the block stands it adds `x + nets.unless_removed(branch, kernel)`.
     """
-    return NnxNetwork(name, make, dict(widths), tuple(input_shape))
+    return NnxNetwork(name, make, dict(widths), tuple(input_shape), frozenset(removable))
 
 
 def from_linen(
@@ -41,20 +44,29 @@ def from_linen(
     make: Callable[[Mapping[str, int]], linen.Module],
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
+    removable: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
 
     Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
     'dropout'.
     """
-    return LinenNetwork(name, make, dict(widths), tuple(input_shape))
+    return LinenNetwork(name, make, dict(widths), tuple(input_shape), frozenset(removable))
 
 
 class NnxNetwork:
     """See `from_nnx`."""
 
-    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        name: str,
+        make: Any,
+        widths: dict[str, int],
+        input_shape: tuple[int, ...],
+        removable: frozenset[str] = frozenset(),
+    ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+        self.removable = removable
         self._graph = functools.lru_cache(maxsize=None)(self._build)
         self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
 
@@ -131,8 +143,16 @@ class NnxNetwork:
 class LinenNetwork:
     """See `from_linen`."""
 
-    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        name: str,
+        make: Any,
+        widths: dict[str, int],
+        input_shape: tuple[int, ...],
+        removable: frozenset[str] = frozenset(),
+    ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+        self.removable = removable
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
