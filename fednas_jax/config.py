@@ -56,7 +56,8 @@ class NetConfig:
     """The network whose widths are searched."""
 
     name: str = "cnn"
-    """Registered network: cnn or mobilenet_v1."""
+    """Registered network: cnn, mobilenet_v1, mobilenet_v2; resnet20, resnet32 or resnet56, for small images; resnet18
+    or resnet34."""
     widths: tuple[int, ...] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: tuple[int, ...] = (8,)
@@ -64,7 +65,8 @@ class NetConfig:
     width_multiplier: float = 1.0
     """Scales the network's own widths. Only where `widths` is not given."""
     stem_stride: int = 2
-    """Stride of the first convolution of mobilenet_v1: 2 for 224x224 images, 1 for small ones."""
+    """Stride of the first convolution of mobilenet_v1, mobilenet_v2, resnet18 and resnet34: 2 for 224x224 images, 1 for
+    small ones; with 1 the ResNets take a 3x3 convolution without pooling."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,9 @@ class SearchConfig:
     """Stop after this many iterations, whatever the budget."""
     proposals: Literal["groups", "random", "uniform"] | None = None
     """Candidates: one for each width group, random widths, or a width multiplier (default: as the method says)."""
+    depth: bool = True
+    """Let a candidate remove a block with a skip, where its inner width would fall below its multiple (mobilenet_v2,
+    resnet*)."""
     random_candidates: int = 8
     """Candidates in an iteration. Only for `proposals=random`."""
     centralised: bool | None = None

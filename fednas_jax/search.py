@@ -225,7 +225,8 @@ def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, fl
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
-    found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)
+    network = nets.build(config.net, dataset.train.images.shape[1:], dataset.classes)
+    found = space.probe(network, config.net.multiple, depth=s.depth)
     return dataset, packed, found, candidates.budget_of(found, s), candidates.most_candidates(found, s)
 
 
@@ -671,7 +672,9 @@ def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> N
     }
     about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
     about |= {"training": state.server != (), "meter": _meter(setup)}
-    setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
+    # In one array: orbax refuses empty ones, which a removed block's group would have.
+    kept = np.concatenate(state.kept)
+    setup.checkpoints.save(step, {"stack": state.stack, "kept": kept, "server": state.server}, about)
 
 
 def _meter(setup: Setup) -> dict[str, float]:
@@ -699,7 +702,7 @@ def _restored(setup: Setup) -> RunState | None:
         shape=shape,
         widths=widths,
         stack=arrays["stack"],
-        kept=tuple(arrays["kept"]),
+        kept=tuple(np.split(arrays["kept"], np.cumsum(shape)[:-1])),
         server=arrays["server"],
         family=tuple(family),
         stop_reason=about["stop_reason"],
@@ -720,7 +723,7 @@ def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any],
     full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
     like = {
         "stack": stacked,
-        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
+        "kept": jax.ShapeDtypeStruct((sum(shape),), bool),
         "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
     }
     arrays = setup.checkpoints.restore(step, like)

@@ -3,9 +3,9 @@
 At 224x224x3 and 1,000 classes: 300 M multiply-accumulates and 3.4 M parameters in the paper's table 4; 3,504,872
 parameters counted with BatchNorm's, as torchvision's has.
 
-Width groups: the stem, one for each stage, since its skips tie all outputs of its blocks, one for each block's expansion,
-and the last convolution. The first block does not expand: its inner width is the stem's. Blocks with a skip, which are
-all but the first of each stage, are removed when their expansion is 0.
+Width groups: the stem, one for each stage, since its skips tie all outputs of its blocks, one for each block's
+expansion, and the last convolution. The first block does not expand: its inner width is the stem's. Blocks with a skip,
+which are all but the first of each stage, are removed when their expansion is 0.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ class InvertedResidual(nnx.Module):
         if self.removed:
             return
         self.expand = ConvNorm(width_in, inner, 1, rngs, norm=norm, activation=nnx.relu6) if expands else nnx.identity
-        self.depthwise = ConvNorm(
-            inner, inner, 3, rngs, stride=stride, groups=inner, norm=norm, activation=nnx.relu6
-        )
+        self.depthwise = ConvNorm(inner, inner, 3, rngs, stride=stride, groups=inner, norm=norm, activation=nnx.relu6)
         self.project = ConvNorm(inner, width, 1, rngs, norm=norm, activation=nnx.identity)
 
     def __call__(self, x: jax.Array) -> jax.Array:

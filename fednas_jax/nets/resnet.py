@@ -1,8 +1,8 @@
 """ResNets of basic blocks (He et al. 2016, arXiv 1512.03385), for small images and for those of ImageNet.
 
-Small images (section 4.2), 32x32x3 and 10 classes: ResNet-20, -32 and -56 have 0.27, 0.46 and 0.85 M parameters and 41,
-69 and 125 M multiply-accumulates; their shortcuts have no parameters (option A). ImageNet (table 1), 224x224x3 and 1,000
-classes: ResNet-18 and -34 have 11,689,512 and 21,797,672 parameters, as torchvision's, and 1.81 and 3.66 G
+Small images (section 4.2), 32x32x3 and 10 classes: ResNet-20, -32 and -56 have 0.27, 0.46 and 0.85 M parameters and
+41, 69 and 125 M multiply-accumulates; their shortcuts have no parameters (option A). ImageNet (table 1), 224x224x3 and
+1,000 classes: ResNet-18 and -34 have 11,689,512 and 21,797,672 parameters, as torchvision's, and 1.81 and 3.66 G
 multiply-accumulates, as torchvision states (1.82 and 3.67 where normalisation is counted too); their shortcuts are
 projections where the size changes (option B).
 

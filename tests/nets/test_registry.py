@@ -21,9 +21,9 @@ SHAPE = (16, 16, 3)
 
 @functools.cache
 def small(name):
-    """The network with eight channels everywhere."""
-    widths = (8,) * len(NETWORKS[name].widths)
-    return build(NetConfig(name, widths=widths, stem_stride=1), SHAPE, networks.CLASSES)
+    """The network with eight channels everywhere, as shallow as it can be made."""
+    entry = NETWORKS[name]
+    return entry.build(dict.fromkeys(entry.shallow, 8), SHAPE, networks.CLASSES, NetConfig(name, stem_stride=1))
 
 
 @functools.cache
@@ -31,7 +31,8 @@ def space_of(name):
     return probe(small(name), (4,), check=False)
 
 
-every_network = pytest.mark.parametrize("name", list(NETWORKS))
+# Names with one builder are one network at different depths, of which the shallowest is tested.
+every_network = pytest.mark.parametrize("name", {e.build: n for n, e in reversed(NETWORKS.items())}.values())
 
 
 @every_network
@@ -78,7 +79,7 @@ def test_costs_are_those_of_the_network_built_at_the_widths(name):
 @every_network
 def test_the_probe_accepts_it(name):
     entry = NETWORKS[name]
-    assert probe(small(name), (4,)).groups == tuple(entry.widths)
+    assert probe(small(name), (4,)).groups == tuple(entry.shallow)
 
 
 @every_network
@@ -94,8 +95,10 @@ def test_logits_have_one_column_for_each_class(name):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"^net.name: got 'resnet', want one of cnn, mobilenet_v1$"):
-        build(NetConfig("resnet"), SHAPE, 10)
+    with pytest.raises(
+        ConfigError, match=r"^net.name: got 'vgg', want one of cnn, mobilenet_v1, .*resnet18, resnet34$"
+    ):
+        build(NetConfig("vgg"), SHAPE, 10)
 
 
 @pytest.mark.parametrize("widths", [(8,), (8, 8, 8, 8)])
