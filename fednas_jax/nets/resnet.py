@@ -34,7 +34,7 @@ RESNET32 = _widths((16, 32, 64), (5, 5, 5))
 RESNET56 = _widths((16, 32, 64), (9, 9, 9))
 RESNET18 = _widths((64, 128, 256, 512), (2, 2, 2, 2))
 RESNET34 = _widths((64, 128, 256, 512), (3, 4, 6, 3))
-SHALLOW = _widths((8, 8), (1, 2))  # every kind of block once: for tests
+SHALLOW = _widths((8, 8), (1, 1))  # every kind of block once: for tests
 
 
 class Numbered(nnx.Module):
