@@ -108,10 +108,10 @@ def keep_masks(
 
 
 def _one_group_each(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
-    """For each group the largest smaller multiple that meets the target."""
+    """For each group the largest smaller multiple that meets the target; 0, where a block can be removed, is one."""
     found = []
     for g, (name, step) in enumerate(zip(space.groups, space.multiple, strict=True)):
-        choices = np.arange(step, widths[g], step)[::-1]
+        choices = np.arange(space.smallest[g], widths[g], step)[::-1]
         tried = np.tile(np.asarray(widths), (len(choices), 1))
         tried[:, g] = choices
         fits = np.flatnonzero(table(tried) < target)
@@ -121,12 +121,16 @@ def _one_group_each(space: Space, table: CostTable, widths: Widths, target: floa
 
 
 def _uniform(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
-    """The largest width multiplier that meets the target, each width rounded down to its multiple."""
+    """The largest width multiplier that meets the target, each width rounded down to its multiple.
+
+    A width multiplier is not meant to remove blocks: rounding down to 0 is for targets that cannot be met otherwise.
+    """
     whole, step = np.asarray(space.widths), np.asarray(space.multiple)
-    for multiplier in np.arange(999, 0, -1) / 1000:
-        scaled = np.minimum(widths, np.maximum(step, (whole * multiplier).astype(int) // step * step))
-        if table(scaled) < target:
-            return [Proposal(f"uniform {multiplier:.3f}", tuple(int(w) for w in scaled))]
+    for least in dict.fromkeys((space.multiple, space.smallest)):
+        for multiplier in np.arange(999, 0, -1) / 1000:
+            scaled = np.minimum(widths, np.maximum(least, (whole * multiplier).astype(int) // step * step))
+            if table(scaled) < target:
+                return [Proposal(f"uniform {multiplier:.3f}", tuple(int(w) for w in scaled))]
     return []
 
 
@@ -135,15 +139,15 @@ def _random(
 ) -> list[Proposal]:
     """Random walks down from the parent: one multiple off a random group, until the target is met."""
     rng = generator(seed, Purpose.PROPOSE, iteration)
-    step = np.asarray(space.multiple)
+    step, least = np.asarray(space.multiple), np.asarray(space.smallest)
     found: dict[Widths, None] = {}  # in order, without repeats
     for _ in range(count):
         walk = np.array(widths)
         while table(walk) >= target:
-            able = np.flatnonzero(walk > step)
+            able = np.flatnonzero(walk > least)
             if not len(able):
                 return []
             g = rng.choice(able)
-            walk[g] = max(step[g], (walk[g] - 1) // step[g] * step[g])
+            walk[g] = max(least[g], (walk[g] - 1) // step[g] * step[g])
         found[tuple(int(w) for w in walk)] = None
     return [Proposal(f"random {n}", w) for n, w in enumerate(found)]

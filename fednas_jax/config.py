@@ -56,8 +56,8 @@ class NetConfig:
     """The network whose widths are searched."""
 
     name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
-    """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16 or mobilenet_v1; or MODULE:FUNCTION, your own
-    (docs/your_network.md)."""
+    """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16, mobilenet_v1, mobilenet_v2; resnet20,
+    resnet32 or resnet56, for small images; resnet18, resnet34; or MODULE:FUNCTION, your own (docs/your_network.md)."""
     widths: tuple[int, ...] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: tuple[int, ...] = (8,)
@@ -65,7 +65,8 @@ class NetConfig:
     width_multiplier: float = 1.0
     """Scales the network's own widths. Only where `widths` is not given."""
     stem_stride: int = 2
-    """Stride of the first convolution of mobilenet_v1: 2 for 224x224 images, 1 for small ones."""
+    """Stride of the first convolution of mobilenet_v1, mobilenet_v2, resnet18 and resnet34: 2 for 224x224 images, 1 for
+    small ones; with 1 the ResNets take a 3x3 convolution without pooling."""
     norm: Literal["batch", "group", "none"] | None = None
     """Normalisation after each convolution (default: as the network was published)."""
     group_size: int = 8
@@ -142,6 +143,9 @@ class SearchConfig:
     """Stop after this many iterations, whatever the budget."""
     proposals: Literal["groups", "random", "uniform"] | None = None
     """Candidates: one for each width group, random widths, or a width multiplier (default: as the method says)."""
+    depth: bool = True
+    """Let a candidate remove a block with a skip, where its inner width would fall below its multiple (mobilenet_v2,
+    resnet*)."""
     random_candidates: int = 8
     """Candidates in an iteration. Only for `proposals=random`."""
     centralised: bool | None = None

@@ -56,7 +56,8 @@ ARRAYS = ("stack", "kept", "server")
 
 def arrays(state: RunState) -> dict[str, Any]:
     """The part of a state that orbax saves."""
-    return {name: getattr(state, name) for name in ARRAYS}
+    # In one array: orbax refuses empty ones, which a removed block's group would have.
+    return {"stack": state.stack, "kept": np.concatenate(state.kept), "server": state.server}
 
 
 def record(state: RunState) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def like(
 
     return {
         "stack": stacked(about["places"]),
-        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
+        "kept": jax.ShapeDtypeStruct((sum(shape),), bool),
         "server": jax.eval_shape(init_server, stacked(places)) if about["training"] else (),
     }
 
@@ -99,7 +100,7 @@ def restored(about: dict[str, Any], saved: dict[str, Any]) -> RunState:
         shape=tuple(about["shape"]),
         widths=tuple(about["widths"]),
         stack=saved["stack"],
-        kept=tuple(saved["kept"]),
+        kept=tuple(np.split(saved["kept"], np.cumsum(about["shape"])[:-1])),
         server=saved["server"],
         family=tuple(Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"]),
         stop_reason=about["stop_reason"],

@@ -261,7 +261,8 @@ def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, fl
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
-    found = space.probe(nets.build(config.net, dataset.train.images.shape[1:], dataset.classes), config.net.multiple)
+    network = nets.build(config.net, dataset.train.images.shape[1:], dataset.classes)
+    found = space.probe(network, config.net.multiple, depth=s.depth)
     return dataset, packed, found, candidates.budget_of(found, s), candidates.most_candidates(found, s)
 
 

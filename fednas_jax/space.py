@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -39,6 +40,7 @@ class Network(Protocol):
     widths: dict[str, int]  # the parent's width of each group, by name
     input_shape: tuple[int, ...]  # one example, without the batch
     blocks: dict[str, int]  # groups whose channels leave in aligned blocks of so many, all at once; the others: 1
+    removable: frozenset[str]  # groups whose width may be 0: their block is then left out
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
@@ -70,10 +72,15 @@ Label = tuple[Dim | None, ...]  # one entry for each dimension of a variable; No
 
 @dataclass(frozen=True)
 class CostTable:
-    """A resource as a sum of products of widths: R(w) = sum over rows of coef x prod over g of w_g^exponent."""
+    """A resource as a sum of products of widths: R(w) = sum over rows of coef x prod over g of w_g^exponent.
+
+    A row that goes with a removed block without scaling with its width, such as the block's last normalisation, counts
+    only while the width that it needs is not 0.
+    """
 
     coef: tuple[int, ...]  # [rows]
     exponents: tuple[tuple[int, ...], ...]  # [rows][G]
+    needs: tuple[int | None, ...]  # [rows] the group that must not be 0, where the exponents do not see to that
     largest: int  # R of the parent, the largest value the search will ask for
 
     def __call__(self, widths: Any) -> Any:
@@ -84,18 +91,23 @@ class CostTable:
         """
         if not isinstance(widths, jax.Array):
             w = np.asarray(widths, np.int64)
-            total = np.prod(w[..., None, :] ** np.asarray(self.exponents), axis=-1) @ np.asarray(self.coef, np.int64)
+            terms = np.prod(w[..., None, :] ** np.asarray(self.exponents), axis=-1)
+            for row, g in enumerate(self.needs):
+                if g is not None:
+                    terms[..., row] *= w[..., g] > 0
+            total = terms @ np.asarray(self.coef, np.int64)
             return int(total) if total.ndim == 0 else total
         wide = jax.dtypes.canonicalize_dtype(np.int64) == np.int64
         dtype = np.int64 if wide else np.uint32 if self.largest < 2**32 else np.float32
         factors = widths.astype(dtype)
-        terms = [
-            functools.reduce(
-                operator.mul, [factors[..., g] for g, e in enumerate(row) for _ in range(e)], jnp.asarray(coef, dtype)
-            )
-            for coef, row in zip(self.coef, self.exponents, strict=True)
-        ]
-        return functools.reduce(operator.add, terms)
+
+        def term(coef: int, row: tuple[int, ...], need: int | None) -> jax.Array:
+            powers = [factors[..., g] for g, e in enumerate(row) for _ in range(e)]
+            there = [] if need is None else [(widths[..., need] > 0).astype(dtype)]
+            return functools.reduce(operator.mul, powers + there, jnp.asarray(coef, dtype))
+
+        rows = zip(self.coef, self.exponents, self.needs, strict=True)
+        return functools.reduce(operator.add, [term(*row) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -111,11 +123,13 @@ class Space:
     macs: CostTable  # multiply-accumulates of one forward pass of one example
     params: CostTable  # trainable numbers
     size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
+    gone: Mapping[str, int] = field(default_factory=dict)  # path of a variable -> the group at whose width 0 it goes
 
     @property
     def smallest(self) -> Widths:
-        """The smallest widths the search may reach."""
-        return self.multiple
+        """The smallest widths the search may reach: 0 where that removes a block, else the multiple."""
+        removable = set(self.gone.values())
+        return tuple(0 if g in removable else least for g, least in enumerate(self.multiple))
 
     def resource(self, name: str) -> CostTable:
         """The table of a resource by name: 'macs' or 'params'."""
@@ -124,13 +138,17 @@ class Space:
     def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
         """`tree` with the removed channels set to zero on every dimension that carries their group.
 
+        Where a group keeps none, so is every variable that goes with its block.
+
         Args:
           tree: parameters, statistics, or any tree that holds them by path, such as an optimiser's state.
           keep: for each group a boolean mask [width of the group in `tree`].
         """
 
-        def masked(leaf: Any, label: Label) -> Any:
-            for axis, dim in enumerate(label):
+        def masked(leaf: Any, path: str) -> Any:
+            if path in self.gone:
+                leaf = leaf * _np(leaf).any(keep[self.gone[path]]).astype(leaf.dtype)
+            for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
                     whole = _np(leaf).tile(keep[dim.group], dim.repeat)
                     leaf = leaf * whole.reshape([-1 if a == axis else 1 for a in range(leaf.ndim)]).astype(leaf.dtype)
@@ -139,7 +157,7 @@ class Space:
         return self._map(masked, tree)
 
     def slice(self, tree: Any, keep: Sequence[Any]) -> Any:
-        """`tree` with only the kept channels.
+        """`tree` with only the kept channels, and without the variables of removed blocks.
 
         Args:
           tree: as for `mask`.
@@ -148,21 +166,24 @@ class Space:
         kept = [np.asarray(k) for k in keep]
         kept = [np.flatnonzero(k) if k.dtype == bool else k for k in kept]
 
-        def sliced(leaf: Any, label: Label) -> Any:
-            for axis, dim in enumerate(label):
+        def sliced(leaf: Any, path: str) -> Any:
+            for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
                     width = leaf.shape[axis] // dim.repeat
                     index = (np.arange(dim.repeat)[:, None] * width + kept[dim.group]).ravel()
                     leaf = _np(leaf).take(leaf, index, axis=axis)
             return leaf
 
-        return self._map(sliced, tree)
+        return self._map(sliced, _without(tree, {path for path, g in self.gone.items() if not len(kept[g])}))
 
-    def embed(self, tree: Any, widths: Widths) -> Any:
-        """`tree` put into the larger network of these widths, its channels first and zeros after them."""
+    def embed(self, variables: Variables, widths: Widths) -> Variables:
+        """`variables` put into the larger network of these widths, their channels first and zeros after them.
 
-        def embedded(leaf: Any, label: Label) -> Any:
-            for axis, dim in enumerate(label):
+        Variables of blocks that only the larger network has are zeros.
+        """
+
+        def embedded(leaf: Any, path: str) -> Any:
+            for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
                     old = leaf.shape[axis] // dim.repeat
                     shape = (*leaf.shape[:axis], dim.repeat, old, *leaf.shape[axis + 1 :])
@@ -171,13 +192,16 @@ class Space:
                     leaf = _np(leaf).pad(leaf.reshape(shape), pad).reshape(final)
             return leaf
 
-        return self._map(embedded, tree)
+        host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
+        zeros = jax.tree.map(lambda a: (np if host else jnp).zeros(a.shape, a.dtype), self.network.abstract(widths))
+        grown = self._map(embedded, variables)
+        return Variables(*({**new, **old} for new, old in zip(zeros, grown, strict=True)))
 
     def norms(self, params: Mapping[str, Any]) -> tuple[jax.Array, ...]:
         """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by.
 
         The filters of a channel are the slices of the kernels that produce it: those whose last dimension, the
-        output in flax, carries the group.
+        output in flax, carries the group. Where removed blocks left a group none, it is one 0 for all channels.
         """
         squares: list[Any] = [0.0] * len(self.groups)
         for path, value in params.items():
@@ -187,27 +211,28 @@ class Space:
                 squares[dim.group] = squares[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
         return tuple(jnp.sqrt(s) for s in squares)
 
-    def _map(self, change: Callable[[Any, Label], Any], tree: Any) -> Any:
-        """Applies `change` to every leaf that stands in the tree under a variable's path; others stay."""
+    def _map(self, change: Callable[[Any, str], Any], tree: Any) -> Any:
+        """Applies `change(leaf, path)` to every leaf that stands in the tree under a variable's path; others stay."""
 
         def visit(path: tuple[Any, ...], leaf: Any) -> Any:
             keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey) and k.key in self.labels]
-            return change(leaf, self.labels[keys[-1]]) if keys and leaf.ndim == len(self.labels[keys[-1]]) else leaf
+            return change(leaf, keys[-1]) if keys and leaf.ndim == len(self.labels[keys[-1]]) else leaf
 
         return jax.tree_util.tree_map_with_path(visit, tree)
 
 
-def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) -> Space:
+def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, depth: bool = True) -> Space:
     """Finds the width groups of a network by building it abstractly with one group changed at a time.
 
     Args:
       network: the family of networks.
       multiple: widths are multiples of this, one number or one for each group.
       check: also train one step masked and sliced, and refuse the network if they differ (this allocates it).
+      depth: let the groups that the network calls removable reach width 0.
 
     Raises:
-      NetworkError: the network has no width group, a dimension mixes groups or does not scale, or masked and sliced
-        training differ; names the variable.
+      NetworkError: the network has no width group, a dimension mixes groups or does not scale, a removable group's
+        block stays at width 0, or masked and sliced training differ; names the variable.
       ConfigError: `multiple` does not fit the groups, or it or a width is no multiple of the group's block.
     """
     groups, widths = tuple(network.widths), tuple(network.widths.values())
@@ -221,7 +246,12 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
         if width < least:
             raise ConfigError(f"net.widths: {group} got {width}, want at least its multiple, which is {least}")
     blocks = _blocks(network, multiples)
+    can_leave: frozenset[str] = getattr(network, "removable", frozenset())  # a network of the user's own may have none
+    if unknown := sorted(can_leave - set(groups)):
+        raise NetworkError(f"{network.name}: got '{unknown[0]}' as removable, want some of {', '.join(groups)}")
+    removable = [g for g, group in enumerate(groups) if depth and group in can_leave]
     labels = _labels(network, groups, widths)
+    gone = _gone(network, groups, _grown(widths, _primes(len(groups))), labels, removable)
     shapes = network.abstract(widths)
     everything = {**shapes.params, **shapes.stats}
     space = Space(
@@ -231,9 +261,10 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
         multiple=multiples,
         blocks=blocks,
         labels=labels,
-        macs=macs_table(network, widths),
-        params=_size_table(shapes.params, labels, widths, lambda leaf: 1),
-        size=_size_table(everything, labels, widths, lambda leaf: leaf.dtype.itemsize),
+        macs=macs_table(network, widths, removable=removable),
+        params=_size_table(shapes.params, labels, gone, widths, lambda leaf: 1),
+        size=_size_table(everything, labels, gone, widths, lambda leaf: leaf.dtype.itemsize),
+        gone=gone,
     )
     if check:
         check_masking(space)
@@ -267,7 +298,17 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> None:
     except Exception:  # a network may need its own widths, for instance to divide them into groups
         whole = space.widths
     # Every second channel or block goes, so that a wrong order of channels is seen too.
-    keep = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
+    half = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
+    want = "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
+    _check_one_step(space, whole, half, tolerance, want)
+    if space.gone:
+        bare = tuple(k & (least > 0) for k, least in zip(half, space.smallest, strict=True))
+        want = "x + nets.unless_removed(branch, kernel) where a block can be removed"
+        _check_one_step(space, whole, bare, tolerance, want)
+
+
+def _check_one_step(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], tolerance: float, want: str) -> None:
+    """Compares one step masked with one sliced; `want` is what the message asks for if they differ."""
     kept = tuple(int(k.sum()) for k in keep)
     try:
         space.network.abstract(kept)
@@ -293,8 +334,7 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> None:
         path, value = max(((p, float(v)) for part in found for p, v in part.items()), key=lambda pair: pair[1])
         if not value <= bound:
             raise NetworkError(
-                f"{space.network.name}: masked training of '{path}' {what} by {value:.1e} after one step; want "
-                "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
+                f"{space.network.name}: masked training of '{path}' {what} by {value:.1e} after one step; want {want}"
             )
 
 
@@ -340,10 +380,10 @@ def _blocks(network: Network, multiples: Sequence[int]) -> tuple[int, ...]:
     for block, multiple, (group, width) in zip(blocks, multiples, network.widths.items(), strict=True):
         if block < 1:
             raise NetworkError(f"{network.name}: blocks of {group} got {block} channels, want at least 1")
-        for field, got in (("net.multiple", multiple), ("net.widths", width)):
+        for setting, got in (("net.multiple", multiple), ("net.widths", width)):
             if got % block:
                 want = f"want a multiple of {block}: its channels are normalised in groups of {block} (net.group_size)"
-                raise ConfigError(f"{field}: {group} got {got}, {want}")
+                raise ConfigError(f"{setting}: {group} got {got}, {want}")
     return blocks
 
 
@@ -390,12 +430,70 @@ def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path:
     return NetworkError(f"{where} is no whole multiple of the width of {', '.join(depends) or 'a group'}")
 
 
-def _primes(count: int) -> tuple[int, ...]:
+def _without(tree: Any, paths: set[str]) -> Any:
+    """`tree` without these keys, in whichever dictionaries of it they stand."""
+
+    def visit(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {key: _without(value, paths) for key, value in node.items() if key not in paths}
+
+    return jax.tree.map(visit, tree, is_leaf=lambda node: isinstance(node, dict)) if paths else tree
+
+
+def _gone(
+    network: Network, groups: tuple[str, ...], widths: Widths, labels: Mapping[str, Label], removable: Sequence[int]
+) -> dict[str, int]:
+    """Which variables go with which removable group: those that the network has with this group, but not with none."""
+    if not removable:
+        return {}
+    whole = _shapes(network, widths)
+    found: dict[int | None, set[str]] = {}
+    for alone, reduced in _reductions(widths, removable).items():
+        what = "its removable groups" if alone is None else f"any of its removable groups but {groups[alone]}"
+        try:
+            shapes = _shapes(network, reduced)
+        except Exception as error:  # whatever a layer thinks of width 0
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise NetworkError(f"{network.name}: cannot be built without {what}: {reason}") from error
+        for path, shape in shapes.items():
+            if whole.get(path) != shape:
+                got = f"got '{path}' of shape {list(shape)} without {what}"
+                want = (
+                    f"{list(whole[path])} as with them, or no such variable" if path in whole else "none of this path"
+                )
+                raise NetworkError(f"{network.name}: {got}, want {want}")
+        found[alone] = set(shapes)
+    gone: dict[str, int] = {}
+    for path in sorted(whole.keys() - found[None]):
+        holders = [g for g in removable if path in found[g]]
+        if len(holders) != 1:
+            raise NetworkError(f"{network.name}: '{path}' goes with several removable groups, want one a block")
+        gone[path] = holders[0]
+    for g in removable:
+        if g not in gone.values():
+            raise NetworkError(f"{network.name}: no variable goes where {groups[g]} is 0, want its block to go")
+    return gone
+
+
+def _reductions(widths: Widths, removable: Sequence[int]) -> dict[int | None, Widths]:
+    """Widths with every removable group at 0 (under None), and with every one but g (under g).
+
+    A network of one block is small: building it costs less than building the whole without that block.
+    """
+    bare = tuple(0 if g in removable else w for g, w in enumerate(widths))
+    return {None: bare} | {g: (*bare[:g], widths[g], *bare[g + 1 :]) for g in removable}
+
+
+def _primes(count: int, apart_from: Iterable[int] = ()) -> tuple[int, ...]:
+    """The first primes that divide none of some numbers."""
+    numbers, primes, n = set(apart_from), list[int](), 2
     found: list[int] = []
-    n = 2
     while len(found) < count:
-        if all(n % p for p in found):
-            found.append(n)
+        if all(n % p for p in primes):
+            primes.append(n)
+            if all(number % n for number in numbers):
+                found.append(n)
         n += 1
     return tuple(found)
 
@@ -410,52 +508,93 @@ def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
 
 
 def macs_table(
-    network: Network, widths: Widths, layers: Callable[[Network, Widths], list[int]] = layer_macs
+    network: Network,
+    widths: Widths,
+    layers: Callable[[Network, Widths], list[int]] = layer_macs,
+    removable: Sequence[int] = (),
 ) -> CostTable:
     """The MACs that `layers` counts, as a function of the widths.
 
     Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e.
 
+    Args:
+      network: the family.
+      widths: the parent's.
+      layers: counts each layer of the network at some widths.
+      removable: numbers of the groups that may reach 0.
+
     Raises:
-      NetworkError: a layer comes or goes with the widths, or grows otherwise.
+      NetworkError: a layer comes or goes with the widths (but for removable ones), or grows otherwise.
     """
-    primes = _primes(len(widths))
-    base, grown = (layers(network, w) for w in (widths, _grown(widths, primes)))
+    base = layers(network, widths)
+    # No layer's MACs are divisible by these primes, so those of a grown layer say which powers of them they contain.
+    primes = _primes(len(widths), base)
+    whole = _grown(widths, primes)
+    grown = layers(network, whole)
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
-    exponents = []
+    needs = _needs(network, whole, grown, layers, removable)
+    rows = []
     for row, (before, after) in enumerate(zip(base, grown, strict=True)):
         growth, rest = divmod(after, before)
         powers = [next(e for e in range(64) if growth % p ** (e + 1)) for p in primes]
         if rest or growth != math.prod(p**e for p, e in zip(primes, powers, strict=True)):
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
-        exponents.append(powers)
-    return _table(widths, zip(base, exponents, strict=True))
+        rows.append((before, powers, needs[after].pop()))
+    return _table(widths, rows)
+
+
+def _needs(
+    network: Network,
+    whole: Widths,
+    grown: list[int],
+    layers: Callable[[Network, Widths], list[int]],
+    removable: Sequence[int],
+) -> dict[int, list[int | None]]:
+    """For layers of each number of MACs, which removable groups they go with; a layer like another costs like it."""
+    if not removable:
+        return {macs: [None] * count for macs, count in Counter(grown).items()}
+    left = {alone: Counter(layers(network, w)) for alone, w in _reductions(whole, removable).items()}
+    found = {}
+    for macs, count in Counter(grown).items():
+        stay = left[None][macs]
+        found[macs] = [None] * stay + [g for g in removable for _ in range(left[g][macs] - stay)]
+        if len(found[macs]) != count:
+            raise NetworkError(f"{network.name}: a layer goes with several removable groups, want one a block")
+    if extra := set().union(*left.values()) - found.keys():
+        raise NetworkError(f"{network.name}: got {len(extra)} more layers where blocks are removed, want none")
+    return found
 
 
 def _size_table(
-    shapes: Mapping[str, Any], labels: Mapping[str, Label], widths: Widths, each: Callable[[Any], int]
+    shapes: Mapping[str, Any],
+    labels: Mapping[str, Label],
+    gone: Mapping[str, int],
+    widths: Widths,
+    each: Callable[[Any], int],
 ) -> CostTable:
-    def rows() -> Iterator[tuple[int, list[int]]]:
+    def rows() -> Iterator[tuple[int, list[int], int | None]]:
         for path, leaf in shapes.items():
             exponents = [0] * len(widths)
             for dim in labels[path]:
                 if dim is not None:
                     exponents[dim.group] += 1
-            yield math.prod(leaf.shape) * each(leaf), exponents
+            yield math.prod(leaf.shape) * each(leaf), exponents, gone.get(path)
 
     return _table(widths, rows())
 
 
-def _table(widths: Widths, rows: Any) -> CostTable:
-    """Divides each row's value at `widths` by its product of widths, and merges rows of equal exponents."""
-    merged: dict[tuple[int, ...], int] = {}
+def _table(widths: Widths, rows: Iterable[tuple[int, list[int], int | None]]) -> CostTable:
+    """Divides each row's value at `widths` by its product of widths, and merges rows that are alike."""
+    merged: dict[tuple[tuple[int, ...], int | None], int] = {}
     largest = 0
-    for value, exponents in rows:
+    for value, exponents, need in rows:
         coef = value // math.prod(w**e for w, e in zip(widths, exponents, strict=True))
-        merged[tuple(exponents)] = merged.get(tuple(exponents), 0) + coef
+        # A power of the width that is needed is 0 with it.
+        kind = (tuple(exponents), None if need is None or exponents[need] else need)
+        merged[kind] = merged.get(kind, 0) + coef
         largest += value
-    return CostTable(tuple(merged.values()), tuple(merged), largest)
+    return CostTable(tuple(merged.values()), tuple(e for e, _ in merged), tuple(n for _, n in merged), largest)
 
 
 def product_macs(eqn: Any) -> int | None:

@@ -24,7 +24,8 @@ def training_table(space: Space) -> CostTable:
     Raises:
       NetworkError: as for `space.macs`.
     """
-    return macs_table(space.network, space.widths, training_layer_macs)
+    removable = [g for g, least in enumerate(space.smallest) if not least]
+    return macs_table(space.network, space.widths, training_layer_macs, removable)
 
 
 def training_layer_macs(network: Network, widths: Widths) -> list[int]:

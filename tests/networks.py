@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import linen, nnx
 
-from fednas_jax.nets import from_linen, from_nnx
+from fednas_jax.nets import from_linen, from_nnx, unless_removed
 from fednas_jax.space import RUN_ONCE, Variables
 
 SHAPE = (6, 6, 2)
@@ -52,19 +52,26 @@ class LinenNorm(linen.Module):
 
 
 class Residual(nnx.Module):
-    """A stem and a block with a skip around it: stem and second convolution share the width `stage`."""
+    """A stem and a block with a skip around it: stem and second convolution share the width `stage`.
+
+    Without an inner width there is no block.
+    """
 
     def __init__(self, widths, rngs):
         stage, inner = widths["stage"], widths["inner"]
         self.stem = nnx.Conv(2, stage, (3, 3), strides=2, rngs=rngs)
-        self.first = nnx.Conv(stage, inner, (3, 3), rngs=rngs)
-        self.second = nnx.Conv(inner, stage, (1, 1), rngs=rngs)
-        self.norm = nnx.BatchNorm(stage, momentum=0.9, rngs=rngs)
+        self.there = inner > 0
+        if self.there:
+            self.first = nnx.Conv(stage, inner, (3, 3), rngs=rngs)
+            self.second = nnx.Conv(inner, stage, (1, 1), rngs=rngs)
+            self.norm = nnx.BatchNorm(stage, momentum=0.9, rngs=rngs)
         self.classifier = nnx.Linear(stage, CLASSES, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.stem(x))
-        x = nnx.relu(x + self.norm(self.second(nnx.gelu(self.first(x)))))
+        if self.there:
+            branch = self.norm(self.second(nnx.gelu(self.first(x))))
+            x = nnx.relu(x + unless_removed(branch, self.second.kernel[...]))
         return self.classifier(jnp.mean(x, axis=(1, 2)))
 
 
@@ -89,6 +96,23 @@ def grouped():
     return from_nnx("grouped", Grouped, {"conv": 12, "dense": 4}, SHAPE, {"conv": 4})
 
 
+class LinenResidual(linen.Module):
+    """The twin of `Residual`."""
+
+    stage: int
+    inner: int
+
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.relu(linen.Conv(self.stage, (3, 3), strides=2, name="stem")(x))
+        if self.inner:
+            branch = linen.gelu(linen.Conv(self.inner, (3, 3), name="first")(x))
+            second = linen.Conv(self.stage, (1, 1), name="second")
+            branch = linen.BatchNorm(momentum=0.9, use_running_average=not train, name="norm")(second(branch))
+            x = linen.relu(x + unless_removed(branch, second.variables["params"]["kernel"]))
+        return linen.Dense(CLASSES, name="classifier")(jnp.mean(x, axis=(1, 2)))
+
+
 @functools.cache
 def norm():
     """`Norm` as a network; one object, so that what was compiled for it is found again."""
@@ -104,7 +128,16 @@ def linen_norm():
 @functools.cache
 def residual():
     """`Residual` as a network."""
-    return from_nnx("residual", Residual, {"stage": 6, "inner": 4}, SHAPE)
+    return from_nnx("residual", Residual, {"stage": 6, "inner": 4}, SHAPE, removable=["inner"])
+
+
+@functools.cache
+def linen_residual():
+    """`LinenResidual` as a network."""
+    widths = {"stage": 6, "inner": 4}
+    return from_linen(
+        "linen_residual", lambda w: LinenResidual(w["stage"], w["inner"]), widths, SHAPE, removable=["inner"]
+    )
 
 
 class Trained(NamedTuple):

@@ -135,6 +135,56 @@ def test_uniform_takes_the_largest_multiplier_and_keeps_to_the_multiples():
     assert (name, widths) == (f"uniform {best / 1000:.3f}", choices[best])
 
 
+# Blocks
+
+
+@functools.cache
+def residual(depth=True):
+    return probe(networks.residual(), (2, 2), check=False, depth=depth)
+
+
+def test_a_block_is_removed_where_a_narrower_one_would_not_do():
+    table, widths = residual().macs, residual().widths
+    for width in (2, 0):
+        reduction = (table(widths) - table((6, width))) / table(widths) - 1e-6
+        config = replace(GROUPS, reduction=reduction)
+        assert dict(propose(residual(), config, widths, 1, 0))["inner"] == (6, width)
+        assert ("inner" in dict(propose(residual(depth=False), config, widths, 1, 0))) == (width > 0)
+
+
+def test_a_removed_block_is_no_candidate_again_and_nothing_stays_below_the_smallest():
+    config = replace(GROUPS, reduction=1e-6)
+    assert propose(residual(), config, (6, 0), 1, 0) == [("stage", (4, 0))]
+    assert propose(residual(), config, (2, 0), 1, 0) == []
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 2**32))
+def test_random_candidates_remove_blocks_and_never_stages(reduction, seed):
+    config = SearchConfig(proposals="random", reduction=reduction, random_candidates=4)
+    found = propose(residual(), config, residual().widths, 1, seed)
+    assert bool(found) == (residual().macs((2, 0)) < (1 - reduction) * residual().macs(residual().widths))
+    for _, (stage, inner) in found:
+        assert stage in (2, 4, 6)
+        assert inner in (0, 2, 4)
+
+
+def test_a_width_multiplier_removes_blocks_only_where_nothing_else_meets_the_target():
+    table, widths = residual().macs, residual().widths
+    whole = table(widths)
+    for reduction, narrowest in ((1 - table((2, 2)) / whole - 1e-6, 2), (1 - table((2, 2)) / whole + 1e-6, 0)):
+        config = SearchConfig(proposals="uniform", reduction=reduction)
+        ((_, (_, inner)),) = propose(residual(), config, widths, 1, 0)
+        assert inner == narrowest
+
+
+def test_a_budget_may_need_blocks_removed():
+    table = residual().macs
+    config = SearchConfig(budget_absolute=table((2, 0)))
+    assert budget_of(residual(), config) == table((2, 0))
+    with pytest.raises(ConfigError, match=rf"want at least {table((2, 2))}, the macs of the smallest widths$"):
+        budget_of(residual(depth=False), config)
+
+
 # Channels
 
 
@@ -157,7 +207,7 @@ def test_channels_that_the_parent_lost_are_not_kept_again():
 )
 def test_kept_channels_are_the_parents_best(channels, data):
     norms, kept = np.array([n for n, _ in channels]), np.array([k for _, k in channels])
-    width = data.draw(st.integers(0, int(kept.sum())))
+    width = data.draw(st.integers(0, int(kept.sum())))  # 0: the group's block is removed
     (mask,) = keep_masks((norms,), (kept,), (width,))
     ranked = sorted((c for c in range(len(norms)) if kept[c]), key=lambda c: (-norms[c], c))
     assert sorted(ranked[:width]) == list(np.flatnonzero(mask))

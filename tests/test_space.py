@@ -42,9 +42,19 @@ def space_of(name):
     }[name]()
 
 
-def keeps(widths):
-    """Nonempty keep sets, for each group [width] bool."""
-    return st.tuples(*(st.lists(st.booleans(), min_size=w, max_size=w).filter(any).map(np.array) for w in widths))
+def keeps(space):
+    """Keep sets, for each group [width] bool, empty only where that removes a block."""
+
+    def kept(width, least):
+        masks = st.lists(st.booleans(), min_size=width, max_size=width)
+        return (masks.filter(any) if least else masks).map(np.array)
+
+    return st.tuples(*map(kept, space.widths, space.smallest))
+
+
+def widths_of(space):
+    """Widths from 1 to the parent's, or from 0 where that removes a block."""
+    return st.tuples(*(st.integers(min(least, 1), w) for least, w in zip(space.smallest, space.widths, strict=True)))
 
 
 def assert_equal(a, b):
@@ -165,7 +175,7 @@ def direct(network, widths):
 @given(st.sampled_from(["cnn", "norm", "residual"]), st.data())
 def test_costs_at_any_widths_are_those_of_the_network_built_there(name, data):
     space = space_of(name)
-    widths = data.draw(st.tuples(*(st.integers(1, w) for w in space.widths)))
+    widths = data.draw(widths_of(space))
     assert (space.macs(widths), space.params(widths), space.size(widths)) == direct(space.network, widths)
 
 
@@ -238,7 +248,7 @@ def test_mask_and_slice_of_a_flatten_by_hand():
 @settings(max_examples=10)
 def test_slicing_a_masked_tree_is_slicing_the_tree(data):
     space = space_of(data.draw(st.sampled_from(["cnn", "norm", "residual"])))
-    keep = data.draw(keeps(space.widths))
+    keep = data.draw(keeps(space))
     variables = networks.start(space.network, space.widths)
     sliced = space.slice(variables, keep)
     assert_equal(space.slice(space.mask(variables, keep), keep), sliced)
@@ -246,7 +256,8 @@ def test_slicing_a_masked_tree_is_slicing_the_tree(data):
     kept = tuple(int(k.sum()) for k in keep)
     shapes = space.network.abstract(kept)
     assert jax.tree.map(jnp.shape, sliced) == jax.tree.map(jnp.shape, shapes)
-    assert sum(np.count_nonzero(v) for v in space.mask(variables, keep).params.values()) == space.params(kept)
+    masked = space.mask(variables, keep)
+    assert sum(np.count_nonzero(v) for v in masked.params.values()) == space.params(kept)
 
 
 def test_jax_arrays_are_masked_and_sliced_as_numpy_arrays_are_also_under_jit():
@@ -275,7 +286,7 @@ def test_optimiser_state_is_masked_and_sliced_as_its_parameters_are(optimizer):
 @settings(max_examples=10)
 def test_embedding_and_slicing_the_first_channels_is_the_identity(data):
     space = space_of(data.draw(st.sampled_from(["cnn", "norm", "residual"])))
-    small = data.draw(st.tuples(*(st.integers(1, w) for w in space.widths)))
+    small = data.draw(widths_of(space))
     variables = jax.tree.map(lambda s: np.random.default_rng(0).normal(size=s.shape), space.network.abstract(small))
     embedded = space.embed(variables, space.widths)
     keep = tuple(np.arange(w) < s for w, s in zip(space.widths, small, strict=True))
@@ -307,6 +318,9 @@ def test_norms_are_those_of_all_layers_that_produce_the_group():
     stage, inner = space.norms(params)
     np.testing.assert_allclose(stage, [2, 0, 5, 0, 0, 0])
     np.testing.assert_allclose(inner, [0, 0, 0, 7])
+    stage, inner = space.norms(space.slice(params, (np.arange(6), np.arange(0))))
+    np.testing.assert_allclose(stage, [0, 0, 3, 0, 0, 0])
+    assert inner == 0  # no block, no filters
 
 
 # Masked is sliced
@@ -407,6 +421,70 @@ def test_blocks_of_no_group_or_no_channels_are_refused(blocks, what):
         probe(network, (4,), check=False)
 
 
+# Removed blocks
+
+BLOCK = {f"{layer}/{part}" for layer in ("first", "second") for part in ("kernel", "bias")}
+BLOCK |= {f"norm/{part}" for part in ("scale", "bias", "mean", "var")}
+WITHOUT = (np.ones(6, bool), np.zeros(4, bool))  # keeps every channel of the stage, none of the block
+
+
+@pytest.mark.parametrize("make", [networks.residual, networks.linen_residual])
+def test_a_removed_block_takes_all_its_variables_along(make):
+    space = probe(make(), (2,))
+    assert space.smallest == (2, 0)
+    assert set(space.gone) == BLOCK
+    assert set(space.gone.values()) == {1}
+    variables = networks.start(make(), space.widths)
+    masked, sliced = space.mask(variables, WITHOUT), space.slice(variables, WITHOUT)
+    for part, whole, fewer in zip(masked, variables, sliced, strict=True):
+        for path, value in part.items():
+            np.testing.assert_array_equal(value, np.zeros_like(value) if path in BLOCK else whole[path])
+        assert set(fewer) == set(whole) - BLOCK
+    assert_equal(space.embed(sliced, space.widths), masked)
+
+
+def test_costs_of_a_removed_block_are_gone_by_hand():
+    space = probe(networks.residual(), (2,), check=False)
+    stem, classifier = 3 * 3 * 2 * 5 + 5, 5 * 3 + 3
+    first, second, norm = 3 * 3 * 5 * 4 + 4, 4 * 5 + 5, 2 * 5
+    for inner, block in ((4, first + second + norm), (0, 0)):
+        assert space.params((5, inner)) == stem + classifier + block
+        assert space.size((5, inner)) == 4 * (stem + classifier + block + (10 if inner else 0))
+    assert space.macs((5, 0)) == 3 * 3 * (3 * 3 * 2 * 5) + 5 * 3
+
+
+def test_costs_of_removed_blocks_are_the_same_under_jit_and_vmap():
+    space = probe(networks.residual(), (2,), check=False)
+    many = np.array([(a, b) for a in range(1, 7) for b in range(5)])
+    for table in (space.macs, space.params, space.size):
+        want = [table(tuple(int(w) for w in widths)) for widths in many]
+        np.testing.assert_array_equal(table(many), want)
+        np.testing.assert_array_equal(jax.jit(jax.vmap(table))(jnp.asarray(many)), want)
+
+
+def test_a_removed_block_masked_trains_as_the_network_without_it():
+    space = space_of("residual")
+    masked = networks.assert_masked_equals_sliced(space, WITHOUT)
+    assert all(not np.any(masked.variables.params[path]) for path in BLOCK & set(masked.variables.params))
+    assert all(not np.any(masked.variables.stats[path]) for path in BLOCK & set(masked.variables.stats))
+
+
+def test_optimiser_state_of_a_removed_block_is_sliced_away_and_masked_under_jit():
+    space, optimizer = space_of("residual"), optax.sgd(0.1, momentum=0.9)
+    params = networks.start(space.network, space.widths).params
+    _, state = optimizer.update(params, optimizer.init(params))
+    fewer = space.slice(params, WITHOUT)
+    _, sliced = optimizer.update(fewer, optimizer.init(fewer))
+    assert_equal(space.slice(state, WITHOUT), sliced)
+    assert_equal(jax.jit(space.mask)(params, WITHOUT), space.mask(params, WITHOUT))
+
+
+def test_without_depth_no_block_is_removed():
+    space = probe(networks.residual(), (2,), check=False, depth=False)
+    assert space.gone == {}
+    assert space.smallest == (2, 2)
+
+
 # Refusals
 
 
@@ -499,6 +577,71 @@ def test_a_network_that_cannot_be_masked_is_refused_with_the_path_and_the_reason
 
 def test_the_plain_network_that_the_refused_ones_change_is_accepted():
     assert probe(from_nnx("good", Plain, {"a": 8, "b": 8}, (4, 4, 2)), (4,)).groups == ("a", "b")
+
+
+class Ungated(networks.Residual):
+    """The bias behind the block speaks when the block is removed."""
+
+    def __call__(self, x):
+        x = nnx.relu(self.stem(x))
+        if self.there:
+            x = nnx.relu(x + self.norm(self.second(nnx.relu(self.first(x)))))
+        return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+class Listed(nnx.Module):
+    """Two layers in a list, where the second moves up when the first goes."""
+
+    def __init__(self, widths, rngs):
+        self.blocks = nnx.List(nnx.Linear(w, w, rngs=rngs) for w in widths.values() if w)
+
+    def __call__(self, x):
+        return x
+
+
+class Staying(nnx.Module):
+    """A layer beside the block stays and has no inputs."""
+
+    def __init__(self, widths, rngs):
+        self.first = nnx.Param(jnp.zeros((2, widths["stage"], widths["inner"])))
+
+    def __call__(self, x):
+        return x
+
+
+class Bottleneck(nnx.Module):
+    """Two inner widths, each of which removes the block."""
+
+    def __init__(self, widths, rngs):
+        self.there = all(widths.values())
+        if self.there:
+            self.middle = nnx.Linear(widths["stage"], widths["inner"], rngs=rngs)
+
+    def __call__(self, x):
+        return x
+
+
+UNREMOVABLE = {
+    Ungated: r"bad: masked training of 'norm/bias' leaks out of the mask by .* want x \+ nets.unless_removed\(branch",
+    Listed: r"bad: got 'blocks/0/.*' of shape .* without any of its removable groups but inner, want .* as with them",
+    Staying: r"bad: got 'first' of shape \[2, \d+, 0\] without its removable groups, want .* or no such variable",
+    Bottleneck: r"bad: 'middle/bias' goes with several removable groups, want one a block",
+}
+
+
+@pytest.mark.parametrize("make", UNREMOVABLE, ids=lambda make: make.__name__)
+def test_a_network_whose_block_cannot_be_removed_is_refused_with_the_path_and_the_reason(make):
+    removable = ["inner"] if make in (Ungated, Staying) else ["stage", "inner"]
+    network = from_nnx("bad", make, {"stage": 4, "inner": 4}, networks.SHAPE, removable)
+    with pytest.raises(NetworkError, match=UNREMOVABLE[make]) as caught:
+        probe(network, (2,))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_removable_group_is_refused_with_the_known_ones():
+    network = from_nnx("bad", networks.Residual, {"stage": 4, "inner": 4}, networks.SHAPE, removable=["block"])
+    with pytest.raises(NetworkError, match=r"^bad: got 'block' as removable, want some of stage, inner$"):
+        probe(network, (2,))
 
 
 def test_concatenation_is_refused_whatever_the_widths():

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, own, vgg
+from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobilenet_v2, own, resnet, vgg
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
+from fednas_jax.nets.residual import unless_removed
 from fednas_jax.space import Network
 
-__all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register"]
+__all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
 
 Shape = tuple[int, ...]  # one example: height, width, channels
 Builder = Callable[[Mapping[str, int], Shape, int, NetConfig], Network]
@@ -75,3 +76,9 @@ register("alexnet", alexnet.WIDTHS, alexnet.build)
 register("vgg11", vgg.VGG11, vgg.build, vgg.SHALLOW)
 register("vgg16", vgg.VGG16, vgg.build, vgg.SHALLOW)
 register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build)
+register("mobilenet_v2", mobilenet_v2.WIDTHS, mobilenet_v2.build, mobilenet_v2.SHALLOW)
+register("resnet20", resnet.RESNET20, resnet.build_small, resnet.SHALLOW)
+register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)
+register("resnet56", resnet.RESNET56, resnet.build_small, resnet.SHALLOW)
+register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
+register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ def from_nnx(
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
     blocks: Mapping[str, int] | None = None,
+    removable: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
@@ -35,8 +36,10 @@ def from_nnx(
       input_shape: one example's shape, without the batch.
       blocks: for groups that GroupNorm normalises, its group's size: those channels leave together, in aligned
         blocks. Other groups lose single channels.
+      removable: groups whose width may be 0. `make` then leaves the group's block out and keeps its skip, and other
+        variables keep their paths; where the block stands it adds `x + nets.unless_removed(branch, kernel)`.
     """
-    return NnxNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}))
+    return NnxNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable))
 
 
 def from_linen(
@@ -45,22 +48,30 @@ def from_linen(
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
     blocks: Mapping[str, int] | None = None,
+    removable: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
 
     Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
     'dropout'.
     """
-    return LinenNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}))
+    return LinenNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable))
 
 
 class NnxNetwork:
     """See `from_nnx`."""
 
     def __init__(
-        self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...], blocks: dict[str, int]
+        self,
+        name: str,
+        make: Any,
+        widths: dict[str, int],
+        input_shape: tuple[int, ...],
+        blocks: dict[str, int],
+        removable: frozenset[str],
     ):
-        self.name, self.make, self.widths, self.input_shape, self.blocks = name, make, widths, input_shape, blocks
+        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+        self.blocks, self.removable = blocks, removable
         self._graph = functools.lru_cache(maxsize=None)(self._build)
         self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
 
@@ -138,9 +149,16 @@ class LinenNetwork:
     """See `from_linen`."""
 
     def __init__(
-        self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...], blocks: dict[str, int]
+        self,
+        name: str,
+        make: Any,
+        widths: dict[str, int],
+        input_shape: tuple[int, ...],
+        blocks: dict[str, int],
+        removable: frozenset[str],
     ):
-        self.name, self.make, self.widths, self.input_shape, self.blocks = name, make, widths, input_shape, blocks
+        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+        self.blocks, self.removable = blocks, removable
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""

@@ -54,9 +54,11 @@ def test_masked_training_is_sliced_training_and_the_loss_falls(name):
 def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_training(name, data):
     space = space_of(name)
     # Few widths, of deep networks one, since each compiles the sliced network anew; which channels are kept is free.
-    few_and_many = tuple((2, 6)[g % 2] for g in range(len(space.widths)))
-    shallow = len(space.widths) < 5
-    widths = data.draw(st.sampled_from([(4,) * len(space.widths), *[few_and_many] * shallow]))
+    few_and_many = [(2, 6)[g % 2] for g in range(len(space.widths))]
+    # A block is removed, the last that can be.
+    few_and_many[max((g for g, least in enumerate(space.smallest) if not least), default=0)] *= min(space.smallest) > 0
+    shallow = len(space.widths) < 5 or not min(space.smallest)
+    widths = data.draw(st.sampled_from([(4,) * len(space.widths), *[tuple(few_and_many)] * shallow]))
     keep = []
     for whole, kept in zip(space.widths, widths, strict=True):
         chosen = data.draw(st.permutations(range(whole)))[:kept]
@@ -70,7 +72,7 @@ def test_costs_are_those_of_the_network_built_at_the_widths(name):
     space = space_of(name)
     rng = np.random.default_rng(1)
     for _ in range(2):
-        widths = tuple(int(w) for w in rng.integers(1, 9, len(space.widths)))
+        widths = tuple(int(w) for w in rng.integers([least > 0 for least in space.smallest], 9))
         shapes = space.network.abstract(widths)
         params, stats = (sum(math.prod(s.shape) for s in part.values()) for part in shapes)
         assert space.macs(widths) == count_macs(space.network, widths)
@@ -224,7 +226,9 @@ def test_a_network_with_groupnorm_trains_masked_as_sliced():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"^net.name: got 'vgg', want one of cnn, .*vgg11, .*mobilenet_v1"):
+    with pytest.raises(
+        ConfigError, match=r"^net.name: got 'vgg', want one of cnn, .*vgg11, .*mobilenet_v1.*, resnet34"
+    ):
         build(NetConfig("vgg"), SHAPE, 10)
 
 
