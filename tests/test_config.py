@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import typing
 from pathlib import Path
 
 import pytest
@@ -232,10 +233,19 @@ def leaves(config, path=""):
             yield f"{path}{f.name}", value
 
 
+def takes_a_path(path):
+    """Whether a field holds a path where it holds anything."""
+    *sections, name = path.split(".")
+    cls = Config
+    for section in sections:
+        cls = typing.get_type_hints(cls)[section]
+    return Path in typing.get_args(typing.get_type_hints(cls)[name])
+
+
 def other(path, value):
     """A value of the same kind that differs."""
     if value is None:
-        return Path("x/y") if path in ("data.root", "data.folder") else "x"
+        return Path("x/y") if takes_a_path(path) else "x"
     return (*value, 3) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1
 
 
