@@ -136,7 +136,7 @@ def test_a_bad_block_is_refused_by_number_and_leaves_nothing(tmp_path: Path, blo
 def test_no_examples_at_all_and_a_bad_test_split_are_refused(tmp_path: Path) -> None:
     none = Examples(GOOD.images[:0], GOOD.labels[:0])
     for blocks in ([], [(none, np.array([0, 0]))]):
-        with pytest.raises(DataError, match="src: got no examples for clients, want at least one"):
+        with pytest.raises(DataError, match="src: got no training examples, want at least one"):
             write_columns(tmp_path / "columns", "src", blocks, GOOD, CLASSES)
     with pytest.raises(DataError, match=r"src test images: got .*, want at least one"):
         write_columns(tmp_path / "columns", "src", [(GOOD, np.array([3]))], none, CLASSES)
@@ -207,7 +207,7 @@ def test_a_killed_write_leaves_no_folder_that_can_be_read(tmp_path: Path) -> Non
         ("classes", 0, "classes: got 0, want a whole number above 0"),
         ("examples", "22", "examples: got '22', want a whole number above 0"),
         ("test_examples", True, "test_examples: got True, want a whole number"),
-        ("clients", 4.0, "clients: got 4.0, want a whole number"),
+        ("clients", 4.0, "clients: got 4.0, want a whole number from 0"),
         ("shape", [2, 3], r"shape: got \[2, 3\], want three whole numbers above 0"),
         ("shape", [2, 3, 0], r"shape: got \[2, 3, 0\], want three"),
         ("mean", [0.5], r"mean: got \[0.5\], want 2 finite numbers"),
