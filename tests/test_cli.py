@@ -99,7 +99,7 @@ MISTAKES = {
         ["search", "digits", "--out", "x", "--hosts.coordinator", "h", "--hosts.number", "2"],
         "hosts.coordinator: got 'h', want HOST:PORT",
     ),
-    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list or prepare"),
+    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, prepare or import"),
 }
 
 

@@ -115,9 +115,10 @@ def import_npz(
 
 def _load(source: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(source, allow_pickle=False) as held:
-            if not isinstance(held, np.lib.npyio.NpzFile):
-                raise ValueError("one array, no .npz")
+        held = np.load(source, allow_pickle=False)
+        if not isinstance(held, np.lib.npyio.NpzFile):
+            raise ValueError("one array, no .npz")
+        with held:
             arrays = {_KEYS[key]: held[key] for key in held.files if key in _KEYS}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,32 +175,35 @@ def _decode(prepared: Path, columns: Path, config: DataConfig, known: TfdsSet) -
     import tensorflow_datasets as tfds
 
     chosen = _chosen(config, known)
-    try:
+    with _reading(prepared):
         builder = tfds.builder_from_directory(str(prepared))
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise DataError(
-                f"{prepared}: got {builder.info.file_format.value} files, want array_record, which is read without "
-                f"TensorFlow: delete it and run `fednas data prepare {config.source}`"
-            )
         features = _leaves(builder.info.features)
-        _check_features(features, config, chosen, tfds)
         splits = sorted(name for name, split in builder.info.splits.items() if split.num_examples)
-        train_name, test_name = _splits(config, chosen, splits)
-        label = features[chosen.label]
-        classes = 2 if label.np_dtype == np.bool_ else getattr(label, "num_classes", None)
-        # A version that names no clients is no mistake, unless the user asked for them.
-        client = chosen.client if chosen.client in features else ""
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            reader = _Reader(config.image_feature, chosen.label, client, features, config.image_size, threads, prepared)
-            train, test = (
-                None if split is None else _listing(reader, builder, split) for split in (train_name, test_name)
-            )
-            assert train is not None
-            if train.examples >= _SLOW:
-                _log.warning("%s: decoding %d images, once, into %s", config.source, train.examples, columns)
-            write_listing(columns, config.source, train, test, classes, TEST_SHARE)
-    except DataError:
-        raise
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(
+            f"{prepared}: got {builder.info.file_format.value} files, want array_record, which is read without "
+            f"TensorFlow: delete it and run `fednas data prepare {config.source}`"
+        )
+    _check_features(features, config, chosen, tfds)
+    train_name, test_name = _splits(config, chosen, splits)
+    label = features[chosen.label]
+    classes = 2 if label.np_dtype == np.bool_ else getattr(label, "num_classes", None)
+    # A version that names no clients is no mistake, unless the user asked for them.
+    client = chosen.client if chosen.client in features else ""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reader = _Reader(config.image_feature, chosen.label, client, features, config.image_size, threads, prepared)
+        train = _listing(reader, builder, train_name)
+        test = None if test_name is None else _listing(reader, builder, test_name)
+        if train.examples >= _SLOW:
+            _log.warning("%s: decoding %d images, once, into %s", config.source, train.examples, columns)
+        write_listing(columns, config.source, train, test, classes, TEST_SHARE)
+
+
+@contextlib.contextmanager
+def _reading(prepared: Path) -> Iterator[None]:
+    """What TFDS raises of damaged files becomes one line."""
+    try:
+        yield
     except Exception as error:
         # TFDS, array_record and protobuf each have errors of their own for a damaged file, without a common base.
         raise DataError(
@@ -241,11 +245,14 @@ def _listing(reader: _Reader, builder: Any, split: str) -> Listing:
 
     # Records are taken raw and parsed here: TFDS decodes all features of an example, of which celeb_a has 54, and
     # takes three times as long for two.
-    source = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    with _reading(reader.prepared):
+        source = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        total = len(source)
 
     def parsed(rows: np.ndarray) -> list[Any]:
-        records = source.__getitems__(rows.tolist())
-        return [tf_example_pb2.Example.FromString(record).features.feature for record in records]
+        with _reading(reader.prepared):
+            records = source.__getitems__(rows.tolist())
+            return [tf_example_pb2.Example.FromString(record).features.feature for record in records]
 
     def read(rows: np.ndarray) -> Examples:
         records = parsed(rows)
@@ -255,8 +262,8 @@ def _listing(reader: _Reader, builder: Any, split: str) -> Listing:
 
     def column(feature: str) -> np.ndarray:
         values: list[Any] = []
-        for start in range(0, len(source), _BLOCK):
-            for fields in parsed(np.arange(start, min(start + _BLOCK, len(source)))):
+        for start in range(0, total, _BLOCK):
+            for fields in parsed(np.arange(start, min(start + _BLOCK, total))):
                 held = fields[feature]
                 values += held.int64_list.value or [text.decode() for text in held.bytes_list.value]
         return np.array(values)
@@ -264,7 +271,7 @@ def _listing(reader: _Reader, builder: Any, split: str) -> Listing:
     first = reader.raw(parsed(np.zeros(1, np.int64))[0])
     form = form_of(first, f"{reader.prepared} {split} record 0", reader.size, reader.channels())
     clients = (lambda: column(reader.client)) if reader.client else None
-    return Listing(len(source), form.shape, read, lambda: column(reader.label), clients)
+    return Listing(total, form.shape, read, lambda: column(reader.label), clients)
 
 
 def _leaves(features: Any, above: str = "") -> dict[str, Any]:
@@ -284,7 +291,7 @@ def _check_features(features: dict[str, Any], config: DataConfig, chosen: TfdsSe
             raise DataError(f"data.{kind}_feature: got {name!r}, want one of {known}: data.source is {config.source}")
 
     def refuse(kind: str, want: str) -> None:
-        got = f"{features[wanted[kind]].shape} {features[wanted[kind]].np_dtype.__name__}"
+        got = f"{features[wanted[kind]].shape} {np.dtype(features[wanted[kind]].np_dtype)}"
         raise DataError(f"data.{kind}_feature: got {wanted[kind]!r}, which is {got}, want {want}")
 
     image, label = features[wanted["image"]], features[wanted["label"]]
@@ -293,10 +300,9 @@ def _check_features(features: dict[str, Any], config: DataConfig, chosen: TfdsSe
         refuse("image", "an image of 8 bits")
     if label.shape != () or np.dtype(label.np_dtype).kind not in "iub":
         refuse("label", "one whole number or truth value")
-    if client := features.get(config.client_feature):
-        whole = client.np_dtype is object or np.dtype(client.np_dtype).kind in "iuOSU"
-        if client.shape != () or not whole:
-            refuse("client", "one whole number or text")
+    client = features.get(config.client_feature)
+    if client and (client.shape != () or np.dtype(client.np_dtype).kind not in "iuOSU"):
+        refuse("client", "one whole number or text")
 
 
 def _splits(config: DataConfig, chosen: TfdsSet, splits: list[str]) -> tuple[str, str | None]:

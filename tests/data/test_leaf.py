@@ -205,15 +205,15 @@ def test_pixels_are_resized_and_colour_is_three_values_a_pixel(tmp_path: Path) -
 
 
 def test_importing_holds_one_user_in_memory_not_the_file(tmp_path: Path) -> None:
-    # 20 users of 50 images, 8 MB of JSON: as lists of Python's floats 24 MiB, as bytes 0.7 MiB.
-    user = json.dumps(leaf(drawn({"u": 50}))["user_data"]["u"])
-    users = ", ".join(f'"f{n}": {user}' for n in range(20))
+    # 12 users of 40 images, 6 MB of JSON: as lists of Python's floats 11 MiB, as bytes 0.4 MiB.
+    user = json.dumps(leaf(drawn({"u": 40}))["user_data"]["u"])
+    users = ", ".join(f'"f{n}": {user}' for n in range(12))
     (tmp_path / "all_data.json").write_text(f'{{"user_data": {{{users}}}}}')
     del users
     tracemalloc.start()
     try:
         import_leaf(tmp_path / "all_data.json", tmp_path / "columns")
-        assert tracemalloc.get_traced_memory()[1] / 2**20 < 8
+        assert tracemalloc.get_traced_memory()[1] / 2**20 < 4
     finally:
         tracemalloc.stop()
-    assert len(read_columns(tmp_path / "columns").train.labels) == 20 * 45
+    assert len(read_columns(tmp_path / "columns").train.labels) == 12 * 36
