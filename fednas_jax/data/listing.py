@@ -65,9 +65,9 @@ def write_listing(
             # By client, and by number within a client: what lies together on disk is read together.
             order = rows[np.argsort(clients[rows], kind="stable")]
             sizes = np.bincount(clients[rows], minlength=int(clients.max(initial=-1)) + 1)
+            offsets = np.concatenate([[0], np.cumsum(sizes)])
             for first, last in _whole_clients(sizes, most):
-                start, end = int(sizes[:first].sum()), int(sizes[:last].sum())
-                writer.add(train.read(order[start:end]), sizes[first:last])
+                writer.add(train.read(order[offsets[first] : offsets[last]]), sizes[first:last])
         for some in _cut(tested, most):
             writer.add_test(test.read(some))
         writer.finish()

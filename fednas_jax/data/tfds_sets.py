@@ -40,6 +40,8 @@ IN_MEMORY_BYTES = 1 << 30
 _SLOW = 100_000
 # Records parsed at once where only a label or a client is wanted.
 _BLOCK = 4096
+# Packages of the extra `tf`, by the names they are imported by.
+_EXTRA = ("tensorflow", "importlib_resources")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 _log = logging.getLogger(__name__)
@@ -103,9 +105,10 @@ def prepare_tfds(name: str, source_dir: Path | None, root: Path | None) -> Path:
     except Exception as error:
         # Every builder may fail in ways of its own.
         if missing := _missing_package(error):
+            package = "'fednas_jax[tf]'" if missing in _EXTRA else missing
             raise DataError(
                 f"data prepare {name}: got no package {missing}, which TFDS needs to prepare this set (not to read "
-                "it): want pip install 'fednas_jax[tf]'"
+                f"it): want pip install {package}"
             ) from error
         raise DataError(f"data prepare {name}: TFDS failed ({type(error).__name__}: {_one_line(error)})") from error
     return Path(str(builder.data_dir))
@@ -132,8 +135,8 @@ def load_tfds(config: DataConfig, known: TfdsSet) -> Dataset:
         others = f" (of its configs there are {', '.join(below)})" if below else ""
         raise DataError(
             f"data.source: {config.source} is not prepared in {data_root(config.root)}{others}: run "
-            f"`fednas data prepare {config.source}`, which needs the network and, to encode images, "
-            "pip install 'fednas_jax[tf]'"
+            f"`fednas data prepare {config.source}` (--from DIR for archives that TFDS does not download); to encode "
+            "images TFDS needs pip install 'fednas_jax[tf]'"
         )
     columns = _columns_folder(prepared, config, known)
     if not columns.is_dir():

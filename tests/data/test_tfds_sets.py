@@ -171,6 +171,23 @@ def test_decoding_is_done_once_for_each_choice_beside_the_prepared_set(
     assert isinstance(load(asked, seed=0).train.images, np.memmap)
 
 
+def test_a_process_that_finds_the_columns_made_meanwhile_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path, test=3)
+    asked = config("tfds:photos", tmp_path, label_feature="kind")
+    write = tfds_sets.write_listing
+
+    def second(columns: Path, *rest: Any) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(tfds_sets, "write_listing", write)
+            load(asked, seed=0)
+        write(columns, *rest)
+
+    monkeypatch.setattr(tfds_sets, "write_listing", second)
+    assert len(load(asked, seed=0).test.labels) == 3
+
+
 def test_a_root_that_cannot_be_written_sends_the_columns_to_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,21 +281,24 @@ def test_a_name_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
     refused(config(name, tmp_path), f"data.source: got '{name}', want tfds:NAME or tfds:NAME/CONFIG")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
-def test_preparing_what_needs_tensorflow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NeedsTensorFlow:
+@pytest.mark.parametrize(
+    ("package", "wanted"),
+    [("tensorflow", "'fednas_jax\\[tf\\]'"), ("importlib_resources", "'fednas_jax\\[tf\\]'"), ("pydub", "pydub")],
+)
+def test_preparing_without_a_package_names_what_installs_it(
+    package: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NeedsIt:
         def download_and_prepare(self, **_: Any) -> None:
             try:
-                import tensorflow  # noqa: F401
+                raise ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.io")
             except ImportError as error:
                 raise RuntimeError("Failed to encode example:\n<image>") from error
 
-    monkeypatch.setattr(tfds, "builder", lambda *_, **__: NeedsTensorFlow())
-    with pytest.raises(DataError) as error:
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: NeedsIt())
+    message = rf"^data prepare mnist: got no package {package}, which .*: want pip install {wanted}$"
+    with pytest.raises(DataError, match=message):
         prepare("mnist", None, tmp_path)
-    assert "got no package tensorflow" in str(error.value)
-    assert "pip install 'fednas_jax[tf]'" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_preparing_says_in_one_line_what_tfds_could_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
