@@ -290,7 +290,7 @@ def _check_features(features: dict[str, Any], config: DataConfig, chosen: TfdsSe
     wanted = {"image": config.image_feature, "label": chosen.label, "client": config.client_feature}
     for kind, name in wanted.items():
         if name not in features and (name or kind != "client"):
-            known = ", ".join(features)
+            known = ", ".join(sorted(features))  # records keep no order of features
             raise DataError(f"data.{kind}_feature: got {name!r}, want one of {known}: data.source is {config.source}")
 
     def refuse(kind: str, want: str) -> None:

@@ -70,9 +70,7 @@ def test_fashion_mnist_through_tfds_equals_the_idx_files_byte_for_byte(tmp_path:
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_real_images_of_fashion_mnist_survive_tfds(tmp_path: Path) -> None:
     test = read_idx_split(DEBIAN_FOLDER, "test")
-    some = [
-        {"image": encoded(image), "label": label} for image, label in zip(test.images[:500], test.labels, strict=False)
-    ]
+    some = [{"image": encoded(test.images[n]), "label": test.labels[n]} for n in range(99)]
     write_set("fashion_mnist", tmp_path, {"train": some, "test": some[:1]})
     read = load(config("tfds:fashion_mnist", tmp_path), seed=0).train
     assert {image.tobytes() for image in read.images} == {image.tobytes() for image in test.images[:99]}
@@ -262,7 +260,7 @@ def test_a_set_in_a_format_that_needs_tensorflow_says_so(tmp_path: Path) -> None
 
 
 def test_a_set_that_is_not_prepared_says_how_to_prepare_it(tmp_path: Path) -> None:
-    message = f"data.source: cifar10 is not prepared in {tmp_path}: run `fednas data prepare cifar10`, .*fednas_jax.tf"
+    message = f"data.source: cifar10 is not prepared in {tmp_path}: run `fednas data prepare cifar10` .*fednas_jax.tf"
     refused(config("cifar10", tmp_path), message)
     write_set("emnist/letters", tmp_path, {"train": drawn("emnist/letters", 1)})
     refused(config("tfds:emnist", tmp_path), r"not prepared in .* \(of its configs there are letters\): run")
