@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import fednas_jax
 from fednas_jax.config import DataConfig
 from fednas_jax.data import (
+    ColumnsWriter,
     Dataset,
     DiskRows,
     Examples,
@@ -406,3 +407,31 @@ def test_writing_and_packing_100000_clients_hold_a_small_part_of_them_in_memory(
             tracemalloc.stop()
     assert (packed.clients, len(packed.labels), len(images)) == (100_000, 400_000, 40)
     assert packed.nbytes / 2**20 > 98
+
+
+def test_a_writer_takes_both_splits_in_blocks_and_counts_the_classes(tmp_path: Path) -> None:
+    train, test = drawn(9), drawn(4, seed=1)
+    with ColumnsWriter(tmp_path / "columns", "src") as writer:
+        for part in (slice(0, 5), slice(5, 9)):
+            writer.add(Examples(train.images[part], train.labels[part]))
+        for part in (slice(0, 1), slice(1, 4)):
+            writer.add_test(Examples(test.images[part], test.labels[part]))
+        assert os.listdir(tmp_path) != ["columns"]
+        writer.finish()
+    data = read_columns(tmp_path / "columns")
+    assert data.natural is None
+    assert not (tmp_path / "columns" / "offsets.npy").exists()
+    assert data.classes == 1 + max(train.labels.max(), test.labels.max())
+    np.testing.assert_array_equal(data.train.images, train.images)
+    np.testing.assert_array_equal(data.test.labels, test.labels)
+
+
+def test_a_writer_refuses_clients_that_come_and_go_and_splits_without_examples(tmp_path: Path) -> None:
+    for first, second, got in ((None, np.array([3]), "some"), (np.array([3]), None, "none")):
+        with ColumnsWriter(tmp_path / "columns", "src") as writer:
+            writer.add(GOOD, first)
+            with pytest.raises(DataError, match=f"src block 1 sizes: got {got}, want as in the blocks before"):
+                writer.add(GOOD, second)
+            with pytest.raises(DataError, match="src: got no test examples, want at least one"):
+                writer.finish()
+    assert os.listdir(tmp_path) == []
