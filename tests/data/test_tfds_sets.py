@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from written_sets import drawn, encoded, write_set
 
 from fednas_jax.config import DataConfig
 from fednas_jax.data import list_sources, load, partition, prepare, tfds_sets
 from fednas_jax.data.fashion_mnist import DEBIAN_FOLDER, read_idx_split
 from fednas_jax.data.sources import SOURCES
 from fednas_jax.errors import DataError
-from tests.data.tfds_sets import drawn, encoded, write_set
 
 NAMES = [name for name, source in SOURCES.items() if "image_feature" in source.fields]
 
