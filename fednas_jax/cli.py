@@ -20,6 +20,7 @@ from rich.console import Console
 
 from fednas_jax import cores, hosts
 from fednas_jax.config import Config, CostConfig, resolve
+from fednas_jax.data.imports import ImportOptions
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
 from fednas_jax.presets import PRESETS, fitted, preset
@@ -36,7 +37,8 @@ commands:
   reprice RUN --population P  what a finished run would have cost on other phones and links
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
-  data prepare NAME         prepare a data set once from its original files (--from DIR)
+  data prepare NAME         prepare a data set once, downloaded or from its original files (--from DIR)
+  data import KIND PATH     import files of yours into columns (--to DIR; kinds: leaf, folder, npz)
 
 fednas COMMAND --help shows every option. --debug, anywhere, shows the traceback of an error."""
 
@@ -83,9 +85,22 @@ class PrepareArgs:
     name: tyro.conf.Positional[str]
     """Data set (`fednas data list`)."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Folder of the original files."""
+    """Folder of the original files, where they are not downloaded."""
     root: Path | None = None
     """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportArgs:
+    """Import files of yours into a folder of columns, for `--data.source columns --data.folder DIR`."""
+
+    kind: tyro.conf.Positional[str]
+    """leaf (LEAF's JSON), folder (CLASS/IMAGE or CLIENT/CLASS/IMAGE) or npz (x, y, client_ids)."""
+    path: tyro.conf.Positional[Path]
+    """The files: a folder or a file."""
+    to: Path
+    """Folder of the columns; must not exist yet."""
+    options: Annotated[ImportOptions, tyro.conf.arg(name="")] = dataclasses.field(default_factory=ImportOptions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,18 +246,26 @@ def _data(args: list[str]) -> int:
     from fednas_jax import data
 
     if args[:1] in (["-h"], ["--help"]):
-        print("usage: fednas data list | fednas data prepare NAME --from DIR; each has a --help of its own")
+        print(
+            "usage: fednas data list | fednas data prepare NAME [--from DIR] | fednas data import KIND PATH --to DIR; "
+            "each has a --help of its own"
+        )
         return 0
     if args[:1] == ["list"]:
         parsed = _parse(ListArgs, args[1:], "fednas data list")
         for name, status in data.list_sources(parsed.root).items():
             print(f"{name}: {status.description}{'' if status.prepared else ' (not prepared yet)'}")
+        print(f"{data.ANY_TFDS}: any other set of TensorFlow Datasets with images and labels, by its name there")
         return 0
     if args[:1] == ["prepare"]:
         prepared = _parse(PrepareArgs, args[1:], "fednas data prepare")
         print(data.prepare(prepared.name, prepared.source, prepared.root))
         return 0
-    raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list or prepare")
+    if args[:1] == ["import"]:
+        asked = _parse(ImportArgs, args[1:], "fednas data import")
+        print(data.import_data(asked.kind, asked.path, asked.to, asked.options))
+        return 0
+    raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list, prepare or import")
 
 
 def _console(quiet: bool = False) -> Console:

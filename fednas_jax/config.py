@@ -23,11 +23,24 @@ class DataConfig:
     """Which examples there are, and which client holds them."""
 
     source: str = "digits"
-    """Data set: digits, fashion_mnist, synthetic or columns (`fednas data list`)."""
+    """Data set: digits, fashion_mnist, synthetic, columns, a set of TFDS such as cifar10 (`fednas data list`), or
+    tfds:NAME for any other of TFDS that has images and labels."""
     root: Path | None = None
     """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
     folder: Path | None = None
     """Folder of the columns. Only for `source=columns`, which needs it."""
+    image_size: int = 0
+    """Side in pixels that images are resized to, once; 0 keeps their size. Only for sets of TFDS."""
+    image_feature: str = "image"
+    """Feature with the image. Only for sets of TFDS."""
+    label_feature: str = ""
+    """Feature with the label, such as attributes/Male (default: label; of celeb_a attributes/Smiling). Only for sets of
+    TFDS."""
+    client_feature: str = ""
+    """Feature that names clients, for `partition=natural` (default: none; of celeb_a its identities). Only for sets of
+    TFDS."""
+    test_split: str = ""
+    """Split for testing (default: test, else validation, else a tenth of train). Only for sets of TFDS."""
     clients: int = 40
     """Number of clients C; 0 takes all there are, only for `partition=natural`."""
     partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
@@ -386,6 +399,7 @@ def validate(config: Config) -> None:
     if (d.folder is None) == (d.source == "columns"):
         got, want = (d.folder, "none") if d.folder else ("none", "the folder with the columns")
         raise ConfigError(f"data.folder: got {got}, want {want}: data.source is {d.source}")
+    _at_least("data.image_size", d.image_size, 0)
     _at_least("data.clients", d.clients, 0 if d.partition == "natural" else 1)
     _above("data.alpha", d.alpha, 0)
     _at_least("data.shards_per_client", d.shards_per_client, 1)

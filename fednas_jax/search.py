@@ -107,6 +107,7 @@ def run_search(
     observe: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
     devices: Sequence[jax.Device] | None = None,
+    dataset: data.Dataset | None = None,
 ) -> dict[str, Any]:
     """Runs a search, or goes on with an unfinished one, and returns what stands in its result.json.
 
@@ -116,12 +117,17 @@ def run_search(
       observe: is called with every event that is written to events.jsonl, on the first host.
       should_stop: asked after every round; True on any host saves and raises `Interrupted` on all.
       devices: those to train on; all of all hosts by default, which are a CPU's cores where jax is not in use yet.
+      dataset: data of your own (`from_arrays`) instead of `config.data.source`, the same on every host. The recorded
+        source is then a checksum of it, so that no run goes on with other data.
 
     Raises:
       FednasError: one line in the user's words: config, data, network or folder cannot be used, or training diverged.
       Interrupted: `should_stop` said so; the same call goes on.
     """
     began = time.perf_counter()
+    if dataset is not None:
+        given = dataclasses.replace(config.data, source=f"dataset:{data.fingerprint(dataset)}")
+        config = dataclasses.replace(config, data=given)
     config = resolve(config)
     cores.use_all()
     _same_config(config)
@@ -130,7 +136,7 @@ def run_search(
     finished = hosts.said(run.result)
     if finished is not None:
         return finished
-    setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began)
+    setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began, dataset)
     try:
         state = _restored(setup) or _first(setup)
         if state.stage == Stage.PRETRAIN and not state.round:
@@ -161,10 +167,11 @@ def prepare(
     should_stop: Callable[[], bool],
     devices: Sequence[jax.Device] | None,
     began: float,
+    given: data.Dataset | None,
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
-    dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config))
+    dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     prices = _prices(config, found, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
@@ -248,10 +255,10 @@ def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
             raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
 
 
-def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, float, int]:
+def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, float, int]:
     """What a host has of its own: data set, clients, and what the network's space says of budget and places."""
     s = config.search
-    dataset = data.load(config.data, config.seed)
+    dataset = given or data.load(config.data, config.seed)
     packed = data.pack(
         dataset.train,
         data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     SCORE = 6
     COHORT = 7
     PROPOSE = 8
+    TEST_SPLIT = 9
     DEVICES = 20
     LINKS = 21
     AVAILABLE = 22

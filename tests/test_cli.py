@@ -112,7 +112,7 @@ MISTAKES = {
         ["search", "digits", "--out", "x", "--hosts.coordinator", "h", "--hosts.number", "2"],
         "hosts.coordinator: got 'h', want HOST:PORT",
     ),
-    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list or prepare"),
+    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, prepare or import"),
 }
 
 
@@ -200,6 +200,7 @@ def test_help_names_every_command_and_every_field(capsys):
         ["report"],
         ["data", "list"],
         ["data", "prepare"],
+        ["data", "import"],
         ["search", "digits"],
         ["pretrain"],
         ["search"],
@@ -230,7 +231,10 @@ def test_data_list_names_the_sources(capsys):
     assert "fashion_mnist:" in out
     (columns,) = [line for line in out.splitlines() if line.startswith("columns:")]
     assert "data.folder" in columns
-    assert [line.split(":")[0] for line in out.splitlines() if "(not prepared yet)" in line] == ["fashion_mnist"]
+    missing = [line.split(":")[0] for line in out.splitlines() if "(not prepared yet)" in line]
+    assert {"fashion_mnist", "cifar10", "emnist/balanced"} <= set(missing)
+    assert not {"digits", "columns", "synthetic"} & set(missing)
+    assert "tfds:NAME:" in out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,24 +1,30 @@
 """Data: sources of labelled images, their division among clients, and the packed form that the engine takes.
 
-numpy only, but for `normalise`, which runs inside jitted code. TFDS and scikit-learn are imported when first
-used.
+numpy only, but for `normalise`, which runs inside jitted code. TFDS and scikit-learn are imported when first used, the
+imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 """
 
-from fednas_jax.data.columns import read_columns, write_columns
-from fednas_jax.data.examples import Dataset, Examples
+from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
+from fednas_jax.data.examples import Dataset, Examples, fingerprint
+from fednas_jax.data.imports import ImportOptions, import_data
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partition import Partition, heterogeneity, partition
-from fednas_jax.data.sources import list_sources, load, prepare
+from fednas_jax.data.sources import ANY_TFDS, list_sources, load, prepare
 from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
+    "ANY_TFDS",
+    "ColumnsWriter",
     "Dataset",
     "DiskRows",
     "Examples",
+    "ImportOptions",
     "PackedClients",
     "Partition",
     "chunks",
+    "fingerprint",
     "heterogeneity",
+    "import_data",
     "list_sources",
     "load",
     "merge",

@@ -3,7 +3,8 @@
 The folder holds columns.json (schema, name, classes, examples, test_examples, clients, shape, mean, std) and
 
 - images.npy [N, H, W, C] uint8 and labels.npy [N] int32, client after client,
-- offsets.npy [clients + 1] int64: rows offsets[c]:offsets[c + 1] are client c's,
+- offsets.npy [clients + 1] int64: rows offsets[c]:offsets[c + 1] are client c's; not there where clients is 0, for
+  data that names none,
 - test_images.npy [T, H, W, C] uint8 and test_labels.npy [T] int32.
 
 Plain numpy files, so that `np.load` opens them anywhere, and any program that writes such files can write these.
@@ -43,7 +44,7 @@ class About(NamedTuple):
     test_examples: int
     """Test examples T."""
     clients: int
-    """Number of clients."""
+    """Number of clients; 0 for data that names none."""
     shape: list[int]
     """Height, width and channels of an image."""
     mean: list[float]
@@ -57,8 +58,7 @@ def write_columns(
 ) -> None:
     """Writes a data set whose examples belong to clients, block by block: no more than one is held in memory.
 
-    A write that fails or is killed leaves no `folder`: all is written beside it, under a hidden name, and renamed
-    at the end.
+    A write that fails or is killed leaves no `folder`, as `ColumnsWriter` says.
 
     Args:
       folder: must not exist yet; its parents are made.
@@ -73,41 +73,158 @@ def write_columns(
         folder that is there already or cannot be written.
     """
     check(f"{name} test", test, classes)
-    shape = test.images.shape[1:]
-    if folder.exists():
-        raise DataError(f"{folder}: is there already, want a new folder for columns")
-    with contextlib.ExitStack() as stack:
+    with ColumnsWriter(folder, name, classes) as writer:
+        writer.add_test(test)
+        for examples, sizes in blocks:
+            writer.add(examples, sizes)
+        writer.finish()
+
+
+class ColumnsWriter:
+    """Columns that are being written, both splits block by block: no more than a block is held in memory.
+
+    All is written beside the folder, under a hidden name, and renamed by `finish`: a write that fails or is killed
+    leaves no folder that could be read.
+
+        with ColumnsWriter(folder, name) as writer:
+            writer.add(examples, sizes)  # as often as there are blocks
+            writer.add_test(examples)
+            writer.finish()
+    """
+
+    def __init__(self, folder: Path, name: str, classes: int | None = None):
+        """Takes what `write_columns` does; classes None is one more than the largest label that comes.
+
+        Raises:
+          DataError: a folder that is there already or cannot be written.
+        """
+        if folder.exists():
+            raise DataError(f"{folder}: is there already, want a new folder for columns")
+        self.folder, self.name, self.classes = folder, name, classes
+        self._stack = contextlib.ExitStack()
         with _writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Beside the folder, since a rename cannot cross file systems.
-            hidden = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent))
-            unfinished = Path(hidden, "columns")
-            unfinished.mkdir()
-            images = stack.enter_context(_Column(unfinished / "images.npy", np.uint8, shape))
-            labels = stack.enter_context(_Column(unfinished / "labels.npy", np.int32))
-            offsets = stack.enter_context(_Column(unfinished / "offsets.npy", np.int64))
-            offsets.append(np.zeros(1, np.int64))
-        counts = np.zeros((shape[-1], 256), np.int64)
-        for number, (examples, sizes) in enumerate(blocks):
-            _check_block(f"{name} block {number}", examples, np.asarray(sizes), shape, classes)
-            counts += channel_counts(examples.images)
-            with _writing(folder):
-                offsets.append(labels.rows + np.cumsum(sizes, dtype=np.int64))
-                images.append(examples.images)
-                labels.append(examples.labels)
-        if not labels.rows:
-            raise DataError(f"{name}: got no examples for clients, want at least one")
-        mean, std = statistics_of(counts)
+            hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+            self._unfinished = Path(self._stack.enter_context(hidden), "columns")
+            self._unfinished.mkdir()
+            self._labels = self._column("labels", np.int32)
+            self._test_labels = self._column("test_labels", np.int32)
+        self._images: dict[str, _Column] = {}
+        self._offsets: _Column | None = None
+        self._counts = np.zeros((0, 256), np.int64)
+        self._blocks, self._largest = 0, 0
+
+    def __enter__(self) -> ColumnsWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def examples(self) -> int:
+        """Training examples written so far."""
+        return self._labels.rows
+
+    @property
+    def test_examples(self) -> int:
+        """Test examples written so far."""
+        return self._test_labels.rows
+
+    def add(self, examples: Examples, sizes: np.ndarray | None = None) -> None:
+        """Adds training examples.
+
+        Args:
+          examples: of some whole clients, client after client.
+          sizes: [clients] whole numbers: how many each of them holds; None for data that names no clients, then in
+            every block.
+
+        Raises:
+          DataError: as `write_columns`.
+        """
+        where = f"{self.name} block {self._blocks}"
+        self._check(where, examples)
+        if self._blocks and (sizes is None) != (self._offsets is None):
+            raise DataError(f"{where} sizes: got {'none' if sizes is None else 'some'}, want as in the blocks before")
+        if sizes is not None:
+            sizes = np.asarray(sizes)
+            _check_sizes(where, sizes, len(examples.labels))
+        images = self._image_column("images", examples)
+        if not len(self._counts):
+            self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
+        self._counts += channel_counts(examples.images)
+        with _writing(self.folder):
+            if sizes is not None:
+                if self._offsets is None:
+                    self._offsets = self._column("offsets", np.int64)
+                    self._offsets.append(np.zeros(1, np.int64))
+                self._offsets.append(self._labels.rows + np.cumsum(sizes, dtype=np.int64))
+            images.append(examples.images)
+            self._labels.append(examples.labels)
+        self._blocks += 1
+
+    def add_test(self, examples: Examples) -> None:
+        """Adds examples to the test split.
+
+        Raises:
+          DataError: as `write_columns`.
+        """
+        self._check(f"{self.name} test", examples)
+        images = self._image_column("test_images", examples)
+        with _writing(self.folder):
+            images.append(examples.images)
+            self._test_labels.append(examples.labels)
+
+    def finish(self) -> None:
+        """Completes the files and gives the folder its name.
+
+        Raises:
+          DataError: no examples at all in a split, or a folder that cannot be written.
+        """
+        if not self._labels.rows:
+            raise DataError(f"{self.name}: got no training examples, want at least one")
+        if not self._test_labels.rows:
+            raise DataError(f"{self.name}: got no test examples, want at least one")
+        mean, std = statistics_of(self._counts)
         about = About(
-            SCHEMA, name, classes, labels.rows, len(test.labels), offsets.rows - 1, list(shape), list(mean), list(std)
+            schema=SCHEMA,
+            name=self.name,
+            classes=self.classes or self._largest + 1,
+            examples=self._labels.rows,
+            test_examples=self._test_labels.rows,
+            clients=0 if self._offsets is None else self._offsets.rows - 1,
+            shape=list(self._images["images"].shape),
+            mean=list(mean),
+            std=list(std),
         )
-        with _writing(folder):
-            for column in (images, labels, offsets):
-                column.finish()
-            np.save(unfinished / "test_images.npy", np.ascontiguousarray(test.images))
-            np.save(unfinished / "test_labels.npy", test.labels)
-            (unfinished / "columns.json").write_text(json.dumps(about._asdict(), indent=2, allow_nan=False) + "\n")
-            unfinished.rename(folder)
+        with _writing(self.folder):
+            for column in (*self._images.values(), self._labels, self._test_labels, self._offsets):
+                if column is not None:
+                    column.finish()
+            text = json.dumps(about._asdict(), indent=2, allow_nan=False) + "\n"
+            (self._unfinished / "columns.json").write_text(text)
+            self._unfinished.rename(self.folder)
+
+    def _column(self, name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> _Column:
+        return self._stack.enter_context(_Column(self._unfinished / f"{name}.npy", dtype, shape))
+
+    def _image_column(self, name: str, examples: Examples) -> _Column:
+        """The column of this name, made for the shape of the first images that come."""
+        shape = examples.images.shape[1:]
+        if name not in self._images:
+            with _writing(self.folder):
+                self._images[name] = self._column(name, np.uint8, shape)
+        return self._images[name]
+
+    def _check(self, where: str, examples: Examples) -> None:
+        # Clients who hold nothing are no mistake, and `check` takes no empty split.
+        if len(examples.images) or len(examples.labels):
+            check(where, examples, self.classes or np.iinfo(np.int32).max)
+            self._largest = max(self._largest, int(examples.labels.max()))
+        for column in self._images.values():
+            if examples.images.shape[1:] != column.shape:
+                got = f"got images of {list(examples.images.shape[1:])}"
+                raise DataError(f"{where}: {got}, want {list(column.shape)}, the first images' shape")
 
 
 def read_columns(folder: Path) -> Dataset:
@@ -132,7 +249,8 @@ def read_columns(folder: Path) -> Dataset:
         _mapped(folder / "test_images.npy", np.uint8, (about.test_examples, *shape)),
         _mapped(folder / "test_labels.npy", np.int32, (about.test_examples,)),
     )
-    natural = np.asarray(_mapped(folder / "offsets.npy", np.int64, (about.clients + 1,)))
+    clients = (about.clients + 1,)
+    natural = np.asarray(_mapped(folder / "offsets.npy", np.int64, clients)) if about.clients else None
     try:
         return dataset(about.name, train, test, about.classes, (tuple(about.mean), tuple(about.std)), natural)
     except DataError as error:
@@ -144,7 +262,7 @@ class _Column:
 
     def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...] = ()):
         self.rows = 0
-        self._dtype, self._shape = np.dtype(dtype), shape
+        self._dtype, self.shape = np.dtype(dtype), shape
         self._file = path.open("wb")
         self._begin = self._header()
 
@@ -172,7 +290,7 @@ class _Column:
         about = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
-            "shape": (self.rows, *self._shape),
+            "shape": (self.rows, *self.shape),
         }
         np.lib.format.write_array_header_1_0(self._file, about)
         return self._file.tell()
@@ -186,17 +304,11 @@ def _writing(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _check_block(name: str, examples: Examples, sizes: np.ndarray, shape: tuple[int, ...], classes: int) -> None:
-    # Clients who hold nothing are no mistake, and `check` takes no empty split.
-    if len(examples.images) or len(examples.labels):
-        check(name, examples, classes)
-    if examples.images.shape[1:] != shape:
-        got = f"got images of {list(examples.images.shape[1:])}"
-        raise DataError(f"{name}: {got}, want {list(shape)}, the test images' shape")
+def _check_sizes(where: str, sizes: np.ndarray, examples: int) -> None:
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (len(sizes) and sizes.min() < 0):
-        raise DataError(f"{name} sizes: got {list(sizes.shape)} {sizes.dtype}, want [clients] whole numbers from 0")
-    if sizes.sum() != len(examples.labels):
-        raise DataError(f"{name} sizes: got {sizes.sum()} in all, want {len(examples.labels)}, the number of examples")
+        raise DataError(f"{where} sizes: got {list(sizes.shape)} {sizes.dtype}, want [clients] whole numbers from 0")
+    if sizes.sum() != examples:
+        raise DataError(f"{where} sizes: got {sizes.sum()} in all, want {examples}, the number of examples")
 
 
 def _read_about(path: Path) -> About:
@@ -215,8 +327,9 @@ def _read_about(path: Path) -> About:
 
     wanted("schema", lambda value: value == SCHEMA, str(SCHEMA))
     wanted("name", lambda value: isinstance(value, str), "text")
-    for field in ("classes", "examples", "test_examples", "clients"):
+    for field in ("classes", "examples", "test_examples"):
         wanted(field, _positive, "a whole number above 0")
+    wanted("clients", lambda value: type(value) is int and value >= 0, "a whole number from 0")
     wanted("shape", lambda value: _listed(value, 3, _positive), "three whole numbers above 0")
     channels = said["shape"][-1]
     wanted("mean", lambda value: _listed(value, channels, _finite), f"{channels} finite numbers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fednas_jax.data.examples import Dataset, Examples, dataset
+from fednas_jax.data.split import stratified_split
 from fednas_jax.seeds import Purpose, generator
 
 TEST_FRACTION = 0.2
@@ -28,21 +29,3 @@ def load_digits() -> Dataset:
     labels = raw.target.astype(np.int32)
     train, test = stratified_split(labels, TEST_FRACTION, generator(0, Purpose.DIGITS_SPLIT))
     return dataset("digits", Examples(images[train], labels[train]), Examples(images[test], labels[test]), 10)
-
-
-def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Divides examples so that every class has (nearly) the same share in the second part.
-
-    Args:
-      labels: [N] class numbers.
-      fraction: share of the second part, between 0 and 1.
-      rng: decides which examples of a class go there.
-
-    Returns:
-      Two ascending arrays of example numbers, disjoint, which together hold all N.
-    """
-    second = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        second[members[: round(fraction * len(members))]] = True
-    return np.flatnonzero(~second), np.flatnonzero(second)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from fednas_jax.data.examples import Dataset, Examples, check, dataset
 from fednas_jax.data.idx import read_idx
+from fednas_jax.data.root import data_root
 from fednas_jax.errors import DataError
 
 NAME = "fashion_mnist"
@@ -31,10 +31,9 @@ def prepared_folder(root: Path | None) -> Path:
     """Where the prepared data set is, or would be.
 
     Args:
-      root: folder of prepared data sets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets, as TFDS does.
+      root: folder of prepared data sets, as in `data_root`.
     """
-    chosen = root or os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets")
-    return Path(chosen).expanduser() / _FOLDER
+    return data_root(root) / _FOLDER
 
 
 def is_prepared(root: Path | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +18,28 @@ from fednas_jax.data.fashion_mnist import (
     prepare_fashion_mnist,
     prepared_folder,
 )
+from fednas_jax.data.root import data_root
 from fednas_jax.data.synthetic import load_synthetic
+from fednas_jax.data.tfds_sets import PREFIX, TfdsSet, load_tfds, prepare_tfds, tfds_folder
 from fednas_jax.errors import DataError
 
 
 @dataclass(frozen=True)
 class Source:
-    """How one data set is had. Those that are always there leave the last three fields open."""
+    """How one data set is had. Those that are always there leave what is about preparing open."""
 
     description: str
     """One line."""
     load: Callable[[DataConfig, int], Dataset]
     """(config, seed of the run) -> the data set."""
-    prepare: Callable[[Path, Path | None], Path] | None = None
+    prepare: Callable[[Path | None, Path | None], Path] | None = None
     """(folder of original files, root of prepared data sets) -> folder of the prepared one."""
     prepared: Callable[[Path | None], bool] | None = None
     """Whether it is prepared under a root."""
     folder: Callable[[Path | None], Path] | None = None
     """Where it is prepared under a root."""
+    fields: tuple[str, ...] = ()
+    """Fields of the config, of those in `_OWN_FIELDS`, that it takes."""
 
 
 class SourceStatus(NamedTuple):
@@ -46,6 +51,48 @@ class SourceStatus(NamedTuple):
     """Whether `load` works now."""
 
 
+# Fields of the config that only some sources take; given to another, they are refused.
+_OWN_FIELDS = ("image_size", "image_feature", "label_feature", "client_feature", "test_split")
+
+
+def _tfds(known: TfdsSet, description: str) -> Source:
+    """A source that TFDS prepares."""
+    return Source(
+        description,
+        lambda config, seed: load_tfds(config, known),
+        prepare=lambda source_dir, root: prepare_tfds(known.name, source_dir, root),
+        prepared=lambda root: tfds_folder(known.name, root) is not None,
+        folder=lambda root: tfds_folder(known.name, root) or data_root(root) / known.name,
+        fields=_OWN_FIELDS,
+    )
+
+
+def _tfds_sources() -> dict[str, Source]:
+    # Numbers of examples are those of TFDS's catalogue, https://www.tensorflow.org/datasets/catalog.
+    found = {
+        "mnist": _tfds(TfdsSet("mnist"), "70,000 handwritten digits of 28x28x1, 10 classes"),
+        "kmnist": _tfds(TfdsSet("kmnist"), "70,000 handwritten Japanese characters of 28x28x1, 10 classes"),
+        "cifar10": _tfds(TfdsSet("cifar10"), "60,000 photographs of 32x32x3, 10 classes"),
+        "cifar100": _tfds(TfdsSet("cifar100"), "60,000 photographs of 32x32x3, 100 classes"),
+        "svhn_cropped": _tfds(TfdsSet("svhn_cropped"), "99,289 house-number digits of 32x32x3, 10 classes"),
+        "celeb_a": _tfds(
+            TfdsSet("celeb_a", label="attributes/Smiling", client="identity/Identity_No"),
+            "202,599 faces of 218x178x3, smiling or not (data.label_feature), clients by identity",
+        ),
+        "imagenet2012": _tfds(
+            TfdsSet("imagenet2012", test="validation"),
+            "1,331,167 photographs of any size (data.image_size), 1,000 classes; its archives are to be given (--from)",
+        ),
+    }
+    for side in (32, 64):
+        name = f"imagenet_resized/{side}x{side}"
+        found[name] = _tfds(TfdsSet(name), f"1,331,167 photographs of {side}x{side}x3, 1,000 classes")
+    for config in ("byclass", "bymerge", "balanced", "letters", "digits", "mnist"):
+        name = f"emnist/{config}"
+        found[name] = _tfds(TfdsSet(name), f"handwritten characters of 28x28x1, EMNIST's division {config}")
+    return found
+
+
 SOURCES: dict[str, Source] = {
     "digits": Source(
         "1,797 handwritten digits of 8x8x1, 10 classes, from scikit-learn: works offline",
@@ -54,7 +101,7 @@ SOURCES: dict[str, Source] = {
     "fashion_mnist": Source(
         "70,000 pieces of clothing of 28x28x1, 10 classes, prepared once from local idx files",
         lambda config, seed: load_fashion_mnist(config.root),
-        prepare=prepare_fashion_mnist,
+        prepare=lambda source_dir, root: _prepare_fashion_mnist(source_dir, root),
         prepared=is_prepared,
         folder=prepared_folder,
     ),
@@ -66,8 +113,12 @@ SOURCES: dict[str, Source] = {
         "your own .npy columns in the folder data.folder, memory-mapped: may be larger than memory, may name clients",
         lambda config, seed: _load_columns(config),
     ),
+    **_tfds_sources(),
 }
 """Name -> source. A package of yours may add its own."""
+
+ANY_TFDS = f"{PREFIX}NAME"
+"""How any other set of TFDS is named."""
 
 
 def load(config: DataConfig, seed: int) -> Dataset:
@@ -79,9 +130,15 @@ def load(config: DataConfig, seed: int) -> Dataset:
       seed: of the run; only synthetic data depends on it.
 
     Raises:
-      DataError: an unknown source (the message lists those known), or one not prepared or damaged.
+      DataError: an unknown source (the message lists those known), one not prepared or damaged, or a field that it
+        does not take.
     """
-    return _source(config.source).load(config, seed)
+    source, default = _source(config.source), DataConfig()
+    for name in _OWN_FIELDS:
+        got, want = getattr(config, name), getattr(default, name)
+        if got != want and name not in source.fields:
+            raise DataError(f"data.{name}: got {got!r}, want {want!r}: data.source {config.source} does not take it")
+    return source.load(config, seed)
 
 
 def list_sources(root: Path | None = None) -> dict[str, SourceStatus]:
@@ -116,8 +173,6 @@ def prepare(name: str, source_dir: Path | None, root: Path | None = None) -> str
         return f"{name}: needs no preparation"
     if source.prepared(root):
         return f"{name}: already prepared in {source.folder(root)}"
-    if source_dir is None:
-        raise DataError(f"data prepare {name}: got no folder, want --from DIR with its original files")
     return f"{name}: prepared in {source.prepare(source_dir, root)}"
 
 
@@ -127,7 +182,23 @@ def _load_columns(config: DataConfig) -> Dataset:
     return read_columns(config.folder)
 
 
+def _prepare_fashion_mnist(source_dir: Path | None, root: Path | None) -> Path:
+    if source_dir is None:
+        raise DataError("data prepare fashion_mnist: got no folder, want --from DIR with its original files")
+    return prepare_fashion_mnist(source_dir, root)
+
+
 def _source(name: str) -> Source:
+    if name.startswith(PREFIX):
+        return _tfds(TfdsSet(_tfds_name(name)), "a set of TFDS")
     if name not in SOURCES:
-        raise DataError(f"data.source: got {name!r}, want one of {', '.join(SOURCES)}")
+        raise DataError(f"data.source: got {name!r}, want one of {', '.join(SOURCES)} or {ANY_TFDS}")
     return SOURCES[name]
+
+
+def _tfds_name(name: str) -> str:
+    """What stands after the prefix, if it is a name: it becomes part of a path."""
+    bare = name.removeprefix(PREFIX)
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", bare):
+        raise DataError(f"data.source: got {name!r}, want {ANY_TFDS} or {ANY_TFDS}/CONFIG")
+    return bare

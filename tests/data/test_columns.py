@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import fednas_jax
 from fednas_jax.config import DataConfig
 from fednas_jax.data import (
+    ColumnsWriter,
     Dataset,
     DiskRows,
     Examples,
@@ -136,7 +137,7 @@ def test_a_bad_block_is_refused_by_number_and_leaves_nothing(tmp_path: Path, blo
 def test_no_examples_at_all_and_a_bad_test_split_are_refused(tmp_path: Path) -> None:
     none = Examples(GOOD.images[:0], GOOD.labels[:0])
     for blocks in ([], [(none, np.array([0, 0]))]):
-        with pytest.raises(DataError, match="src: got no examples for clients, want at least one"):
+        with pytest.raises(DataError, match="src: got no training examples, want at least one"):
             write_columns(tmp_path / "columns", "src", blocks, GOOD, CLASSES)
     with pytest.raises(DataError, match=r"src test images: got .*, want at least one"):
         write_columns(tmp_path / "columns", "src", [(GOOD, np.array([3]))], none, CLASSES)
@@ -207,7 +208,7 @@ def test_a_killed_write_leaves_no_folder_that_can_be_read(tmp_path: Path) -> Non
         ("classes", 0, "classes: got 0, want a whole number above 0"),
         ("examples", "22", "examples: got '22', want a whole number above 0"),
         ("test_examples", True, "test_examples: got True, want a whole number"),
-        ("clients", 4.0, "clients: got 4.0, want a whole number"),
+        ("clients", 4.0, "clients: got 4.0, want a whole number from 0"),
         ("shape", [2, 3], r"shape: got \[2, 3\], want three whole numbers above 0"),
         ("shape", [2, 3, 0], r"shape: got \[2, 3, 0\], want three"),
         ("mean", [0.5], r"mean: got \[0.5\], want 2 finite numbers"),
@@ -406,3 +407,31 @@ def test_writing_and_packing_100000_clients_hold_a_small_part_of_them_in_memory(
             tracemalloc.stop()
     assert (packed.clients, len(packed.labels), len(images)) == (100_000, 400_000, 40)
     assert packed.nbytes / 2**20 > 98
+
+
+def test_a_writer_takes_both_splits_in_blocks_and_counts_the_classes(tmp_path: Path) -> None:
+    train, test = drawn(9), drawn(4, seed=1)
+    with ColumnsWriter(tmp_path / "columns", "src") as writer:
+        for part in (slice(0, 5), slice(5, 9)):
+            writer.add(Examples(train.images[part], train.labels[part]))
+        for part in (slice(0, 1), slice(1, 4)):
+            writer.add_test(Examples(test.images[part], test.labels[part]))
+        assert os.listdir(tmp_path) != ["columns"]
+        writer.finish()
+    data = read_columns(tmp_path / "columns")
+    assert data.natural is None
+    assert not (tmp_path / "columns" / "offsets.npy").exists()
+    assert data.classes == 1 + max(train.labels.max(), test.labels.max())
+    np.testing.assert_array_equal(data.train.images, train.images)
+    np.testing.assert_array_equal(data.test.labels, test.labels)
+
+
+def test_a_writer_refuses_clients_that_come_and_go_and_splits_without_examples(tmp_path: Path) -> None:
+    for first, second, got in ((None, np.array([3]), "some"), (np.array([3]), None, "none")):
+        with ColumnsWriter(tmp_path / "columns", "src") as writer:
+            writer.add(GOOD, first)
+            with pytest.raises(DataError, match=f"src block 1 sizes: got {got}, want as in the blocks before"):
+                writer.add(GOOD, second)
+            with pytest.raises(DataError, match="src: got no test examples, want at least one"):
+                writer.finish()
+    assert os.listdir(tmp_path) == []

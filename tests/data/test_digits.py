@@ -9,7 +9,7 @@ import pytest
 
 from fednas_jax.config import DataConfig
 from fednas_jax.data import Dataset, load
-from fednas_jax.data.digits import stratified_split
+from fednas_jax.data.split import stratified_split
 
 # The test split, as first recorded: a change makes test accuracies incomparable.
 GOLDEN = "a9b9e97f88885409"

@@ -16,11 +16,15 @@ from fednas_jax.data.digits import load_digits
 from fednas_jax.data.sources import SOURCES
 from fednas_jax.errors import DataError
 
+# Sets of TFDS have tests of their own, which read every one.
+OF_TFDS = [name for name, source in SOURCES.items() if source.fields]
+OWN = [name for name in SOURCES if name not in OF_TFDS]
+
 
 @pytest.fixture
 def root(tmp_path: Path, idx_folder: Path) -> Path:
-    """A root in which every source that needs it has been prepared."""
-    for name in SOURCES:
+    """A root in which every source of our own that needs it has been prepared."""
+    for name in OWN:
         prepare(name, idx_folder, tmp_path / "root")
     digits = load_digits()
     clients = [(digits.train, np.array([len(digits.train.labels)]))]
@@ -32,7 +36,7 @@ def config(name: str, root: Path) -> DataConfig:
     return DataConfig(source=name, root=root, folder=root / "columns" if name == "columns" else None)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", OWN)
 def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str, root: Path) -> None:
     data = load(config(name, root), seed=1)
     assert data.name == name
@@ -41,7 +45,7 @@ def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str,
     assert np.all(np.array(data.std) > 0)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", OWN)
 def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
     one, two = (load(config(name, root), seed=1) for _ in range(2))
     np.testing.assert_array_equal(one.train.images, two.train.images)
@@ -49,7 +53,7 @@ def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
 
 
 def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
-    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns"
+    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns, .* or tfds:NAME"
     with pytest.raises(DataError, match=want):
         load(DataConfig(source="cifar"), seed=0)
     with pytest.raises(DataError, match=want):
@@ -59,14 +63,29 @@ def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
 def test_the_list_says_what_each_source_is_and_whether_it_is_prepared(tmp_path: Path, root: Path) -> None:
     before, after = list_sources(tmp_path), list_sources(root)
     assert list(before) == list(SOURCES)
-    assert [name for name, (_, prepared) in before.items() if not prepared] == ["fashion_mnist"]
-    assert all(status.prepared for status in after.values())
+    missing = [{name for name, (_, prepared) in statuses.items() if not prepared} for statuses in (before, after)]
+    assert missing == [{"fashion_mnist", *OF_TFDS}, set(OF_TFDS)]
     assert all(status.description and "\n" not in status.description for status in after.values())
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic", "columns"])
 def test_sources_that_are_always_there_say_that_they_need_no_preparation(name: str) -> None:
     assert prepare(name, None) == f"{name}: needs no preparation"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image_size", 32),
+        ("image_feature", "photo"),
+        ("label_feature", "kind"),
+        ("client_feature", "author"),
+        ("test_split", "dev"),
+    ],
+)
+def test_fields_of_tfds_sets_are_refused_by_the_other_sources(field: str, value: int | str) -> None:
+    with pytest.raises(DataError, match=f"data.{field}: got {value!r}, want .*: data.source digits does not take it"):
+        load(DataConfig(source="digits", **{field: value}), seed=0)
 
 
 def test_preparing_without_a_folder_asks_for_one(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""A test split for data that comes without one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fednas_jax.errors import DataError
+from fednas_jax.seeds import Purpose, generator
+
+TEST_SHARE = 0.1
+"""Share of the examples that makes the test split where the data has none: what LEAF's scripts take."""
+
+
+def held_out(groups: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Holds a share of every group's examples out as the test split: the same ones for every run, whatever its seed.
+
+    Args:
+      groups: [N] what each example belongs to: its client, or its class where there are no clients.
+      share: of every group's examples that is for testing, between 0 and 1; rounded, so small groups give none.
+
+    Returns:
+      Ascending example numbers: those for training and those for testing.
+
+    Raises:
+      DataError: when the share is not between 0 and 1, or leaves one of the two without examples.
+    """
+    check_share(share)
+    train, test = stratified_split(groups, share, generator(0, Purpose.TEST_SPLIT))
+    if not len(train) or not len(test):
+        raise DataError(
+            f"test share: got {share}, want one that leaves examples for training and for testing: "
+            f"{len(train)} and {len(test)} of {len(groups)} are left"
+        )
+    return train, test
+
+
+def check_share(share: float) -> None:
+    """Raises a DataError unless the share is between 0 and 1."""
+    if not 0 < share < 1:
+        raise DataError(f"test share: got {share}, want between 0 and 1")
+
+
+def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Divides examples so that every class has (nearly) the same share in the second part.
+
+    Args:
+      labels: [N] class numbers.
+      fraction: share of the second part, between 0 and 1.
+      rng: decides which examples of a class go there.
+
+    Returns:
+      Two ascending arrays of example numbers, disjoint, which together hold all N.
+    """
+    second = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        second[members[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~second), np.flatnonzero(second)
