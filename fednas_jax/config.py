@@ -30,15 +30,22 @@ class DataConfig:
     """Folder of the columns. Only for `source=columns`, which needs it."""
     clients: int = 40
     """Number of clients C; 0 takes all there are, only for `partition=natural`."""
-    partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
-    """How examples go to clients: iid; dirichlet (label mixes by `alpha`); shards (a few labels each); natural (the
-    clients that the data came from)."""
+    partition: Literal["iid", "dirichlet", "label_dirichlet", "shards", "classes", "natural"] = "iid"
+    """How examples go to clients: iid; dirichlet (each client's label mix by `alpha`); label_dirichlet (each label's
+    division among clients by `alpha`); shards (a few pieces of the examples sorted by label each); classes (a number of
+    labels each); natural (the clients that the data came from)."""
     alpha: float = 0.5
-    """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet`."""
+    """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet` and `label_dirichlet`."""
     shards_per_client: int = 2
     """Label shards a client holds. Only for `partition=shards`."""
+    classes_per_client: int = 2
+    """Labels a client holds. Only for `partition=classes`."""
     size_sigma: float = 0.0
-    """Standard deviation of the log of client sizes; 0 gives equal sizes. Not for `partition=natural`."""
+    """Standard deviation of the log of client sizes; 0 gives equal sizes. Only for `partition=iid`, `dirichlet` and
+    `shards`."""
+    size_power: float = 0.0
+    """Exponent of client sizes: the r-th largest is in proportion to 1 / r^size_power; 0 gives equal sizes. Instead of
+    `size_sigma`, for the same partitions."""
     min_examples: int = 4
     """Least number of examples a client holds; natural clients with fewer are left out."""
     validation: float = 0.2
@@ -326,7 +333,15 @@ def validate(config: Config) -> None:
     _at_least("data.clients", d.clients, 0 if d.partition == "natural" else 1)
     _above("data.alpha", d.alpha, 0)
     _at_least("data.shards_per_client", d.shards_per_client, 1)
+    _at_least("data.classes_per_client", d.classes_per_client, 1)
     _at_least("data.size_sigma", d.size_sigma, 0)
+    _at_least("data.size_power", d.size_power, 0)
+    for name, value in (("size_sigma", d.size_sigma), ("size_power", d.size_power)):
+        if value and d.partition in ("label_dirichlet", "classes"):
+            why = f"sizes follow from the labels with data.partition={d.partition}"
+            raise ConfigError(f"data.{name}: got {value}, want 0: {why}")
+    if d.size_sigma and d.size_power:
+        raise ConfigError(f"data.size_power: got {d.size_power}, want 0: data.size_sigma is {d.size_sigma}")
     _at_least("data.min_examples", d.min_examples, 2, "one to train on and one to validate with")
     _between("data.validation", d.validation, 0, 1)
     _at_least("data.synthetic_examples", d.synthetic_examples, 1)

@@ -6,8 +6,9 @@ used.
 
 from fednas_jax.data.columns import read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples
+from fednas_jax.data.heterogeneity import Heterogeneity, heterogeneity, label_counts
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
-from fednas_jax.data.partition import Partition, heterogeneity, partition
+from fednas_jax.data.partition import Partition, partition
 from fednas_jax.data.sources import list_sources, load, prepare
 from fednas_jax.data.synthetic import write_synthetic_columns
 
@@ -15,10 +16,12 @@ __all__ = [
     "Dataset",
     "DiskRows",
     "Examples",
+    "Heterogeneity",
     "PackedClients",
     "Partition",
     "chunks",
     "heterogeneity",
+    "label_counts",
     "list_sources",
     "load",
     "merge",
