@@ -177,7 +177,7 @@ def _holders(stock: np.ndarray, clients: int, number: int) -> np.ndarray:
     holders = np.full(len(stock), clients, np.int64)
     free = np.ones(len(stock), bool)
     while True:
-        left = clients * (number - np.count_nonzero(~free))
+        left = clients * (number - int(np.count_nonzero(~free)))
         shares = apportion(stock[free], left, 1) if free.any() else np.zeros(0, np.int64)
         if not (shares > clients).any():
             holders[free] = shares
@@ -211,9 +211,7 @@ def _traded(holds: np.ndarray, rounds: int, rng: np.random.Generator) -> np.ndar
         one, other = rng.permutation(len(holds))[: 2 * pairs].reshape(2, pairs)
         gives, takes = holds[one] & ~holds[other], holds[other] & ~holds[one]  # as many of one as of the other
         luck = rng.random((2, *gives.shape))
-        given, taken = (
-            np.argmax(np.where(can, at, -1.0), axis=1) for can, at in zip((gives, takes), luck, strict=True)
-        )
+        given, taken = np.argmax(np.where([gives, takes], luck, -1.0), axis=2)
         trade = gives.any(axis=1)
         one, other, given, taken = one[trade], other[trade], given[trade], taken[trade]
         holds[one, given] = holds[other, taken] = False

@@ -27,10 +27,7 @@ def client_sizes(examples: int, config: DataConfig, rng: np.random.Generator) ->
     clients, least = config.clients, least_size(examples, config)
     if (config.size_sigma == 0 and config.size_power == 0) or examples == clients * least:
         return examples // clients + (np.arange(clients) < examples % clients).astype(np.int64)
-    if config.size_power:
-        logs = -np.log(rng.permutation(clients) + 1)
-    else:
-        logs = rng.standard_normal(clients)
+    logs = -np.log(rng.permutation(clients) + 1) if config.size_power else rng.standard_normal(clients)
     # Relative to the largest, and bounded: no exponent overflows, however large the spread is.
     weights = np.exp(min(config.size_power or config.size_sigma, 1e300) * (logs - logs.max()))
     return apportion(weights, examples, least)

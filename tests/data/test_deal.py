@@ -1,4 +1,4 @@
-"""Dealing by labels: as many labels a client as asked for, labels divided as drawn, and refusals that name the field."""
+"""Dealing by labels: as many a client as asked for, each divided as drawn, and refusals that name the field."""
 
 from __future__ import annotations
 
