@@ -75,6 +75,18 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images, drawn anew for each example of each step; never of images that score."""
+
+    crop: int = 0
+    """Pixels by which an image may be moved each way, black where nothing moves in (random crop with this padding)."""
+    flip: bool = False
+    """Mirror every other image, left to right."""
+    cutout: int = 0
+    """Side in pixels of a square that is blanked out with the mean, around a random pixel."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One client's local training and the server's step."""
 
@@ -100,6 +112,7 @@ class TrainConfig:
     """What networks compute in. Weights, statistics, gradients' sums and averages are float32 in any case."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """jax's default_matmul_precision: how exactly accelerators multiply float32; a CPU is always exact."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True)
@@ -360,6 +373,8 @@ def validate(config: Config) -> None:
     _at_least("train.weight_decay", t.weight_decay, 0)
     _at_least("train.proximal", t.proximal, 0)
     _above("train.server_learning_rate", t.server_learning_rate, 0)
+    _at_least("train.augment.crop", t.augment.crop, 0)
+    _at_least("train.augment.cutout", t.augment.cutout, 0)
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
     _every("finetune.members", config.finetune.members, 0)

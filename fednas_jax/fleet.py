@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fednas_jax import cache, hosts, local, schedule, tuning
+from fednas_jax import augment, cache, hosts, local, schedule, tuning
 from fednas_jax.config import EngineConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
 from fednas_jax.errors import DeviceError
@@ -125,6 +125,7 @@ class Fleet:
         self.eval_batch = int(min(engine.eval_batch, max(1, self.val_count.max())))
         self.lanes = engine.lanes or self._measured_lanes(first, tasks or candidates * data.clients)
         self._normalise = functools.partial(normalise, mean=mean, std=std)
+        self._prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
         self._capacity = local.stream_capacity(self.train_count, train) if self.train_count.all() else 0
         self._root = jax.random.key(seed)
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
@@ -331,7 +332,7 @@ class Fleet:
                 at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
                 at = first[:, None] + at
                 step_keys = jax.vmap(jax.random.fold_in)(keys, now)
-                shown = self._normalise(images[at])
+                shown = jax.vmap(self._prepare)(images[at], step_keys)
                 new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, labels[at], rate, step_keys)
                 return self._choose(now < steps, new, state)
 

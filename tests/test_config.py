@@ -14,13 +14,12 @@ from fednas_jax.errors import ConfigError
 
 
 def changed(path, value, config=None):
-    """A config with one field changed, such as 'train.momentum'."""
-    config = config or Config()
-    *section, name = path.split(".")
-    if not section:
-        return dataclasses.replace(config, **{name: value})
-    inner = dataclasses.replace(getattr(config, section[0]), **{name: value})
-    return dataclasses.replace(config, **{section[0]: inner})
+    """A config with one field changed, such as 'train.momentum' or 'train.augment.crop'."""
+    config = Config() if config is None else config
+    section, _, rest = path.partition(".")
+    if rest:
+        value = changed(rest, value, getattr(config, section))
+    return dataclasses.replace(config, **{section: value})
 
 
 REFUSED = [
@@ -58,6 +57,8 @@ REFUSED = [
     ("train.proximal", -1.0, "want at least 0"),
     ("train.server_optimizer", "sgd", "want one of avg, momentum, adam, yogi, adagrad"),
     ("train.server_learning_rate", 0.0, "want above 0"),
+    ("train.augment.crop", -1, "want at least 0"),
+    ("train.augment.cutout", -1, "want at least 0"),
     ("pretrain.rounds", -1, "want at least 0"),
     ("pretrain.clients_per_round", 41, "want 0 (all) to data.clients, which is 40"),
     ("pretrain.clients_per_round", -1, "want 0 (all) to data.clients, which is 40"),

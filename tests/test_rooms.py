@@ -12,7 +12,7 @@ ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "hosts", "seeds", "space"},
     1: {"nets", "data", "controller", "presets", "schedule"},
-    2: {"candidates", "local", "cost", "feed"},
+    2: {"augment", "candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet"},
     5: {"search", "bench"},
