@@ -48,6 +48,12 @@ class DataConfig:
     `size_sigma`, for the same partitions."""
     min_examples: int = 4
     """Least number of examples a client holds; natural clients with fewer are left out."""
+    brightness_sigma: float = 0.0
+    """Feature skew: standard deviation of the log of a client's brightness, a factor on its images' pixels, in training
+    and in scoring; the test split stays as it is. 0: none."""
+    rotation_degrees: float = 0.0
+    """Feature skew: a client's images are all turned by one angle between minus this and this, in degrees, in training
+    and in scoring; the test split stays as it is. 0: none."""
     validation: float = 0.2
     """Fraction of each client's examples held out from training, to score candidates."""
     synthetic_shape: tuple[int, int, int] = (8, 8, 1)
@@ -356,6 +362,9 @@ def validate(config: Config) -> None:
     if d.size_sigma and d.size_power:
         raise ConfigError(f"data.size_power: got {d.size_power}, want 0: data.size_sigma is {d.size_sigma}")
     _at_least("data.min_examples", d.min_examples, 2, "one to train on and one to validate with")
+    _at_least("data.brightness_sigma", d.brightness_sigma, 0)
+    if not 0 <= d.rotation_degrees <= 180:
+        raise ConfigError(f"data.rotation_degrees: got {d.rotation_degrees}, want 0 to 180")
     _between("data.validation", d.validation, 0, 1)
     _at_least("data.synthetic_examples", d.synthetic_examples, 1)
     _at_least("data.synthetic_classes", d.synthetic_classes, 2)

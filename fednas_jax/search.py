@@ -216,12 +216,9 @@ def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, fl
     """What a host has of its own: data set, clients, and what the network's space says of budget and places."""
     s = config.search
     dataset = data.load(config.data, config.seed)
-    packed = data.pack(
-        dataset.train,
-        data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),
-        config.data.validation,
-        config.seed,
-    )
+    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
+    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
+    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     SCORE = 6
     COHORT = 7
     PROPOSE = 8
+    FEATURE_SKEW = 31
 
 
 class KeyPurpose(IntEnum):

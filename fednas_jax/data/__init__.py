@@ -9,6 +9,7 @@ from fednas_jax.data.examples import Dataset, Examples
 from fednas_jax.data.heterogeneity import Heterogeneity, heterogeneity, label_counts
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partition import Partition, partition
+from fednas_jax.data.skew import FeatureSkew, feature_skew
 from fednas_jax.data.sources import list_sources, load, prepare
 from fednas_jax.data.synthetic import write_synthetic_columns
 
@@ -16,10 +17,12 @@ __all__ = [
     "Dataset",
     "DiskRows",
     "Examples",
+    "FeatureSkew",
     "Heterogeneity",
     "PackedClients",
     "Partition",
     "chunks",
+    "feature_skew",
     "heterogeneity",
     "label_counts",
     "list_sources",
