@@ -118,6 +118,7 @@ class Fleet:
         self.mesh = mesh_of(devices or jax.devices())
         self.hosts, self.devices = self.mesh.devices.shape
         first = self.mesh.local_devices[0]
+        self._prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
         self.meter = meter or Meter()
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
@@ -125,7 +126,6 @@ class Fleet:
         self.eval_batch = int(min(engine.eval_batch, max(1, self.val_count.max())))
         self.lanes = engine.lanes or self._measured_lanes(first, tasks or candidates * data.clients)
         self._normalise = functools.partial(normalise, mean=mean, std=std)
-        self._prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
         self._capacity = local.stream_capacity(self.train_count, train) if self.train_count.all() else 0
         self._root = jax.random.key(seed)
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}

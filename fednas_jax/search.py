@@ -83,6 +83,7 @@ class Setup:
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
+    heterogeneity: data.Heterogeneity  # of the clients
 
     @property
     def clients(self) -> int:
@@ -134,6 +135,7 @@ def run_search(
                 event="start",
                 clients=setup.clients,
                 examples=int(setup.fleet.train_count.sum() + setup.fleet.val_count.sum()),
+                heterogeneity=setup.heterogeneity._asdict(),
                 network=setup.space.network.name,
                 macs=setup.space.macs(state.widths),
                 params=setup.space.params(state.widths),
@@ -191,6 +193,7 @@ def prepare(
         observe,
         should_stop,
         began,
+        data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )
 
 
@@ -580,6 +583,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "finished": True,
         "stop_reason": state.stop_reason,
         "clients": setup.clients,
+        "heterogeneity": setup.heterogeneity._asdict(),
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),

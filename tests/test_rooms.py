@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule"},
+    1: {"nets", "data", "controller", "presets", "schedule", "draw"},
     2: {"augment", "candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet"},
     5: {"search", "bench"},
-    6: {"report", "progress"},
+    6: {"report", "progress", "show"},
     7: {"cli"},
 }
 ROW_OF = {room: row for row, rooms in ROWS.items() for room in rooms}

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fednas_jax.data.partition import Partition
+# Clients whose label mixes are compared at once: bounds the memory at many clients and labels.
+_BLOCK = 1 << 14
 
 
 class Heterogeneity(NamedTuple):
@@ -18,31 +19,34 @@ class Heterogeneity(NamedTuple):
     """Gini coefficient of client sizes: 0 (all equal) to nearly 1 (one client holds almost everything)."""
 
 
-def heterogeneity(divided: Partition, labels: np.ndarray) -> Heterogeneity:
+def heterogeneity(labels: np.ndarray, offsets: np.ndarray) -> Heterogeneity:
     """Measures how much clients differ in label mix and in size.
 
     Args:
-      divided: a partition of the examples (all of them, or some).
-      labels: [N] class numbers of all examples.
+      labels: [N] class numbers, client after client.
+      offsets: [C + 1] where each client's begin, and where the last's end; none is empty.
     """
-    sizes = np.diff(divided.offsets)
-    counts = label_counts(divided, labels)
-    mixes = counts / sizes[:, None]
-    distance = 0.5 * np.abs(mixes - counts.sum(axis=0) / counts.sum()).sum(axis=1)
+    sizes = np.diff(offsets)
+    overall = label_counts(labels, offsets[[0, -1]])[0]
+    distance = 0.0
+    for first in range(0, len(sizes), _BLOCK):
+        block = offsets[first : first + _BLOCK + 1]
+        counts = label_counts(labels[block[0] : block[-1]], block - block[0], len(overall))
+        distance += 0.5 * np.abs(counts / np.diff(block)[:, None] - overall / overall.sum()).sum()
     # G = sum_i (2i - C - 1) x_i / (C sum x), x ascending, i from 1.
     weights = 2 * np.arange(1, len(sizes) + 1) - len(sizes) - 1
-    return Heterogeneity(float(distance.mean()), float(weights @ np.sort(sizes) / (len(sizes) * sizes.sum())))
+    return Heterogeneity(float(distance / len(sizes)), float(weights @ np.sort(sizes) / (len(sizes) * sizes.sum())))
 
 
-def label_counts(divided: Partition, labels: np.ndarray) -> np.ndarray:
-    """[C, K] int64: how many examples of each label, of those that anyone holds, in ascending order, a client holds.
+def label_counts(labels: np.ndarray, offsets: np.ndarray, classes: int = 0) -> np.ndarray:
+    """[C, K] int64: how many examples of each label every client holds.
 
     Args:
-      divided: a partition of the examples (all of them, or some).
-      labels: [N] class numbers of all examples.
+      labels: [N] class numbers, client after client.
+      offsets: [C + 1] where each client's begin, and where the last's end.
+      classes: K; 0: up to the largest label.
     """
-    sizes = np.diff(divided.offsets)
-    names, found = np.unique(labels[divided.rows], return_inverse=True)
+    sizes = np.diff(offsets)
+    classes = classes or int(labels.max()) + 1
     owners = np.repeat(np.arange(len(sizes)), sizes)
-    counts = np.bincount(owners * len(names) + found, minlength=len(sizes) * len(names))
-    return counts.reshape(len(sizes), len(names))
+    return np.bincount(owners * classes + labels, minlength=len(sizes) * classes).reshape(len(sizes), classes)

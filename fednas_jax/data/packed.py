@@ -162,10 +162,7 @@ def pack(
     images = _reordered(examples.images, rows)
     if skew is not None:
         owner = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        if isinstance(images, DiskRows):
-            images = replace(images, skew=skew, owner=owner)
-        else:
-            images = skew.apply(images, owner)
+        images = replace(images, skew=skew, owner=owner) if isinstance(images, DiskRows) else skew.apply(images, owner)
     return PackedClients(
         images,
         _reordered(examples.labels, rows),
