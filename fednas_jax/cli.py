@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 from fednas_jax import cores, hosts
-from fednas_jax.config import Config, CostConfig, resolve
+from fednas_jax.config import Config, CostConfig, DataConfig, resolve
 from fednas_jax.data.imports import ImportOptions
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
@@ -37,6 +37,7 @@ commands:
   reprice RUN --population P  what a finished run would have cost on other phones and links
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
+  data show NAME            what a data set holds, or a preset's; with --clients how it is divided, --out FILE.svg
   data prepare NAME         prepare a data set once, downloaded or from its original files (--from DIR)
   data import KIND PATH     import files of yours into columns (--to DIR; kinds: leaf, folder, npz)
 
@@ -76,6 +77,19 @@ class ListArgs:
 
     root: Path | None = None
     """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowArgs:
+    """What a data set holds, and how it is divided among clients."""
+
+    clients: bool = False
+    """Divide it among clients, as a search with these options would."""
+    out: Path | None = None
+    """File of a picture of the division, .svg or .png. Only with --clients."""
+    seed: int = 0
+    """The run's seed."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +261,7 @@ def _data(args: list[str]) -> int:
 
     if args[:1] in (["-h"], ["--help"]):
         print(
-            "usage: fednas data list | fednas data prepare NAME [--from DIR] | fednas data import KIND PATH --to DIR; "
+            "usage: fednas data list | show NAME | prepare NAME [--from DIR] | import KIND PATH --to DIR; "
             "each has a --help of its own"
         )
         return 0
@@ -257,6 +271,8 @@ def _data(args: list[str]) -> int:
             print(f"{name}: {status.description}{'' if status.prepared else ' (not prepared yet)'}")
         print(f"{data.ANY_TFDS}: any other set of TensorFlow Datasets with images and labels, by its name there")
         return 0
+    if args[:1] == ["show"]:
+        return _data_show(args[1:])
     if args[:1] == ["prepare"]:
         prepared = _parse(PrepareArgs, args[1:], "fednas data prepare")
         print(data.prepare(prepared.name, prepared.source, prepared.root))
@@ -265,7 +281,28 @@ def _data(args: list[str]) -> int:
         asked = _parse(ImportArgs, args[1:], "fednas data import")
         print(data.import_data(asked.kind, asked.path, asked.to, asked.options))
         return 0
-    raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list, prepare or import")
+    raise ConfigError(f"data: got {args[0] if args else 'nothing'!r}, want list, show, prepare or import")
+
+
+def _data_show(args: list[str]) -> int:
+    from fednas_jax import data
+
+    name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
+    if name in PRESETS:
+        default = ShowArgs(seed=preset(name).seed, data=preset(name).data)
+    elif name in data.list_sources() or name.startswith(data.ANY_TFDS.removesuffix("NAME")):
+        default = ShowArgs(data=DataConfig(source=name))
+    elif "--help" in rest or "-h" in rest:
+        default = ShowArgs()
+    else:
+        known = ", ".join(dict.fromkeys([*PRESETS, *data.list_sources()]))
+        got = repr(name) if name else "no name"
+        raise ConfigError(f"data show: got {got}, want a preset or a data set, one of {known}")
+    parsed = _parse(ShowArgs, rest, f"fednas data show {name or 'NAME'}", default)
+    from fednas_jax.show import show
+
+    show(_console(), parsed.data, parsed.seed, parsed.clients, parsed.out)
+    return 0
 
 
 def _console(quiet: bool = False) -> Console:

@@ -43,17 +43,30 @@ class DataConfig:
     """Split for testing (default: test, else validation, else a tenth of train). Only for sets of TFDS."""
     clients: int = 40
     """Number of clients C; 0 takes all there are, only for `partition=natural`."""
-    partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
-    """How examples go to clients: iid; dirichlet (label mixes by `alpha`); shards (a few labels each); natural (the
-    clients that the data came from)."""
+    partition: Literal["iid", "dirichlet", "label_dirichlet", "shards", "classes", "natural"] = "iid"
+    """How examples go to clients: iid; dirichlet (each client's label mix by `alpha`); label_dirichlet (each label's
+    division among clients by `alpha`); shards (a few pieces of the examples sorted by label each); classes (a number of
+    labels each); natural (the clients that the data came from)."""
     alpha: float = 0.5
-    """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet`."""
+    """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet` and `label_dirichlet`."""
     shards_per_client: int = 2
     """Label shards a client holds. Only for `partition=shards`."""
+    classes_per_client: int = 2
+    """Labels a client holds. Only for `partition=classes`."""
     size_sigma: float = 0.0
-    """Standard deviation of the log of client sizes; 0 gives equal sizes. Not for `partition=natural`."""
+    """Standard deviation of the log of client sizes; 0 gives equal sizes. Only for `partition=iid`, `dirichlet` and
+    `shards`."""
+    size_power: float = 0.0
+    """Exponent of client sizes: the r-th largest is in proportion to 1 / r^size_power; 0 gives equal sizes. Instead of
+    `size_sigma`, for the same partitions."""
     min_examples: int = 4
     """Least number of examples a client holds; natural clients with fewer are left out."""
+    brightness_sigma: float = 0.0
+    """Feature skew: standard deviation of the log of a client's brightness, a factor on its images' pixels, in training
+    and in scoring; the test split stays as it is. 0: none."""
+    rotation_degrees: float = 0.0
+    """Feature skew: a client's images are all turned by one angle between minus this and this, in degrees, in training
+    and in scoring; the test split stays as it is. 0: none."""
     validation: float = 0.2
     """Fraction of each client's examples held out from training, to score candidates."""
     synthetic_shape: tuple[int, int, int] = (8, 8, 1)
@@ -89,6 +102,18 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images, drawn anew for each example of each step; never of images that score."""
+
+    crop: int = 0
+    """Pixels by which an image may be moved each way, black where nothing moves in (random crop with this padding)."""
+    flip: bool = False
+    """Mirror every other image, left to right."""
+    cutout: int = 0
+    """Side in pixels of a square that is blanked out with the mean, around a random pixel."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One client's local training and the server's step."""
 
@@ -118,6 +143,7 @@ class TrainConfig:
     """What networks compute in. Weights, statistics, gradients' sums and averages are float32 in any case."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
     """jax's default_matmul_precision: how exactly accelerators multiply float32; a CPU is always exact."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True)
@@ -403,8 +429,19 @@ def validate(config: Config) -> None:
     _at_least("data.clients", d.clients, 0 if d.partition == "natural" else 1)
     _above("data.alpha", d.alpha, 0)
     _at_least("data.shards_per_client", d.shards_per_client, 1)
+    _at_least("data.classes_per_client", d.classes_per_client, 1)
     _at_least("data.size_sigma", d.size_sigma, 0)
+    _at_least("data.size_power", d.size_power, 0)
+    for name, value in (("size_sigma", d.size_sigma), ("size_power", d.size_power)):
+        if value and d.partition in ("label_dirichlet", "classes"):
+            why = f"sizes follow from the labels with data.partition={d.partition}"
+            raise ConfigError(f"data.{name}: got {value}, want 0: {why}")
+    if d.size_sigma and d.size_power:
+        raise ConfigError(f"data.size_power: got {d.size_power}, want 0: data.size_sigma is {d.size_sigma}")
     _at_least("data.min_examples", d.min_examples, 2, "one to train on and one to validate with")
+    _at_least("data.brightness_sigma", d.brightness_sigma, 0)
+    if not 0 <= d.rotation_degrees <= 180:
+        raise ConfigError(f"data.rotation_degrees: got {d.rotation_degrees}, want 0 to 180")
     _between("data.validation", d.validation, 0, 1)
     _at_least("data.synthetic_examples", d.synthetic_examples, 1)
     _at_least("data.synthetic_classes", d.synthetic_classes, 2)
@@ -429,6 +466,8 @@ def validate(config: Config) -> None:
     _above("train.server_learning_rate", t.server_learning_rate, 0)
     if not 0 < t.compression_keep <= 1:
         raise ConfigError(f"train.compression_keep: got {t.compression_keep}, want above 0 and at most 1")
+    _at_least("train.augment.crop", t.augment.crop, 0)
+    _at_least("train.augment.cutout", t.augment.cutout, 0)
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
     _every("finetune.members", config.finetune.members, 0)

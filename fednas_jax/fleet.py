@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fednas_jax import cache, hosts, local, schedule, tuning
+from fednas_jax import augment, cache, hosts, local, schedule, tuning
 from fednas_jax.config import EngineConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
 from fednas_jax.errors import DeviceError
@@ -118,6 +118,7 @@ class Fleet:
         self.mesh = mesh_of(devices or jax.devices())
         self.hosts, self.devices = self.mesh.devices.shape
         first = self.mesh.local_devices[0]
+        self._prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
         self.meter = meter or Meter()
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
@@ -332,7 +333,7 @@ class Fleet:
                 at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
                 at = first[:, None] + at
                 step_keys = jax.vmap(jax.random.fold_in)(dropout, now)
-                shown = self._normalise(images[at])
+                shown = jax.vmap(self._prepare)(images[at], step_keys)
                 new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, labels[at], rate, step_keys)
                 return self._choose(now < steps, new, state)
 

@@ -67,8 +67,10 @@ class Display:
         self._show(f"{line}, client seconds {self.client_seconds:,.0f}{self._left(fraction)}", fraction, plain)
 
     def _on_start(self, event: dict[str, Any]) -> None:
+        mixes = event["heterogeneity"]
         self._say(
-            f"{event['clients']:,} clients with {event['examples']:,} examples; {event['network']}, "
+            f"{event['clients']:,} clients with {event['examples']:,} examples "
+            f"(label distance {mixes['label_distance']:.2f}, size Gini {mixes['size_gini']:.2f}); {event['network']}, "
             f"{event['macs']:,} MACs, {event['params']:,} parameters; on {event['devices']}"
         )
         self._show("compiling", 0.0, plain=False)

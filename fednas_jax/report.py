@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import matplotlib
 import numpy as np
-from rich import box
+from matplotlib import pyplot as plt
 from rich.console import Console
-from rich.table import Table
 
-from fednas_jax import cost
+from fednas_jax import cost, draw
 from fednas_jax.config import Config
 from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 RATIOS = (0.75, 0.5, 0.25)  # of the parent's MACs, at which runs are compared
 
@@ -126,14 +120,14 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def print_family(console: Console, result: dict[str, Any]) -> None:
     """The end of a search: the family, and what it cost the phones."""
-    console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
+    console.print(draw.table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
     print_cost(console, result)
 
 
 def print_cost(console: Console, result: dict[str, Any]) -> None:
     """What a run cost the phones, and a given parent that is not in it."""
     title = f"What it cost a client, mean of {result['clients']}"
-    console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
+    console.print(draw.table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
     if said := not_counted(result):
         console.print(said, soft_wrap=True, highlight=False)
 
@@ -169,7 +163,7 @@ def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
                     "" if hours is None else f"{hours:,.2f}",
                 ]
             )
-    console.print(_table("What it costs a client, and simulated hours: as run, and priced again", header, rows, 2))
+    console.print(draw.table("What it costs a client, and simulated hours: as run, and priced again", header, rows, 2))
 
 
 def write_report(path: Path) -> Path:
@@ -196,7 +190,8 @@ def write_report(path: Path) -> Path:
             summary=(
                 f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
                 f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-                f"({result['clients']} clients). It stopped: {result['stop_reason']}. {not_counted(result)}"
+                f"({result['clients']} clients{_mixes(result)}). It stopped: {result['stop_reason']}. "
+                f"{not_counted(result)}"
             ),
             figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
             header=HEADER,
@@ -236,18 +231,16 @@ def compare(console: Console, paths: Sequence[Path]) -> None:
         per_client = [[run.phases[p] / run.result["clients"] for run in group] for p in cost.PHASES]
         phases.append([name, *(f"{np.mean(values):,.1f}" for values in per_client)])
     header = ("run", "parent", *(f"{100 * r:.0f} % MACs" for r in RATIOS), "s per client", f"{against} / this")
-    console.print(_table("Test accuracy at equal MACs, and client seconds of the search", header, accuracy))
-    console.print(_table("Client seconds of the search by phase, mean per client", ("run", *cost.PHASES), phases))
+    console.print(draw.table("Test accuracy at equal MACs, and client seconds of the search", header, accuracy))
+    console.print(draw.table("Client seconds of the search by phase, mean per client", ("run", *cost.PHASES), phases))
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A table whose first `left` columns are text and whose others are numbers."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for n, name in enumerate(header):
-        table.add_column(name, justify="left" if n < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _mixes(result: dict[str, Any]) -> str:
+    """How much the clients differ, where the run was recorded with it."""
+    if "heterogeneity" not in result:
+        return ""
+    found = result["heterogeneity"]
+    return f"; label distance {found['label_distance']:.2f}, Gini coefficient of sizes {found['size_gini']:.2f}"
 
 
 def _alike(runs: Sequence[Run]) -> list[list[Run]]:
@@ -280,7 +273,7 @@ def _front(runs: Sequence[Run]) -> str:
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (high - low))
     axes.legend()
-    return _svg(figure)
+    return draw.svg(figure)
 
 
 def _hours(run: Run) -> str:
@@ -297,7 +290,7 @@ def _hours(run: Run) -> str:
         axes.plot(*zip(*tested, strict=True), "s--", label="test, after fine-tuning")
     axes.set(xlabel="simulated hours when it was found", ylabel="accuracy (%)")
     axes.legend()
-    return _svg(figure)
+    return draw.svg(figure)
 
 
 def _phases(runs: Sequence[Run]) -> str:
@@ -310,13 +303,4 @@ def _phases(runs: Sequence[Run]) -> str:
         left += seconds
     axes.set(xlabel="seconds of an average client, whole search", xlim=(0, max(1e-9, 1.05 * left.max())))
     axes.legend(ncols=len(cost.PHASES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    # A fixed salt and no date: the same run draws the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "fednas_jax"}):
-        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    return text.getvalue()
+    return draw.svg(figure)

@@ -85,6 +85,7 @@ class Setup:
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
+    heterogeneity: data.Heterogeneity  # of the clients
 
     @property
     def clients(self) -> int:
@@ -145,6 +146,7 @@ def run_search(
                 event="start",
                 clients=setup.clients,
                 examples=int(setup.fleet.train_count.sum() + setup.fleet.val_count.sum()),
+                heterogeneity=setup.heterogeneity._asdict(),
                 network=setup.space.network.name,
                 macs=setup.space.macs(state.widths),
                 params=setup.space.params(state.widths),
@@ -209,6 +211,7 @@ def prepare(
         observe,
         should_stop,
         began,
+        data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )
 
 
@@ -259,12 +262,9 @@ def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, d
     """What a host has of its own: data set, clients, and what the network's space says of budget and places."""
     s = config.search
     dataset = given or data.load(config.data, config.seed)
-    packed = data.pack(
-        dataset.train,
-        data.partition(dataset.train.labels, config.data, config.seed, dataset.natural),
-        config.data.validation,
-        config.seed,
-    )
+    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
+    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
+    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
@@ -690,6 +690,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "finished": True,
         "stop_reason": state.stop_reason,
         "clients": setup.clients,
+        "heterogeneity": setup.heterogeneity._asdict(),
         "parent_source": state.source,
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],

@@ -51,8 +51,8 @@ def train_client(network, widths, start, data, client, mean, std, config, key):
     dropout = jax.random.fold_in(key, 2**32 - 1)
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
-        images = (data.images[rows].astype(np.float32) / 255 - np.asarray(mean)) / np.asarray(std)
-        images, luck = images.astype(np.float32), jax.random.fold_in(dropout, t)
+        luck = jax.random.fold_in(dropout, t)
+        images = batch_images(data.images[rows], mean, std, config.augment, luck).astype(np.float32)
         grads, stats = gradient(network, widths, params, stats, images, data.labels[rows], luck)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
@@ -60,6 +60,30 @@ def train_client(network, widths, start, data, client, mean, std, config, key):
             momentum[path] = config.momentum * momentum[path] + g
             params[path] = params[path] - config.learning_rate * momentum[path]
     return type(start)(params, jax.device_get(stats))
+
+
+def batch_images(raw, mean, std, config, step_key):
+    """A batch's images normalised, each cropped, flipped and cut out by its own five random numbers."""
+    luck = np.asarray(random_numbers(step_key, len(raw))).astype(int)
+    crop, done = config.crop, []
+    for image, (row, column, flip, y, x) in zip(raw, luck, strict=True):
+        height, width, _ = image.shape
+        top, left = row % (2 * crop + 1), column % (2 * crop + 1)
+        image = np.pad(image, ((crop, crop), (crop, crop), (0, 0)))[top : top + height, left : left + width]
+        if config.flip and flip % 2:
+            image = image[:, ::-1]
+        image = (image.astype(np.float32) / 255 - np.asarray(mean)) / np.asarray(std)
+        if config.cutout:
+            top, left = y % height - config.cutout // 2, x % width - config.cutout // 2
+            image[max(0, top) : max(0, top + config.cutout), max(0, left) : max(0, left + config.cutout)] = 0
+        done.append(image)
+    return np.stack(done).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def random_numbers(step_key, batch):
+    key = jax.random.fold_in(step_key, 0x41554721)
+    return jax.vmap(lambda n: jax.random.bits(jax.random.fold_in(key, n), (5,)))(jnp.arange(batch))
 
 
 def batch_stream(key, n, length):

@@ -16,7 +16,7 @@ from fednas_jax.bench import machine, measure, options, run, tables
 from fednas_jax.bench.sequential import Sequential
 from fednas_jax.bench.workloads import USUAL, WORKLOADS, Sizes, make_clients
 from fednas_jax.cli import main
-from fednas_jax.config import EngineConfig, NetConfig
+from fednas_jax.config import AugmentConfig, EngineConfig, NetConfig
 from fednas_jax.errors import ConfigError, TrainingError
 
 SMALL = {"net": NetConfig(name="cnn", widths=(2, 2, 4)), "shape": (8, 8, 1), "sizes": Sizes(4, 30, 12, 0.5)}
@@ -120,9 +120,11 @@ def test_the_number_of_clients_cuts_a_ladder_or_adds_a_rung():
     assert WORKLOADS["nas-round"].with_clients(4).ladder == ()
 
 
-@pytest.mark.parametrize("name", ["fedavg-round", "nas-round"])
-def test_the_sequential_baseline_computes_the_fleet_s_round(name):
-    federation = measure.Federation(small(name, sizes=Sizes(5, 70, 25, 0.9)), 5, 1)
+@pytest.mark.parametrize(("name", "augment"), [("fedavg-round", (0, False, 0)), ("nas-round", (2, True, 3))])
+def test_the_sequential_baseline_computes_the_fleet_s_round(name, augment):
+    workload = small(name, sizes=Sizes(5, 70, 25, 0.9))
+    train = dataclasses.replace(workload.train, augment=AugmentConfig(*augment))
+    federation = measure.Federation(dataclasses.replace(workload, train=train), 5, 1)
     f, train = federation, federation.workload.train
     assert f.data.train_count.min() < train.batch_size < f.data.train_count.max()
     work = measure.FleetRounds(f, EngineConfig(lanes=3), jax.devices()[:1])

@@ -11,7 +11,9 @@ import time
 
 import pytest
 
+from fednas_jax import data
 from fednas_jax.cli import _one_line, main
+from fednas_jax.config import from_json
 
 TINY = shlex.split(
     "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
@@ -112,7 +114,23 @@ MISTAKES = {
         ["search", "digits", "--out", "x", "--hosts.coordinator", "h", "--hosts.number", "2"],
         "hosts.coordinator: got 'h', want HOST:PORT",
     ),
-    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, prepare or import"),
+    "nothing to show": (["data", "show"], "data show: got no name, want a preset or a data set, one of digits"),
+    "unknown data to show": (["data", "show", "digit"], "data show: got 'digit', want a preset or a data set"),
+    "a picture of no clients": (["data", "show", "digits", "--out", "x.svg"], "--out: got x.svg without --clients"),
+    "a picture of no known form": (
+        ["data", "show", "digits", "--clients", "--out", "x.jpg"],
+        "--out: got x.jpg, want a file that ends in .svg or .png",
+    ),
+    "a picture nowhere": (
+        ["data", "show", "digits", "--clients", "--out", "nowhere/x.svg"],
+        "--out: got nowhere/x.svg, want a file in a folder that is there: nowhere is none",
+    ),
+    "data that cannot be divided": (
+        ["data", "show", "digits", "--clients", "--data.clients", "400"],
+        "data.clients: got 400, want 1 to 359: there are 1438 training examples",
+    ),
+    "data options that cannot be": (["data", "show", "digits", "--data.alpha", "0"], "data.alpha: got 0.0, want above"),
+    "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, show, prepare or import"),
 }
 
 
@@ -177,6 +195,18 @@ def test_the_report_is_one_page_that_needs_nothing_else(run):
     assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg"}
 
 
+def test_a_run_says_how_much_its_clients_differ(run):
+    config = from_json(json.loads((run / "config.json").read_text())["config"])
+    dataset = data.load(config.data, config.seed)
+    divided = data.partition(dataset.train.labels, config.data, config.seed)
+    expected = data.heterogeneity(dataset.train.labels[divided.rows], divided.offsets)
+    start = json.loads((run / "events.jsonl").read_text().splitlines()[0])
+    result = json.loads((run / "result.json").read_text())
+    assert start["heterogeneity"] == result["heterogeneity"] == pytest.approx(expected._asdict())
+    assert expected.label_distance > 0.1
+    assert f"label distance {expected.label_distance:.2f}" in (run / "report.html").read_text()
+
+
 def test_compare_shows_accuracy_cost_and_phases(capsys, run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -199,6 +229,7 @@ def test_help_names_every_command_and_every_field(capsys):
         ["compare"],
         ["report"],
         ["data", "list"],
+        ["data", "show"],
         ["data", "prepare"],
         ["data", "import"],
         ["search", "digits"],

@@ -15,25 +15,30 @@ from fednas_jax.errors import ConfigError
 
 
 def changed(path, value, config=None):
-    """A config with one field changed, such as 'train.momentum'."""
-    config = config or Config()
-    *section, name = path.split(".")
-    if not section:
-        return dataclasses.replace(config, **{name: value})
-    inner = dataclasses.replace(getattr(config, section[0]), **{name: value})
-    return dataclasses.replace(config, **{section[0]: inner})
+    """A config with one field changed, such as 'train.momentum' or 'train.augment.crop'."""
+    config = Config() if config is None else config
+    section, _, rest = path.partition(".")
+    if rest:
+        value = changed(rest, value, getattr(config, section))
+    return dataclasses.replace(config, **{section: value})
 
 
 REFUSED = [
     ("method", "darts", "want one of fednas, naive, netadapt, random, uniform"),
     ("seed", -1, "want 0 to 4294967295"),
     ("data.clients", 0, "want at least 1"),
-    ("data.partition", "alphabetic", "want one of iid, dirichlet, shards, natural"),
+    ("data.partition", "alphabetic", "want one of iid, dirichlet, label_dirichlet, shards, classes, natural"),
     ("data.folder", Path("x"), "got x, want none: data.source is digits"),
     ("data.alpha", 0.0, "want above 0"),
     ("data.shards_per_client", 0, "want at least 1"),
+    ("data.classes_per_client", 0, "want at least 1"),
     ("data.size_sigma", -0.1, "want at least 0"),
+    ("data.size_power", -0.1, "want at least 0"),
+    ("data.size_power", math.inf, "want a finite number"),
     ("data.min_examples", 1, "want at least 2 (one to train on and one to validate with)"),
+    ("data.brightness_sigma", -0.1, "want at least 0"),
+    ("data.rotation_degrees", -1.0, "want 0 to 180"),
+    ("data.rotation_degrees", 181.0, "want 0 to 180"),
     ("data.validation", 0.0, "want between 0 and 1"),
     ("data.validation", 1.0, "want between 0 and 1"),
     ("data.synthetic_examples", 0, "want at least 1"),
@@ -62,6 +67,8 @@ REFUSED = [
     ("train.proximal", -1.0, "want at least 0"),
     ("train.server_optimizer", "sgd", "want one of avg, momentum, adam, yogi, adagrad"),
     ("train.server_learning_rate", 0.0, "want above 0"),
+    ("train.augment.crop", -1, "want at least 0"),
+    ("train.augment.cutout", -1, "want at least 0"),
     ("pretrain.rounds", -1, "want at least 0"),
     ("pretrain.clients_per_round", 41, "want 0 (all) to data.clients, which is 40"),
     ("pretrain.clients_per_round", -1, "want 0 (all) to data.clients, which is 40"),
@@ -115,6 +122,20 @@ def test_a_setting_that_no_run_can_have_is_refused_in_one_line(path, value, want
     assert message.startswith(f"{path}: ")
     assert want in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("way", ["label_dirichlet", "classes"])
+@pytest.mark.parametrize("field", ["size_sigma", "size_power"])
+def test_a_spread_of_sizes_is_refused_where_sizes_follow_from_the_labels(way, field):
+    with pytest.raises(
+        ConfigError, match=rf"^data\.{field}: got 0.5, want 0: sizes follow from the labels with .*{way}$"
+    ):
+        resolve(changed(f"data.{field}", 0.5, changed("data.partition", way)))
+
+
+def test_two_spreads_of_sizes_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"^data\.size_power: got 1.0, want 0: data\.size_sigma is 0\.5$"):
+        resolve(changed("data.size_power", 1.0, changed("data.size_sigma", 0.5)))
 
 
 @pytest.mark.parametrize(

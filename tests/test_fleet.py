@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fednas_jax import feed, local, schedule
-from fednas_jax.config import DataConfig, EngineConfig, TrainConfig
+from fednas_jax.config import AugmentConfig, DataConfig, EngineConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, load, pack, partition, read_columns, write_columns
-from fednas_jax.errors import DeviceError
+from fednas_jax.errors import ConfigError, DeviceError
 from fednas_jax.fleet import Fleet, Parts, Tasks, mesh_of
 from fednas_jax.nets import from_nnx
 from fednas_jax.space import Variables, probe
@@ -120,6 +120,36 @@ def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
     assert engine.meter.steps == local.local_steps(packed.train_count, CONFIG)[TASKS.client].sum()
 
 
+AUGMENTED = dataclasses.replace(CONFIG, augment=AugmentConfig(crop=2, flip=True, cutout=3))
+
+
+@pytest.fixture(scope="module")
+def expected_augmented(network, dataset, packed, candidates):
+    pairs = list(zip(TASKS.candidate.tolist(), TASKS.client.tolist(), strict=True))
+    mean, std = dataset.mean, dataset.std
+    return oracle.train_round(network, WIDTHS, candidates, packed, mean, std, AUGMENTED, pairs, round_key(), NAMES)
+
+
+@pytest.mark.parametrize(("lanes", "devices"), [(3, 1), (1, 8)])
+def test_augmented_training_equals_the_oracle_on_any_lanes_and_devices(
+    network, dataset, packed, candidates, expected, expected_augmented, lanes, devices
+):
+    engine = fleet(network, dataset, packed, lanes, devices, AUGMENTED)
+    trained, tally = trained_and_scored(engine, candidates, config=AUGMENTED)
+    assert_close(trained, expected_augmented)
+    plain, images = (one[0].params["conv/kernel"] for one in (expected, expected_augmented))
+    assert np.abs(plain - images).max() > 1e-3
+    for k in (0, 2):  # scored on images as they are
+        clients = TASKS.client[TASKS.candidate == k]
+        right, count = oracle.accuracy(network, WIDTHS, trained[k], packed, clients, dataset.mean, dataset.std)
+        assert (tally.correct[k], tally.total[k]) == (right, count)
+
+
+def test_a_crop_larger_than_the_images_is_refused(network, dataset, packed):
+    with pytest.raises(ConfigError, match=r"^train\.augment\.crop: got 9, want at most 8, the images' smaller side$"):
+        fleet(network, dataset, packed, 1, 1, with_config(augment=AugmentConfig(crop=9)))
+
+
 def test_many_short_calls_equal_one_long_one(network, dataset, packed, candidates, expected, monkeypatch):
     monkeypatch.setattr("fednas_jax.schedule.TASKS_PER_LANE", 1)
     trained = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
@@ -151,8 +181,8 @@ def parts_of(monkeypatch):
     return numbers
 
 
-def trained_and_scored(engine, candidates, tasks=TASKS):
-    trained = one_round(engine, candidates, tasks)
+def trained_and_scored(engine, candidates, tasks=TASKS, config=CONFIG):
+    trained = one_round(engine, candidates, tasks, config)
     return trained, engine.evaluate(WIDTHS, stacked(trained), tasks)
 
 

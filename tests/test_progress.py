@@ -8,7 +8,10 @@ from rich.console import Console
 from fednas_jax.progress import Display
 
 EVENTS = [
-    {"event": "start", "clients": 40, "examples": 1437, "network": "cnn", "macs": 9, "params": 8, "devices": "cpu"},
+    {
+        **{"event": "start", "clients": 40, "examples": 1437, "network": "cnn", "macs": 9, "params": 8},
+        **{"heterogeneity": {"label_distance": 0.357, "size_gini": 0.125}, "devices": "cpu"},
+    },
     *(
         {"event": "round", "stage": "pretrain", "round": n, "rounds": 20, "bucket": 0, "client_seconds": 10.0}
         for n in range(1, 21)

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule", "devices", "training_macs", "compression"},
-    2: {"candidates", "local", "cost", "feed", "participation"},
+    1: {"nets", "data", "controller", "presets", "schedule", "devices", "draw", "training_macs", "compression"},
+    2: {"augment", "candidates", "local", "cost", "feed", "participation"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet", "parents", "runstate"},
     5: {"search", "bench", "reprice"},
-    6: {"report", "progress"},
+    6: {"report", "progress", "show"},
     7: {"cli"},
 }
 ROW_OF = {room: row for row, rooms in ROWS.items() for room in rooms}

@@ -29,5 +29,6 @@ def test_no_purpose_has_changed_its_number() -> None:
         ("SCORE", 6),
         ("COHORT", 7),
         ("PROPOSE", 8),
+        ("FEATURE_SKEW", 31),
     ]
     assert [p.value for p in KeyPurpose] == [1, 2, 3, 4, 5]

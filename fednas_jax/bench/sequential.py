@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fednas_jax import local
+from fednas_jax import augment, local
 from fednas_jax.config import TrainConfig
-from fednas_jax.data import PackedClients, normalise
+from fednas_jax.data import PackedClients
 from fednas_jax.fleet import Tasks
 from fednas_jax.space import Network, Variables, Widths
 
@@ -43,12 +43,13 @@ class Sequential:
         self._root = jax.random.key(seed)
         client = local.make_local(network, widths, train)
         capacity = local.stream_capacity(data.train_count, train)
+        prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
 
         def step(
             state: local.LocalState, images: jax.Array, labels: jax.Array, rate: jax.Array, key: jax.Array, t: jax.Array
         ) -> local.LocalState:
             key = jax.random.fold_in(local.dropout_key(key), t)
-            return client.step(state, normalise(images, mean, std), labels, rate, key)
+            return client.step(state, prepare(images, key), labels, rate, key)
 
         def add(total: Variables, start: Variables, state: local.LocalState, weight: jax.Array) -> Variables:
             return jax.tree.map(lambda s, u: s + weight * u, total, client.final(start, state))

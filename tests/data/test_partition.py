@@ -13,10 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fednas_jax.config import DataConfig
-from fednas_jax.data import Partition, heterogeneity, partition
+from fednas_jax.data import Heterogeneity, Partition, heterogeneity, partition
 from fednas_jax.errors import DataError
 
-METHODS = ("iid", "dirichlet", "shards")
+SIZED = ("iid", "dirichlet", "shards")
+METHODS = (*SIZED, "label_dirichlet", "classes")
 BALANCED = np.arange(6000, dtype=np.int32) % 10
 # Method and size_sigma -> hash, as first recorded: a change changes every recorded run.
 GOLDEN = {
@@ -26,11 +27,17 @@ GOLDEN = {
     ("dirichlet", 1.0): "cfc8900536ba290f",
     ("shards", 0.0): "8d47575d498a730f",
     ("shards", 1.0): "b20faaf2fcda9c65",
+    ("label_dirichlet", 0.0): "fd1be73afa5a370b",
+    ("classes", 0.0): "9cd30523c9b8d7ab",
 }
 
 
 def divide(labels: np.ndarray, seed: int = 0, **fields: Any) -> Partition:
     return partition(labels, DataConfig(**fields), seed)
+
+
+def differs(divided: Partition, labels: np.ndarray) -> Heterogeneity:
+    return heterogeneity(labels[divided.rows], divided.offsets)
 
 
 @st.composite
@@ -44,10 +51,10 @@ def feasible(draw: st.DrawFn) -> tuple[np.ndarray, DataConfig, int]:
     labels = (kinds * np.random.default_rng(seed).random(examples) ** 3).astype(np.int32) * 3
     config = DataConfig(
         clients=clients,
-        partition=draw(st.sampled_from(METHODS)),
+        partition=draw(st.sampled_from((*SIZED, "label_dirichlet"))),
         alpha=draw(st.sampled_from([1e-300, 1e-6, 1e-2, 0.5, 10, 1e6, 1e300])),
         shards_per_client=draw(st.integers(1, least)),
-        size_sigma=draw(st.sampled_from([0, 1e-17, 0.3, 2, 50, 1e308])),
+        **{draw(st.sampled_from(["size_sigma", "size_power"])): draw(st.sampled_from([0, 1e-17, 0.3, 2, 50, 1e308]))},
         min_examples=least,
     )
     return labels, config, seed
@@ -65,7 +72,7 @@ def test_every_example_is_held_exactly_once_and_no_client_holds_too_few(
     assert (offsets[0], offsets[-1], len(offsets)) == (0, len(labels), config.clients + 1)
     assert np.diff(offsets).min() >= config.min_examples
     np.testing.assert_array_equal(np.sort(rows), np.arange(len(labels)))
-    if config.size_sigma == 0:
+    if config.size_sigma == config.size_power == 0 and config.partition in SIZED:
         assert np.ptp(np.diff(offsets)) <= 1
 
 
@@ -77,16 +84,7 @@ def test_the_same_seed_gives_the_same_partition(case: tuple[np.ndarray, DataConf
     np.testing.assert_array_equal(one.offsets, two.offsets)
 
 
-@settings(max_examples=50, deadline=None)
-@given(feasible())
-def test_heterogeneity_stays_in_its_ranges(case: tuple[np.ndarray, DataConfig, int]) -> None:
-    distance, gini = heterogeneity(partition(*case), case[0])
-    assert 0 <= distance < 1
-    assert -1e-12 <= gini < 1
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("sigma", [0.0, 1.0])
+@pytest.mark.parametrize(("method", "sigma"), GOLDEN)
 def test_partitions_are_those_recorded(method: str, sigma: float) -> None:
     divided = divide(BALANCED, seed=5, clients=37, partition=method, size_sigma=sigma)
     content = divided.rows.astype("<i8").tobytes() + divided.offsets.astype("<i8").tobytes()
@@ -101,7 +99,7 @@ def test_another_seed_gives_another_partition(method: str) -> None:
 
 def test_smaller_alpha_makes_clients_more_different() -> None:
     distances = [
-        heterogeneity(divide(BALANCED, partition="dirichlet", alpha=alpha), BALANCED).label_distance
+        differs(divide(BALANCED, partition="dirichlet", alpha=alpha), BALANCED).label_distance
         for alpha in (1e6, 10, 1, 0.1, 1e-6)
     ]
     assert distances == sorted(distances)
@@ -110,8 +108,8 @@ def test_smaller_alpha_makes_clients_more_different() -> None:
 
 @pytest.mark.parametrize("labels", [BALANCED, np.repeat([0, 1, 2], [5000, 900, 100])])
 def test_huge_alpha_is_as_even_as_iid(labels: np.ndarray) -> None:
-    even = heterogeneity(divide(labels, partition="iid"), labels).label_distance
-    dirichlet = heterogeneity(divide(labels, partition="dirichlet", alpha=1e6), labels).label_distance
+    even = differs(divide(labels, partition="iid"), labels).label_distance
+    dirichlet = differs(divide(labels, partition="dirichlet", alpha=1e6), labels).label_distance
     assert dirichlet == pytest.approx(even, rel=0.2)
 
 
@@ -139,19 +137,28 @@ def test_shards_that_fit_the_labels_hold_one_label_each() -> None:
     assert all(len(np.unique(BALANCED[rows[a:b]])) == 1 for a, b in itertools.pairwise(offsets))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SIZED)
 def test_sizes_spread_as_the_lognormal_says(method: str) -> None:
     labels = np.arange(500_000) % 10
     divided = divide(labels, clients=2000, partition=method, size_sigma=0.8)
     assert np.log(np.diff(divided.offsets)).std() == pytest.approx(0.8, rel=0.1)
     # The Gini coefficient of a lognormal is erf(sigma / 2).
-    assert heterogeneity(divided, labels).size_gini == pytest.approx(0.4284, rel=0.1)
+    assert differs(divided, labels).size_gini == pytest.approx(0.4284, rel=0.1)
+
+
+@pytest.mark.parametrize("method", SIZED)
+def test_sizes_follow_the_power_law_in_random_order(method: str) -> None:
+    sizes = np.diff(divide(BALANCED, clients=30, partition=method, size_power=1.0).offsets)
+    harmonic = (1 / np.arange(1, 31)).sum()
+    np.testing.assert_allclose(np.sort(sizes)[::-1], 6000 / harmonic / np.arange(1, 31), atol=1)
+    assert not np.array_equal(sizes, np.sort(sizes)[::-1])
 
 
 def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
-    sizes = np.diff(divide(BALANCED, clients=100, size_sigma=20, min_examples=7).offsets)
-    assert sizes.sum() == 6000
-    assert np.median(sizes) == 7
+    for spread in ({"size_sigma": 20}, {"size_power": 20}):
+        sizes = np.diff(divide(BALANCED, clients=100, min_examples=7, **spread).offsets)
+        assert sizes.sum() == 6000
+        assert (np.median(sizes), sizes.min()) == (7, 7)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,10 @@ def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
         ({"clients": 1501}, "data.clients: got 1501, want 1 to 1500: there are 6000 training examples"),
         ({"clients": 0}, "data.clients: got 0, want 1 to 1500"),
         ({"clients": 10, "min_examples": 601}, "data.clients: got 10, want 1 to 9.*data.min_examples is 601"),
-        ({"partition": "alphabetic"}, "data.partition: got 'alphabetic', want iid, dirichlet, shards or natural"),
+        (
+            {"partition": "alphabetic"},
+            "data.partition: got 'alphabetic', want iid, dirichlet, label_dirichlet, shards, classes or natural",
+        ),
         (
             {"partition": "shards", "shards_per_client": 151},
             "data.shards_per_client: got 151, want at most 150",
@@ -246,16 +256,9 @@ def test_a_million_natural_clients_are_taken_in_seconds() -> None:
     assert time.process_time() - start < 10
 
 
-def test_heterogeneity_of_a_hand_made_partition() -> None:
-    labels = np.array([0, 0, 0, 1])
-    divided = Partition(np.array([0, 1, 2, 3]), np.array([0, 3, 4]))
-    # Mixes (1, 0) and (0, 1) from (3/4, 1/4): distances 1/4 and 3/4. Sizes 3 and 1: Gini 1/4.
-    assert heterogeneity(divided, labels) == (0.5, 0.25)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_million_examples_go_to_ten_thousand_clients_in_seconds(method: str) -> None:
     labels = np.arange(1_000_000, dtype=np.int32) % 10
     start = time.process_time()
-    divide(labels, clients=10_000, partition=method, size_sigma=0.5)
+    divide(labels, clients=10_000, partition=method, size_sigma=0.5 if method in SIZED else 0.0)
     assert time.process_time() - start < 10

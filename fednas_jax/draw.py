@@ -1,0 +1,67 @@
+"""Tables for the terminal and figures for files: what everything that is shown has in common."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from rich import box
+from rich.table import Table
+
+from fednas_jax.errors import RunError
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+FORMATS = (".svg", ".png")
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table whose first `left` columns are text and whose others are numbers; a header of nothing is not shown."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(header))
+    for n, name in enumerate(header):
+        made.add_column(name, justify="left" if n < left else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def svg(figure: Any) -> str:
+    """A matplotlib figure as the text of an SVG file; closes it."""
+    text = io.StringIO()
+    # A fixed salt and no date: the same figure is the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "fednas_jax"}):
+        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()
+
+
+def check_file(path: Path) -> None:
+    """Sees whether a figure can be saved there, before the work that it shows is done.
+
+    Raises:
+      RunError: it is neither .svg nor .png, or in no folder.
+    """
+    if path.suffix not in FORMATS:
+        raise RunError(f"--out: got {path}, want a file that ends in {' or '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise RunError(f"--out: got {path}, want a file in a folder that is there: {path.parent} is none")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a matplotlib figure to a file that `check_file` accepts; closes it.
+
+    Raises:
+      RunError: the file cannot be written.
+    """
+    try:
+        if path.suffix == ".svg":
+            path.write_text(svg(figure))
+        else:
+            figure.savefig(path, format="png", dpi=150, bbox_inches="tight")
+            plt.close(figure)
+    except OSError as error:
+        raise RunError(f"--out: {path} cannot be written: {error.strerror or error}") from error
