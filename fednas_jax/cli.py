@@ -31,7 +31,7 @@ commands:
   search PRESET --out RUN   run a search, or go on with an unfinished one (presets: {presets})
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
-  reprice RUN --population P  what a finished run would have cost on other phones and links
+  reprice RUN               what a finished run would have cost on other phones and links
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
   data prepare NAME         prepare a data set once from its original files (--from DIR)
