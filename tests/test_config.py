@@ -229,7 +229,7 @@ def leaves(config, path=""):
 def other(path, value):
     """A value of the same kind that differs."""
     if value is None:
-        return Path("x/y") if path in ("data.root", "data.folder") else "x"
+        return Path("x/y") if path in ("data.root", "data.folder", "participation.trace") else "x"
     return (*value, 3) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1
 
 
