@@ -37,7 +37,7 @@ def refused(capsys, *args):
 
 
 MISTAKES = {
-    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, bench, data"),
+    "unknown command": (["serach"], "command: got 'serach', want one of search, compare, report, reprice, bench, data"),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
         "preset: got 'digit', want one of digits, fashion_mnist",
