@@ -158,10 +158,10 @@ def test_a_finished_run_says_so_and_changes_nothing(capsys, run):
 
 def test_the_report_is_one_page_that_needs_nothing_else(run):
     page = (run / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert "<script" not in page
     assert 'src="http' not in page
-    assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg"}
+    assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg", "hours.svg"}
 
 
 def test_compare_shows_accuracy_cost_and_phases(capsys, run, tmp_path):
