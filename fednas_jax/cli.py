@@ -34,7 +34,7 @@ commands:
   pretrain PRESET --out RUN train a parent once, for many searches: fednas search PRESET --parent RUN
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
-  reprice RUN --population P  what a finished run would have cost on other phones and links
+  reprice RUN               what a finished run would have cost on other phones and links
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
   data show NAME            what a data set holds, or a preset's; with --clients how it is divided, --out FILE.svg

@@ -160,10 +160,10 @@ def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
                     f"{by['seconds']['p95']:,.1f}",
                     f"{by['joules']['mean']:,.0f}",
                     f"{100 * lost / whole if whole else 0:.1f} %",
-                    "" if hours is None else f"{hours:,.2f}",
+                    "" if hours is None else f"{hours:,.3g}",
                 ]
             )
-    console.print(draw.table("What it costs a client, and simulated hours: as run, and priced again", header, rows, 2))
+    console.print(draw.table("What it costs a client, as run and priced again", header, rows, 2))
 
 
 def write_report(path: Path) -> Path:

@@ -41,7 +41,7 @@ def refused(capsys, *args):
 MISTAKES = {
     "unknown command": (
         ["serach"],
-        "command: got 'serach', want one of search, pretrain, compare, report, bench, data",
+        "command: got 'serach', want one of search, pretrain, compare, report, reprice, bench, data",
     ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
@@ -189,10 +189,10 @@ def test_a_finished_run_says_so_and_changes_nothing(capsys, run):
 
 def test_the_report_is_one_page_that_needs_nothing_else(run):
     page = (run / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert "<script" not in page
     assert 'src="http' not in page
-    assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg"}
+    assert {p.name for p in (run / "figures").iterdir()} == {"front.svg", "cost.svg", "hours.svg"}
 
 
 def test_a_run_says_how_much_its_clients_differ(run):

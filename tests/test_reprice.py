@@ -20,7 +20,7 @@ from fednas_jax.config import (
     StageConfig,
     TrainConfig,
 )
-from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.errors import ConfigError, Interrupted, RunError
 from fednas_jax.fleet import Fleet
 from fednas_jax.reprice import reprice_run
 from fednas_jax.rundir import RunDir
@@ -172,6 +172,31 @@ def test_a_run_whose_participation_had_a_price_is_not_priced_again(late, capsys)
     assert main(["reprice", str(late[1]), "--population", "phones"]) == 2
     assert capsys.readouterr().err.startswith("fednas: ")
     assert not (late[1] / "reprice").exists()
+
+
+def test_who_is_there_depends_on_the_simulated_clock_and_stopping_does_not_matter(tmp_path):
+    """Clients 0 to 2 are there for the first two seconds of every five, 3 to 5 for the rest."""
+    spells = [f"{c},{2 * (c > 2)},{2 + 3 * (c > 2)}" for c in range(6)]
+    (tmp_path / "trace.csv").write_text("\n".join(["client,from [s],to [s]", *spells]))
+    config = dataclasses.replace(
+        TINY,
+        cost=CostConfig(seconds_per_example=0.001, server_seconds=1.0),
+        participation=ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"),
+        search=dataclasses.replace(TINY.search, budget=1.0),  # pretraining alone
+        finetune=FinetuneConfig(rounds=0),
+    )
+    _, whole, given = recorded(config, tmp_path / "whole")
+    crews = [{client > 2 for _, client in tasks} for tasks in given]
+    assert all(len(crew) == 1 for crew in crews)
+    assert {True, False} <= set().union(*crews)
+    asked = iter([False, False])
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "stopped", should_stop=lambda: next(asked, True))
+    run(config, tmp_path / "stopped")
+    mine, theirs = (RunDir(tmp_path / name) for name in ("stopped", "whole"))
+    assert cost.read(mine.ledger).equals(cost.read(theirs.ledger))
+    assert mine.result()["simulated_hours"] == theirs.result()["simulated_hours"]
+    assert whole == theirs.path
 
 
 @pytest.mark.parametrize(
