@@ -165,18 +165,28 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class CostConfig:
-    """The simulated phone and its link. The paper's figures; the energy figures are assumptions to be set."""
+    """The simulated phones and their links. The paper's figures; the energy figures are assumptions to be set."""
 
+    population: str = "paper"
+    """Phones: paper, uniform (all are `phone`), phones (six measured ones), flash, flash_kilobytes (its three classes
+    and links), lognormal (around `phone`); or the file of a table of your own, .csv or .json."""
+    phone: str = "pixel1"
+    """Measured phone: lg_g8, note10, pixel1, note8, pixel2 or s7_edge. Only for uniform and lognormal."""
+    sigma: float = 0.78
+    """Standard deviation of the log of the phones' times. Only for lognormal; 957 measured phones have 0.78."""
     seconds_per_example: float = 0.1
-    """Seconds in which a phone trains the parent network on one example; others in proportion to MACs."""
+    """Seconds in which a phone trains the parent network on one example; others in proportion to MACs. Only for
+    `population=paper`."""
     down_mbit_per_second: float = 2.0
-    """Download speed of a client's link, in megabits (10^6 bits) a second."""
+    """Download speed of a client's link, in megabits (10^6 bits) a second; flash and own tables have their own."""
     up_mbit_per_second: float = 2.0
-    """Upload speed of a client's link, in megabits (10^6 bits) a second."""
+    """Upload speed of a client's link, in megabits (10^6 bits) a second; flash and own tables have their own."""
     watts: float = 3.0
     """Power of a phone while it computes, in watts (an assumption: no measured source)."""
     joules_per_megabyte: float = 5.0
     """Energy of moving 10^6 bytes over the link, in joules (an assumption: no measured source)."""
+    server_seconds: float = 0.0
+    """Seconds that the server takes to average the updates of a round: simulated time, nobody's cost."""
 
 
 @dataclass(frozen=True)
@@ -358,6 +368,8 @@ def validate(config: Config) -> None:
     _above("cost.up_mbit_per_second", c.up_mbit_per_second, 0)
     _at_least("cost.watts", c.watts, 0)
     _at_least("cost.joules_per_megabyte", c.joules_per_megabyte, 0)
+    _at_least("cost.sigma", c.sigma, 0)
+    _at_least("cost.server_seconds", c.server_seconds, 0)
     _at_least("engine.lanes", e.lanes, 0)
     _at_least("engine.eval_batch", e.eval_batch, 1)
     if not 0 <= e.data_share <= 1:

@@ -17,6 +17,11 @@ class Purpose(IntEnum):
     SCORE = 6
     COHORT = 7
     PROPOSE = 8
+    DEVICES = 20
+    LINKS = 21
+    AVAILABLE = 22
+    DROPOUT = 23
+    INVITE = 24
 
 
 class KeyPurpose(IntEnum):

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule"},
+    1: {"nets", "data", "controller", "presets", "schedule", "devices"},
     2: {"candidates", "local", "cost", "feed"},
     3: {"tuning", "checkpoint", "rundir"},
     4: {"fleet"},
