@@ -116,8 +116,8 @@ class Space:
         return self.multiple
 
     def resource(self, name: str) -> CostTable:
-        """The table of a resource by name: 'macs' or 'params'."""
-        return {"macs": self.macs, "params": self.params}[name]
+        """The table of a resource by name: 'macs', 'params' or 'bytes'."""
+        return {"macs": self.macs, "params": self.params, "bytes": self.size}[name]
 
     def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
         """`tree` with the removed channels set to zero on every dimension that carries their group.
@@ -243,10 +243,14 @@ def count_macs(network: Network, widths: Widths) -> int:
 
 def layer_macs(network: Network, widths: Widths) -> list[int]:
     """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
+    return list(_equation_macs(traced(network, widths).jaxpr, 1))
+
+
+def traced(network: Network, widths: Widths) -> Any:
+    """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the image."""
     variables = network.abstract(widths)
     image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
-    return list(_equation_macs(traced.jaxpr, 1))
+    return jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
 
 
 def check_masking(space: Space, tolerance: float = 1e-4) -> None:
@@ -322,11 +326,11 @@ def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[s
     no single prime; two more builds with the primes dealt otherwise rule out that it looks as if it did.
     """
     base = _shapes(network, widths)
-    primes = _primes(len(groups))
+    turns = primes(len(groups))
     labels: dict[str, list[Dim | None]] = {}
     used: set[int] = set()
     for turn in range(min(3, len(groups) + 1)):
-        factors = (*primes[turn:], *primes[:turn]) if len(groups) > 1 else (2 + turn,)
+        factors = (*turns[turn:], *turns[:turn]) if len(groups) > 1 else (2 + turn,)
         grown = _shapes(network, _grown(widths, factors))
         if grown.keys() != base.keys():
             raise NetworkError(f"{network.name}: '{min(base.keys() ^ grown.keys())}' comes or goes with the widths")
@@ -358,7 +362,8 @@ def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path:
     return NetworkError(f"{where} is no whole multiple of the width of {', '.join(depends) or 'a group'}")
 
 
-def _primes(count: int) -> tuple[int, ...]:
+def primes(count: int) -> tuple[int, ...]:
+    """The first primes, one for each group."""
     found: list[int] = []
     n = 2
     while len(found) < count:
@@ -366,6 +371,23 @@ def _primes(count: int) -> tuple[int, ...]:
             found.append(n)
         n += 1
     return tuple(found)
+
+
+def grown_by_primes(widths: Widths) -> Widths:
+    """Every width times a prime of its own, so that `powers` can tell the groups apart."""
+    return _grown(widths, primes(len(widths)))
+
+
+def powers(before: int, after: int, groups: int) -> tuple[int, ...] | None:
+    """The exponents [G] with which a size depends on the widths, from what it grew to at `grown_by_primes`.
+
+    None where the size is no constant times a product of powers of widths.
+    """
+    growth, rest = divmod(after, before)
+    if rest or not growth:
+        return None
+    found = tuple(next(e for e in range(64) if growth % p ** (e + 1)) for p in primes(groups))
+    return found if growth == math.prod(p**e for p, e in zip(primes(groups), found, strict=True)) else None
 
 
 def _shapes(network: Network, widths: Widths) -> dict[str, tuple[int, ...]]:
@@ -379,17 +401,15 @@ def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
 
 def _macs_table(network: Network, groups: tuple[str, ...], widths: Widths) -> CostTable:
     """Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e."""
-    primes = _primes(len(groups))
-    base, grown = (layer_macs(network, w) for w in (widths, _grown(widths, primes)))
+    base, grown = (layer_macs(network, w) for w in (widths, grown_by_primes(widths)))
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     exponents = []
     for row, (before, after) in enumerate(zip(base, grown, strict=True)):
-        growth, rest = divmod(after, before)
-        powers = [next(e for e in range(64) if growth % p ** (e + 1)) for p in primes]
-        if rest or growth != math.prod(p**e for p, e in zip(primes, powers, strict=True)):
+        found = powers(before, after, len(groups))
+        if found is None:
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
-        exponents.append(powers)
+        exponents.append(found)
     return _table(widths, zip(base, exponents, strict=True))
 
 

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule", "devices"},
-    2: {"candidates", "local", "cost", "feed"},
-    3: {"tuning", "checkpoint", "rundir"},
-    4: {"fleet"},
-    5: {"search", "bench"},
+    1: {"nets", "data", "controller", "presets", "schedule", "devices", "lut", "program"},
+    2: {"local", "cost", "feed", "latency", "memory"},
+    3: {"resources", "tuning", "checkpoint", "rundir"},
+    4: {"candidates", "fleet"},
+    5: {"search", "bench", "tiers"},
     6: {"report", "progress"},
     7: {"cli"},
 }
