@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,23 +69,29 @@ def most_candidates(space: Space, config: SearchConfig) -> int:
     return most
 
 
-def keep_masks(norms: tuple[Any, ...], kept: tuple[np.ndarray, ...], widths: Widths) -> tuple[np.ndarray, ...]:
+def keep_masks(
+    norms: tuple[Any, ...], kept: tuple[np.ndarray, ...], widths: Widths, blocks: Sequence[int] | None = None
+) -> tuple[np.ndarray, ...]:
     """Which channels a candidate keeps: those of its parent with the largest filters [NetAdapt, section 3.3].
+
+    Where channels are normalised together, whole blocks of them are kept: those with the largest filters in all.
 
     Args:
       norms: for each group [width] the L2 norm of each channel's filters.
-      kept: for each group [width] bool, the parent's channels.
-      widths: the candidate's.
+      kept: for each group [width] bool, the parent's channels, whole blocks.
+      widths: the candidate's, whole blocks.
+      blocks: for each group the channels that leave together (`Space.blocks`); None: each alone.
 
     Returns:
       For each group [width] bool with widths[g] true. Equal norms keep the lower number.
     """
     masks = []
-    for norm, mask, width in zip(norms, kept, widths, strict=True):
-        order = np.argsort(np.where(mask, -np.asarray(norm, np.float64), np.inf), kind="stable")
-        chosen = np.zeros(len(mask), bool)
-        chosen[order[:width]] = True
-        masks.append(chosen)
+    for norm, mask, width, block in zip(norms, kept, widths, blocks or [1] * len(widths), strict=True):
+        squares = np.square(np.asarray(norm, np.float64)).reshape(-1, block).sum(1)
+        order = np.argsort(np.where(mask[::block], -squares, np.inf), kind="stable")
+        chosen = np.zeros(len(order), bool)
+        chosen[order[: width // block]] = True
+        masks.append(np.repeat(chosen, block))
     return tuple(masks)
 
 

@@ -47,6 +47,10 @@ class Checkpoints:
         latest = self._manager.latest_step()
         return 0 if latest is None else latest + 1
 
+    def begun(self) -> bool:
+        """Whether there is a checkpoint; makes nothing."""
+        return self._folder.is_dir() and self._manager.latest_step() is not None
+
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The step and record of the latest checkpoint, or None where there is none.
 
@@ -121,6 +125,27 @@ def load_model(folder: Path, like: Any) -> Any:
             return saver.restore((folder / "variables").absolute(), template)
     except (ValueError, OSError) as error:
         raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error
+
+
+def is_tree(folder: Path) -> bool:
+    """Whether orbax has saved a tree of arrays there."""
+    return (folder / "_METADATA").is_file()
+
+
+def load_tree(folder: Path) -> dict[str, np.ndarray]:
+    """All arrays of a tree that orbax saved, whoever did: path -> array, '/' between the path's parts.
+
+    Raises:
+      RunError: it cannot be read.
+    """
+    try:
+        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
+            about = saver.metadata(folder.absolute()).item_metadata.tree
+            found = saver.restore(folder.absolute(), jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), about))
+    except (ValueError, OSError, AttributeError, TypeError) as error:
+        raise RunError(f"{folder}: cannot be read as a tree of arrays: {str(error).splitlines()[0]}") from error
+    leaves = jax.tree_util.tree_flatten_with_path(found)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
 def _host(tree: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import signal
@@ -19,10 +20,10 @@ import tyro
 from rich.console import Console
 
 from fednas_jax import cores, hosts
-from fednas_jax.config import Config, NetConfig, resolve
+from fednas_jax.config import Config, CostConfig, NetConfig, resolve
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
-from fednas_jax.presets import PRESETS, preset
+from fednas_jax.presets import PRESETS, fitted, preset
 
 USAGE = """usage: fednas COMMAND [OPTIONS]
 
@@ -30,8 +31,10 @@ Federated neural architecture search, simulated, with every client's cost in a l
 
 commands:
   search PRESET --out RUN   run a search, or go on with an unfinished one (presets: {presets})
+  pretrain PRESET --out RUN train a parent once, for many searches: fednas search PRESET --parent RUN
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
+  reprice RUN --population P  what a finished run would have cost on other phones and links
   tiers RUN FILE            the best member of a finished run's family for each class of phones
   latency PRESET|NETWORK --out FILE   measure a lookup table of latency by layer on this machine
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
@@ -43,7 +46,7 @@ fednas COMMAND --help shows every option. --debug, anywhere, shows the traceback
 
 @dataclasses.dataclass(frozen=True)
 class SearchArgs:
-    """Run a federated search, or go on with an unfinished one."""
+    """Run a federated search, or pretrain its parent, or go on with either where it was stopped."""
 
     out: Path
     """Folder of the run; the same command on an unfinished run goes on with it."""
@@ -57,6 +60,15 @@ class RunsArgs:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RepriceArgs:
+    """Price a finished run's ledger again, without training; options not given are the run's own."""
+
+    prices: Annotated[CostConfig, tyro.conf.arg(name="")]
+    name: str = ""
+    """Name of the file RUN/reprice/NAME.json (default: the population's)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +150,11 @@ def _dispatch(args: list[str]) -> int:
         print(USAGE.format(presets=", ".join(PRESETS), workloads=", ".join(WORKLOADS)))
         return 0 if args else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "search": _search,
+        "search": functools.partial(_search, "search"),
+        "pretrain": functools.partial(_search, "pretrain"),
         "compare": _compare,
         "report": _report,
+        "reprice": _reprice,
         "tiers": _tiers,
         "latency": _latency,
         "bench": _bench,
@@ -151,13 +165,17 @@ def _dispatch(args: list[str]) -> int:
     return commands[args[0]](args[1:])
 
 
-def _search(args: list[str]) -> int:
+def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
     name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
     if not name and "--help" not in rest and "-h" not in rest:
-        raise ConfigError(f"search: got no preset, want one of {', '.join(PRESETS)}")
-    start = preset(name) if name else next(iter(PRESETS.values()))
-    default = SearchArgs(tyro.MISSING, start)
-    parsed = _parse(SearchArgs, rest, f"fednas search {name or 'PRESET'}", default)
+        raise ConfigError(f"{command}: got no preset, want one of {', '.join(PRESETS)}")
+    start = dataclasses.replace(preset(name) if name else next(iter(PRESETS.values())), command=command)
+    prog = f"fednas {command} {name or 'PRESET'}"
+    parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, start))
+    # Another network or a given parent changes the defaults of what was not typed.
+    fit = fitted(start, parsed.config.net.name, parsed.config.parent)
+    if fit != start:
+        parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, fit))
     resolve(parsed.config)  # a mistake is answered before jax is imported
     hosts.start(parsed.hosts)
     cores.use_all()  # before the console asks which host this is
@@ -182,6 +200,12 @@ def _search(args: list[str]) -> int:
     def show() -> None:
         if done_before:
             console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+        if command == "pretrain":
+            parent = result["parent"]
+            score = f"validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
+            console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
+            report.print_cost(console, result)
+            return
         page = parsed.out / "report.html"
         if not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)
@@ -214,6 +238,21 @@ def _report(args: list[str]) -> int:
     return 0
 
 
+def _reprice(args: list[str]) -> int:
+    known = args and not args[0].startswith("-")
+    if not known and not {"-h", "--help"} & set(args):
+        raise ConfigError("reprice: got no run, want a finished run's folder")
+    from fednas_jax import report, reprice
+    from fednas_jax.rundir import RunDir
+
+    run = Path(args[0]) if known else Path()
+    start = RunDir(run).config().cost if known else CostConfig()
+    parsed = _parse(RepriceArgs, args[1:] if known else args, "fednas reprice RUN", RepriceArgs(start))
+    found = reprice.reprice_run(run, parsed.prices, parsed.name)
+    report.print_repriced(_console(), run, found)
+    return 0
+
+
 def _tiers(args: list[str]) -> int:
     parsed = _parse(TiersArgs, args, "fednas tiers")
     from fednas_jax import report, tiers
@@ -229,8 +268,11 @@ def _latency(args: list[str]) -> int:
         raise ConfigError(f"latency: got no preset or network, want one of {', '.join(PRESETS)}, or a network's name")
     named = name and name not in PRESETS  # a network
     start = dataclasses.replace(Config(), net=NetConfig(name)) if named else PRESETS[name or next(iter(PRESETS))]
-    default = LatencyArgs(tyro.MISSING, start)
-    parsed = _parse(LatencyArgs, rest, f"fednas latency {name or 'PRESET'}", default)
+    prog = f"fednas latency {name or 'PRESET'}"
+    parsed = _parse(LatencyArgs, rest, prog, LatencyArgs(tyro.MISSING, start))
+    fit = fitted(start, parsed.config.net.name, None)
+    if fit != start:
+        parsed = _parse(LatencyArgs, rest, prog, LatencyArgs(tyro.MISSING, fit))
     for option, value, least in (
         ("--points", parsed.points, 2),
         ("--networks", parsed.networks, 2),
@@ -247,7 +289,7 @@ def _latency(args: list[str]) -> int:
     config = resolve(parsed.config)
     from fednas_jax import data, latency, lut, nets, report, rundir, space
 
-    if named and name not in nets.NETWORKS:
+    if named and name not in nets.NETWORKS and ":" not in name:  # MODULE:FUNCTION is a network of one's own
         raise ConfigError(f"latency: got {name!r}, want one of {', '.join(PRESETS)}, {', '.join(nets.NETWORKS)}")
     image, classes = parsed.image, parsed.classes
     if image is None or classes is None:

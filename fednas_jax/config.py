@@ -72,8 +72,9 @@ class DataConfig:
 class NetConfig:
     """The network whose widths are searched."""
 
-    name: str = "cnn"
-    """Registered network: cnn or mobilenet_v1."""
+    name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
+    """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16 or mobilenet_v1; or MODULE:FUNCTION, your own
+    (docs/your_network.md)."""
     widths: tuple[int, ...] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: tuple[int, ...] = (8,)
@@ -82,6 +83,12 @@ class NetConfig:
     """Scales the network's own widths. Only where `widths` is not given."""
     stem_stride: int = 2
     """Stride of the first convolution of mobilenet_v1: 2 for 224x224 images, 1 for small ones."""
+    norm: Literal["batch", "group", "none"] | None = None
+    """Normalisation after each convolution (default: as the network was published)."""
+    group_size: int = 8
+    """Channels that GroupNorm normalises together; they leave together too. Only for `norm=group`."""
+    dropout: float | None = None
+    """Share of activations that dropout zeroes before the last dense layers (default: as the network was published)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,10 @@ class TrainConfig:
     """What the server does with the averaged update: avg is FedAvg; the others are FedOpt's."""
     server_learning_rate: float = 1.0
     """Learning rate of the server's optimiser."""
+    compression: Literal["none", "int8", "topk"] = "none"
+    """What clients do to the update of the parameters before they send it: round to 8 bits, or send the largest."""
+    compression_keep: float = 0.1
+    """Fraction of the update's entries that are sent. Only for `compression=topk`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What networks compute in. Weights, statistics, gradients' sums and averages are float32 in any case."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
@@ -211,6 +222,38 @@ class CostConfig:
 
 
 @dataclass(frozen=True)
+class ParticipationConfig:
+    """The round as it really goes: who is there, who is late, who leaves. By default all are there and finish."""
+
+    availability: Literal["always", "bernoulli", "intervals", "trace"] = "always"
+    """Clients are there always; with probability `available` in each round; on and off in intervals like measured
+    ones (a phone is ready 2 minutes in the median, then away 8 minutes); or as a trace file says."""
+    available: float = 1.0
+    """Probability that a client is there in a round. Only for `availability=bernoulli`."""
+    ready_seconds: tuple[float, float] = (138.0, 4178.0)
+    """Median and 90th percentile of the intervals in which a phone is ready, in seconds. Only for
+    `availability=intervals`."""
+    away_seconds: tuple[float, float] = (476.0, 39914.0)
+    """Median and 90th percentile of the gaps between them, in seconds. Only for `availability=intervals`."""
+    trace: Path | None = None
+    """CSV file with the columns `client`, `from [s]` and `to [s]`, after which it repeats. Only for
+    `availability=trace`, which needs it."""
+    wait_seconds: float = 60.0
+    """Seconds of simulated time after which the server looks again where nobody was there."""
+    overcommit: float = 1.0
+    """The server invites this many times the clients that it wants, and takes the first of each candidate to finish."""
+    deadline_seconds: float | None = None
+    """Seconds after which the server closes a round of training; who is late works in vain. None: it waits for all."""
+    dropout: float = 0.0
+    """Probability that a client leaves in the midst of a round's training, after a random share of its steps."""
+
+    @property
+    def everybody(self) -> bool:
+        """Whether every round has all that were invited, from beginning to end."""
+        return self.availability == "always" and self.overcommit == 1 and not self.deadline_seconds and not self.dropout
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """The simulator itself: none of these fields changes a result beyond float summation order."""
 
@@ -230,10 +273,15 @@ class Config:
 
     preset: Annotated[str, tyro.conf.Suppress] = "digits"
     """Name of the preset that the other fields started from."""
+    command: Annotated[Literal["search", "pretrain"], tyro.conf.Suppress] = "search"
+    """What the run does: the whole search, or only pretraining the parent."""
     method: Method = "fednas"
     """fednas; naive (all candidates on all clients, no dropping); netadapt (centralised); random; uniform."""
     seed: int = 0
     """The one seed that every random number of the run comes from."""
+    parent: Path | None = None
+    """A trained parent: a run's folder, a model's, an orbax checkpoint or a .safetensors file. In a search no
+    pretraining follows, unless `pretrain.rounds` is given too."""
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -241,6 +289,7 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
 
@@ -396,10 +445,15 @@ def validate(config: Config) -> None:
     _at_least("data.synthetic_examples", d.synthetic_examples, 1)
     _at_least("data.synthetic_classes", d.synthetic_classes, 2)
     _every("data.synthetic_shape", d.synthetic_shape, 1)
+    if ":" in n.name and not all(part.isidentifier() for part in n.name.replace(":", ".", 1).split(".")):
+        raise ConfigError(f"net.name: got {n.name!r}, want MODULE:FUNCTION, as in my_module:make")
     _every("net.widths", n.widths, 1)
     _every("net.multiple", n.multiple or (0,), 1)
     _above("net.width_multiplier", n.width_multiplier, 0)
     _at_least("net.stem_stride", n.stem_stride, 1)
+    _at_least("net.group_size", n.group_size, 1)
+    if n.dropout is not None and not 0 <= n.dropout < 1:
+        raise ConfigError(f"net.dropout: got {n.dropout}, want at least 0 and below 1")
     _above("train.local_epochs", t.local_epochs, 0)
     _at_least("train.batch_size", t.batch_size, 1)
     _above("train.learning_rate", t.learning_rate, 0)
@@ -409,6 +463,8 @@ def validate(config: Config) -> None:
     _at_least("train.weight_decay", t.weight_decay, 0)
     _at_least("train.proximal", t.proximal, 0)
     _above("train.server_learning_rate", t.server_learning_rate, 0)
+    if not 0 < t.compression_keep <= 1:
+        raise ConfigError(f"train.compression_keep: got {t.compression_keep}, want above 0 and at most 1")
     for name, stage in (("pretrain", config.pretrain), ("finetune", config.finetune)):
         _at_least(f"{name}.rounds", stage.rounds, 0)
     _every("finetune.members", config.finetune.members, 0)
@@ -424,6 +480,7 @@ def validate(config: Config) -> None:
     _at_least("cost.joules_per_megabyte", c.joules_per_megabyte, 0)
     _at_least("cost.sigma", c.sigma, 0)
     _at_least("cost.server_seconds", c.server_seconds, 0)
+    _validate_participation(config.participation)
     _at_least("engine.lanes", e.lanes, 0)
     _at_least("engine.eval_batch", e.eval_batch, 1)
     if not 0 <= e.data_share <= 1:
@@ -490,6 +547,27 @@ def _validate_search(s: SearchConfig) -> None:
     numbers = [keep for _, keep in s.rungs[:-1] if keep >= 1]
     if numbers != sorted(numbers, reverse=True):
         raise ConfigError(f"search.rungs: got keep={numbers}, want no rung that keeps more than the one before")
+
+
+def _validate_participation(p: ParticipationConfig) -> None:
+    if not 0 < p.available <= 1:
+        raise ConfigError(f"participation.available: got {p.available}, want above 0 and at most 1")
+    for name in ("ready_seconds", "away_seconds"):
+        median, high = getattr(p, name)
+        if not 0 < median < high:
+            got = f"participation.{name}: got {median}, {high}"
+            raise ConfigError(f"{got}, want a median above 0 and a larger 90th percentile")
+    if (p.trace is None) == (p.availability == "trace"):
+        got, want = (str(p.trace), "none") if p.trace else ("none", "the file of the trace")
+        raise ConfigError(
+            f"participation.trace: got {got}, want {want}: participation.availability is {p.availability}"
+        )
+    _above("participation.wait_seconds", p.wait_seconds, 0)
+    _at_least("participation.overcommit", p.overcommit, 1)
+    if p.deadline_seconds is not None:
+        _above("participation.deadline_seconds", p.deadline_seconds, 0)
+    if not 0 <= p.dropout < 1:
+        raise ConfigError(f"participation.dropout: got {p.dropout}, want at least 0 and below 1")
 
 
 def _no_nan(value: Any, path: str) -> None:

@@ -323,6 +323,7 @@ class Fleet:
             root = jax.random.wrap_key_data(key)
             keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, names[k]), c))(candidate, who)
             order = jax.vmap(functools.partial(local.stream, capacity=self._capacity))(keys, jnp.maximum(rows, 1))
+            dropout = jax.vmap(local.dropout_key)(keys)
             start = jax.tree.map(lambda a: a[candidate], stack)
             state = self._choose(begun == 0, jax.vmap(client.init)(start), state)
 
@@ -330,7 +331,7 @@ class Fleet:
                 now = begun + t  # [L]
                 at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
                 at = first[:, None] + at
-                step_keys = jax.vmap(jax.random.fold_in)(keys, now)
+                step_keys = jax.vmap(jax.random.fold_in)(dropout, now)
                 shown = self._normalise(images[at])
                 new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, labels[at], rate, step_keys)
                 return self._choose(now < steps, new, state)

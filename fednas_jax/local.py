@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from fednas_jax.compression import compress
 from fednas_jax.config import TrainConfig
 from fednas_jax.space import Network, Variables, Widths
 
@@ -38,7 +39,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     """Local SGD for a network at these widths.
 
     `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
-    `final` gives the update, trained minus start, of parameters and statistics.
+    `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
     optimizer = client_optimizer(config)
     forward = make_forward(network, widths, config)
@@ -60,7 +61,8 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         return LocalState(Variables(params, stats), memory)
 
     def final(start: Variables, state: LocalState) -> Variables:
-        return jax.tree.map(jnp.subtract, state.variables, start)
+        update = jax.tree.map(jnp.subtract, state.variables, start)
+        return update._replace(params=compress(config, update.params))
 
     return Local(init, step, final)
 
@@ -119,6 +121,15 @@ def server_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         "yogi": lambda: optax.yogi(rate, b1=0.9, b2=0.99, eps=1e-3),
         "adagrad": lambda: optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-3),
     }[config.server_optimizer]()
+
+
+def dropout_key(key: jax.Array) -> jax.Array:
+    """The key of a client's dropout in a round; `fold_in` of a step's number gives that step's.
+
+    It is folded off the client's key by a number that no position in `stream` reaches: the n-th number of
+    `bits(key)` and `fold_in(key, n)` come out of the same block of the generator.
+    """
+    return jax.random.fold_in(key, 2**32 - 1)
 
 
 def local_steps(counts: np.ndarray, config: TrainConfig) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Named starting points for a run; every field can still be set on the command line."""
 
+import dataclasses
+from pathlib import Path
+
 from fednas_jax.config import (
     Config,
     DataConfig,
@@ -66,3 +69,20 @@ def preset(name: str) -> Config:
     if name not in PRESETS:
         raise ConfigError(f"preset: got {name!r}, want one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def fitted(config: Config, net: str, parent: Path | None) -> Config:
+    """A preset for another network or with a trained parent: fields that would no longer fit give way.
+
+    Args:
+      config: a preset.
+      net: name of the network. Where it isn't the preset's, so are the preset's widths and multiples: defaults again.
+      parent: a trained parent. A search then pretrains for 0 rounds; None changes nothing.
+    """
+    if net != config.net.name:
+        config = dataclasses.replace(config, net=NetConfig(name=net))
+    if parent is not None:
+        rounds = 0 if config.command == "search" else config.pretrain.rounds
+        pretrain = dataclasses.replace(config.pretrain, rounds=rounds)
+        config = dataclasses.replace(config, parent=parent, pretrain=pretrain)
+    return config

@@ -73,6 +73,9 @@ class Display:
         )
         self._show("compiling", 0.0, plain=False)
 
+    def _on_load(self, event: dict[str, Any]) -> None:
+        self._say(f"the parent comes from {event['path']}; what it cost the clients is not counted here")
+
     def _on_parent(self, event: dict[str, Any]) -> None:
         self.client_seconds += event["client_seconds"]
         self._say(f"parent: validation accuracy {event['score']:.3f} at {event['macs']:,} MACs")

@@ -71,7 +71,9 @@ def load(path: Path) -> Run:
     config = run.config()
     result = run.result()
     if result is None:
-        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
+        raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas command to go on")
+    if config.command == "pretrain":
+        raise RunError(f"{path}: is a pretrained parent, want a finished search: fednas search PRESET --parent {path}")
     return Run(path, config, result, cost.phase_seconds(cost.read(run.ledger), "search"))
 
 
@@ -125,9 +127,50 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def print_family(console: Console, result: dict[str, Any]) -> None:
     """The end of a search: the family, and what it cost the phones."""
-    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table("The family of networks, accuracy after fine-tuning", HEADER, family_rows(result), 2))
+    print_cost(console, result)
+
+
+def print_cost(console: Console, result: dict[str, Any]) -> None:
+    """What a run cost the phones, and a given parent that is not in it."""
+    title = f"What it cost a client, mean of {result['clients']}"
     console.print(_table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
+    if said := not_counted(result):
+        console.print(said, soft_wrap=True, highlight=False)
+
+
+def not_counted(result: dict[str, Any]) -> str:
+    """What a given parent cost elsewhere, as a sentence; nothing where the run trained its own."""
+    source = result.get("parent_source")
+    if not source:
+        return ""
+    spent = source["client_cost"]
+    there = f" ({spent['seconds']['mean']:,.1f} s of a client, pretraining there)" if spent else ""
+    return f"Not counted: the parent, from {source['path']}{there}."
+
+
+def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
+    """What a run costs a client on its own phones and on others, and how long it lasts."""
+    own = RunDir(path).result() or {}
+    header = ("stage", "phones", "seconds", "p95", "joules", "wasted", "hours")
+    rows = []
+    for stage in (*cost.STAGES, "all"):
+        for name, result in ((RunDir(path).config().cost.population, own), (found["population"], found)):
+            by, whole = result["client_cost"][stage], result["client_cost"][stage]["seconds"]["total"]
+            lost = result.get("wasted", {}).get(stage, {}).get("seconds", 0.0)
+            hours = result.get("simulated_hours", {}).get(stage)
+            rows.append(
+                [
+                    stage,
+                    name,
+                    f"{by['seconds']['mean']:,.1f}",
+                    f"{by['seconds']['p95']:,.1f}",
+                    f"{by['joules']['mean']:,.0f}",
+                    f"{100 * lost / whole if whole else 0:.1f} %",
+                    "" if hours is None else f"{hours:,.2f}",
+                ]
+            )
+    console.print(_table("What it costs a client, and simulated hours: as run, and priced again", header, rows, 2))
 
 
 TIERS = ("tier", "device", "phones", "budget ms", "member", "widths", "ms", "validation", "test accuracy")
@@ -190,6 +233,8 @@ def write_report(path: Path) -> Path:
         "front": ("Test accuracy against MACs of the family", _front([run])),
         "cost": ("Client seconds of the search by phase", _phases([run])),
     }
+    if "simulated_hours" in result:  # a run of an older version has no clock
+        figures["hours"] = ("Accuracy of the search's networks against simulated hours", _hours(run))
     folder = path / "figures"
     folder.mkdir(exist_ok=True)
     for name, (_, svg) in figures.items():
@@ -204,7 +249,7 @@ def write_report(path: Path) -> Path:
             summary=(
                 f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
                 f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-                f"({result['clients']} clients). It stopped: {result['stop_reason']}."
+                f"({result['clients']} clients). It stopped: {result['stop_reason']}. {not_counted(result)}"
             ),
             figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
             header=HEADER,
@@ -287,6 +332,23 @@ def _front(runs: Sequence[Run]) -> str:
     axes.set_xlim(0, None)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (high - low))
+    axes.legend()
+    return _svg(figure)
+
+
+def _hours(run: Run) -> str:
+    """Accuracy of the networks found so far against the simulated clock, pretraining included."""
+    figure, axes = plt.subplots(figsize=(6.5, 4))
+    began = run.result["simulated_hours"]["pretrain"]
+    found = members(run.result)
+    hours = [began + m["simulated_hours"] for m in found]
+    axes.plot(hours, [100 * m["score"] for m in found], "o-", label="validation, as found")
+    tested = [
+        (h, 100 * m["test_accuracy"]) for h, m in zip(hours, found, strict=True) if m["test_accuracy"] is not None
+    ]
+    if tested:
+        axes.plot(*zip(*tested, strict=True), "s--", label="test, after fine-tuning")
+    axes.set(xlabel="simulated hours when it was found", ylabel="accuracy (%)")
     axes.legend()
     return _svg(figure)
 

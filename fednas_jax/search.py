@@ -7,7 +7,6 @@ Where several hosts run a search, each goes through all of this; the first alone
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import time
 import zlib
@@ -19,51 +18,53 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, checkpoint, controller, cores, cost, data, hosts, nets, space
+from fednas_jax import (
+    candidates,
+    checkpoint,
+    compression,
+    controller,
+    cores,
+    cost,
+    data,
+    hosts,
+    nets,
+    parents,
+    participation,
+    runstate,
+    space,
+    training_macs,
+)
+from fednas_jax import (
+    devices as phones,
+)
 from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
+from fednas_jax.local import local_steps
 from fednas_jax.resources import Goal, Resource, goal_of
 from fednas_jax.rundir import RunDir, write_json
+from fednas_jax.runstate import Member, RunState, Stage, load_member, save_member
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
 
 
-class Stage(enum.IntEnum):
-    """Where a run is."""
+class Prices(NamedTuple):
+    """What work costs: the clients' phones, when they are there, and the tables of a candidate's work by its widths."""
 
-    PRETRAIN = 0
-    SEARCH = 1
-    FINETUNE = 2
-    TEST = 3
+    devices: phones.Devices
+    presence: participation.Presence
+    forward: Callable[[Any], Any]  # MACs of a forward pass of one example
+    training: Callable[[Any], Any]  # MACs of training on one example
+    down: Callable[[Any], Any]  # bytes
+    up: Callable[[Any], Any]  # bytes, as the update is sent
 
-
-class Member(NamedTuple):
-    """One network of the family: an iteration's winner, or the parent as iteration 0."""
-
-    iteration: int
-    widths: Widths
-    shape: Widths  # the physical widths it was trained at
-    score: float  # validation accuracy
-
-
-class RunState(NamedTuple):
-    """Everything a run needs to go on. Arrays are checkpointed as one pytree, the rest as JSON beside it."""
-
-    stage: Stage
-    iteration: int  # iterations done
-    round: int  # rounds done in this stage, or in this bucket of the fine-tuning
-    bucket: int  # fine-tuning: which group of members is in training
-    shape: Widths  # physical widths of the stack
-    widths: Widths  # of the parent; channels beyond them are masked
-    stack: Variables  # [places, ...]: the parent alone, or the members in fine-tuning
-    kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
-    server: Any  # the server optimiser's state in pretraining and fine-tuning
-    family: tuple[Member, ...]
-    stop_reason: str
-    ledgers: tuple[str, ...]  # names of the ledger's files
+    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
+        """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
+        tables = (self.forward, self.training, self.down, self.up)
+        columns = (np.asarray([table(w) for w in widths], np.int64)[tasks.candidate] for table in tables)
+        return cost.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +79,10 @@ class Setup:
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
     goal: Goal
-    pricing: cost.Pricing
+    prices: Prices
     run: RunDir
     checkpoints: checkpoint.Checkpoints
+    parent: parents.Parent | None  # given, in a run that begins
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
@@ -94,7 +96,9 @@ class Setup:
     def plan(self) -> Callable[..., controller.Plan]:
         """The controller's plan, compiled for this run's groups."""
         s = self.config.search
-        most, help_out = min(s.clients_per_group, self.clients), s.idle_groups == "help"
+        # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
+        everybody = self.config.participation.everybody
+        most, help_out = min(s.clients_per_group, self.clients) * everybody, s.idle_groups == "help"
         return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
 
 
@@ -141,6 +145,8 @@ def run_search(
                 params=setup.space.params(state.widths),
                 devices=", ".join(sorted({d.device_kind for d in setup.fleet.mesh.devices.flat})),
             )
+            if state.source is not None:
+                _tell(setup, event="load", path=state.source["path"])
         while state.stage != Stage.TEST:
             step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
             state = step(setup, state)
@@ -161,7 +167,10 @@ def prepare(
     s = config.search
     dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config))
     _same_data(dataset, packed)
+    prices = _prices(config, found, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
+    checkpoints = checkpoint.Checkpoints(run.checkpoints)
+    parent = hosts.said(lambda: _parent(config, found, checkpoints))
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
     kind = (devices or jax.devices())[0].device_kind
     lanes = config.engine.lanes or hosts.said(lambda: run.lanes(kind))
@@ -187,13 +196,39 @@ def prepare(
         groups,
         controller.client_groups(packed.train_count, groups),
         goal,
-        cost.paper_pricing(config.cost, found.macs(found.widths)),
+        prices,
         run,
-        checkpoint.Checkpoints(run.checkpoints),
+        checkpoints,
+        parent,
         observe,
         should_stop,
         began,
     )
+
+
+def _prices(config: Config, found: Space, packed: data.PackedClients) -> Prices:
+    """Deals phones to the clients; refuses a deadline that none of them can meet."""
+
+    def read() -> tuple[phones.Devices, participation.Presence]:
+        population = phones.population(config.cost, found.macs(found.widths))
+        dealt = phones.sample(population, config.cost, packed.clients, config.seed)
+        return dealt, participation.presence(config.participation, packed.clients, config.seed)
+
+    dealt, presence = hosts.said(read)
+    training = training_macs.training_table(found)
+    up = compression.upload_bytes(config.train, found)
+    prices = Prices(dealt, presence, found.macs, training, found.size, up)
+    deadline = config.participation.deadline_seconds
+    if deadline is not None:
+        widths, name = (found.widths, "parent") if config.pretrain.rounds else (found.smallest, "smallest network")
+        everyone = Tasks(np.zeros(packed.clients, np.int32), np.arange(packed.clients, dtype=np.int32))
+        examples = local_steps(packed.train_count, config.train) * config.train.batch_size
+        work = prices.work(everyone, np.zeros(1, int), [widths], examples)
+        least = cost.task_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min()
+        if least > deadline:
+            got = f"participation.deadline_seconds: got {deadline}"
+            raise ConfigError(f"{got}, want at least {least:.3g}, in which the fastest client trains the {name}")
+    return prices
 
 
 def _same_config(config: Config) -> None:
@@ -231,6 +266,11 @@ def _loaded(config: Config) -> tuple[data.Dataset, data.PackedClients, Space, Go
     return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
 
 
+def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
+    """The parent that the config names; none where the run goes on and has its weights in a checkpoint."""
+    return None if config.parent is None or checkpoints.begun() else parents.load(config.parent, found)
+
+
 def pretrain(setup: Setup, state: RunState) -> RunState:
     """Trains the parent with FedAvg up to the next checkpoint; after the last round scores it on all clients."""
     stage = setup.config.pretrain
@@ -248,10 +288,14 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
         )
     _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows))
     member = Member(0, state.widths, state.shape, score)
-    _save_member(setup, member, _place(state.stack, 0))
-    state = state._replace(stage=Stage.SEARCH, round=0, server=(), family=(member,))
-    state = state._replace(stop_reason=_reason(setup, state))
-    return _saved(setup, _after_search(setup, state), f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
+    save_member(setup.run, setup.space.network, member, _place(state.stack, 0))
+    state = state._replace(round=0, server=(), family=(member,))
+    if setup.config.command == "pretrain":
+        state = state._replace(stage=Stage.TEST, stop_reason="pretrained")
+    else:
+        state = state._replace(stage=Stage.SEARCH)
+        state = _after_search(setup, state._replace(stop_reason=_reason(setup, state)))
+    return _saved(setup, state, f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
 
 
 def iterate(setup: Setup, state: RunState) -> RunState:
@@ -265,7 +309,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         return _saved(setup, _after_search(setup, state), None, [])
     parent = _place(state.stack, 0)
     norms = setup.space.norms(parent.params)
-    masks = [candidates.keep_masks(norms, state.kept, p.widths) for p in proposals]
+    masks = [candidates.keep_masks(norms, state.kept, p.widths, setup.space.blocks) for p in proposals]
     stack = _filled(setup, _stacked([setup.space.mask(parent, mask) for mask in masks]))
     widths = [p.widths for p in proposals]
     _tell(
@@ -304,7 +348,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         kept=masks[chosen],
         family=(*state.family, member),
     )
-    _save_member(setup, member, setup.space.slice(winner, masks[chosen]))
+    save_member(setup.run, setup.space.network, member, setup.space.slice(winner, masks[chosen]))
     state = state._replace(stop_reason=_reason(setup, state))
     return _saved(setup, _after_search(setup, state), f"search-{iteration:04d}", spent)
 
@@ -318,7 +362,7 @@ def finetune(setup: Setup, state: RunState) -> RunState:
     members = buckets[state.bucket]
     shape = members[0].shape
     if state.round == 0:
-        stack = _stacked([setup.space.embed(_load_member(setup, m), shape) for m in members])
+        stack = _stacked([setup.space.embed(load_member(setup.run, setup.space.network, m), shape) for m in members])
         state = state._replace(shape=shape, stack=stack, server=setup.fleet.init_server(_filled(setup, stack)))
     numbers = np.asarray([m.iteration for m in members])
     widths = [m.widths for m in members]
@@ -330,16 +374,19 @@ def finetune(setup: Setup, state: RunState) -> RunState:
         for place, member in enumerate(members):
             first = tuple(np.arange(w) for w in member.widths)
             tuned = setup.space.slice(_place(state.stack, place), first)
-            _save(setup.run.model(member.iteration) / "finetuned", tuned)
+            save_member(setup.run, setup.space.network, member, tuned, "finetuned")
         state = state._replace(bucket=state.bucket + 1, round=0, server=())
     return _saved(setup, state, name, spent)
 
 
 def _first(setup: Setup) -> RunState:
-    """The start of a run: a freshly initialised parent."""
+    """The start of a run: the parent that was given, or a freshly initialised one."""
     widths = setup.space.widths
-    key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
-    stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
+    if setup.parent is None:
+        key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
+        stack = _stacked([jax.device_get(setup.space.network.init(widths, key))])
+    else:
+        stack = _stacked([setup.parent.variables])
     return RunState(
         stage=Stage.PRETRAIN,
         iteration=0,
@@ -353,6 +400,7 @@ def _first(setup: Setup) -> RunState:
         family=(),
         stop_reason="",
         ledgers=(),
+        source=setup.parent.source if setup.parent else None,
     )
 
 
@@ -371,20 +419,28 @@ def _fedavg(
     stack, server, spent = _filled(setup, state.stack), state.server, []
     widths = widths or [state.widths] * members
     stage = state.stage.name.lower()
-    done = state.round
+    done, clock = state.round, _clock(setup)
     while done < rounds:
+        moment = cost.Moment(stage, 0, done + 1)
+        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
         clients = np.arange(setup.clients)
-        if 0 < cohort < setup.clients:
+        if not config.participation.everybody:
+            one = np.zeros(setup.clients, np.int32)
+            chosen = participation.invited(setup.prices.presence, moment.numbers, present, one, cohort)
+            clients = np.flatnonzero(chosen)
+        elif 0 < cohort < setup.clients:
             luck = generator(config.seed, Purpose.COHORT, purpose, done)
             clients = np.sort(luck.choice(setup.clients, cohort, replace=False))
         tasks = Tasks(
             np.repeat(np.arange(members, dtype=np.int32), len(clients)),
             np.tile(clients, members).astype(np.int32),
         )
+        tasks, rows, seconds = _part(setup, tasks, numbers, widths, moment)
+        seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
         stack, server = setup.fleet.train(state.shape, stack, server, tasks, (purpose, 0, done), numbers.tolist(), rate)
-        done += 1
-        spent.append(_training_rows(setup, tasks, numbers, widths, cost.Moment(stage, 0, done)))
+        done, clock = done + 1, clock + seconds
+        spent.append(rows)
         _tell(
             setup,
             event="round",
@@ -392,7 +448,8 @@ def _fedavg(
             round=done,
             rounds=rounds,
             bucket=state.bucket,
-            **_sum(spent[-1]),
+            **_sum(rows, simulated=seconds),
+            **({"waited_seconds": waited} if waited else {}),
         )
         if setup.should_stop() or done % config.engine.checkpoint_rounds == 0:
             break
@@ -417,11 +474,20 @@ def _train_candidates(
     state = controller.init(rungs, alive, resource)
     server, spent, numbers = setup.fleet.init_server(stack), [], np.arange(setup.places)
     root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
-    rounds = 0
+    rounds, clock = 0, _clock(setup)
     while not bool(controller.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
         plan = setup.plan(state, key, setup.group_of)
-        tasks = tasks_of(plan, setup.group_of)
+        moment = cost.Moment("search", iteration, rounds + 1)
+        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
+        planned = tasks_of(plan, setup.group_of)
+        if not setup.config.participation.everybody:
+            chosen = participation.invited(
+                setup.prices.presence, moment.numbers, present, setup.group_of, s.clients_per_group
+            )
+            planned = Tasks(*(field[chosen[planned.client]] for field in planned))
+        tasks, rows, seconds = _part(setup, planned, numbers, widths, moment)
+        seconds += waited
         stack, server = setup.fleet.train(
             shape,
             stack,
@@ -432,14 +498,15 @@ def _train_candidates(
             setup.config.train.learning_rate,
         )
         rounds += 1
-        moment = cost.Moment("search", iteration, rounds)
-        spent.append(_training_rows(setup, tasks, numbers, widths, moment))
+        spent.append(rows)
         scores = np.full(setup.places, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
-            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), iteration, rounds)
+            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), present, iteration, rounds)
             tally, rows = _score(setup, shape, stack, scorers, numbers, widths, moment)
             scores = tally.accuracy.astype(np.float32)
             spent.append(rows)
+            seconds += cost.duration(rows)
+        clock += seconds
         before, rung = np.asarray(state.alive), int(state.rung) + 1
         state = controller.tell(state, scores)
         after = np.asarray(state.alive)
@@ -454,7 +521,8 @@ def _train_candidates(
             rounds=int(np.sum(rungs.rounds)),
             alive=int(after.sum()),
             scores={proposals[k].name: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
-            **_sum(*spent[-2:] if np.isfinite(scores).any() else spent[-1:]),
+            **_sum(*spent[-2:] if np.isfinite(scores).any() else spent[-1:], simulated=seconds),
+            **({"waited_seconds": waited} if waited else {}),
         )
         if (before & ~after).any():
             dropped = [proposals[k].name for k in np.flatnonzero(before & ~after)]
@@ -471,14 +539,25 @@ def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
     return Tasks(candidate.astype(np.int32), client.astype(np.int32))
 
 
-def _scorers(setup: Setup, trained: Tasks, alive: np.ndarray, iteration: int, rounds: int) -> Tasks:
-    """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison."""
-    sample = min(setup.config.search.score_clients, setup.clients)
-    if not sample:
-        return trained
-    luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
-    clients = np.sort(luck.choice(setup.clients, sample, replace=False))
-    return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+def _scorers(
+    setup: Setup, trained: Tasks, alive: np.ndarray, present: np.ndarray, iteration: int, rounds: int
+) -> Tasks:
+    """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison.
+
+    Only clients that are there score. A candidate of whose cohort nobody was taken is scored by all who are there: it
+    is as good as before.
+    """
+    here = np.flatnonzero(present)
+    sample = min(setup.config.search.score_clients, len(here))
+    if sample:
+        luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
+        clients = here[np.sort(luck.choice(len(here), sample, replace=False))]
+        return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+    alone = np.setdiff1d(alive, trained.candidate).astype(np.int32)
+    return Tasks(
+        np.concatenate([trained.candidate, np.repeat(alone, len(here))]),
+        np.concatenate([trained.client, np.tile(here, len(alone)).astype(np.int32)]),
+    )
 
 
 def _score(
@@ -491,22 +570,38 @@ def _score(
     moment: cost.Moment,
 ) -> tuple[Tally, pa.Table]:
     tally = setup.fleet.evaluate(shape, stack, tasks)
-    work = _work(setup, tasks, numbers, widths, setup.fleet.val_count[tasks.client])
-    return tally, cost.scoring(setup.pricing, moment, work)
+    work = setup.prices.work(tasks, numbers, widths, setup.fleet.val_count[tasks.client])
+    return tally, cost.scoring(_pricing(setup, moment), moment, work)
 
 
-def _training_rows(
+def _part(
     setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
-) -> pa.Table:
-    examples = setup.fleet.steps[tasks.client] * setup.config.train.batch_size
-    return cost.training(setup.pricing, moment, _work(setup, tasks, numbers, widths, examples))
+) -> tuple[Tasks, pa.Table, float]:
+    """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds."""
+    chosen, server = setup.config.participation, setup.config.cost.server_seconds
+    priced, steps = _pricing(setup, moment), setup.fleet.steps[tasks.client]
+    work = setup.prices.work(tasks, numbers, widths, steps * setup.config.train.batch_size)
+    if chosen.everybody or not len(steps):
+        rows = cost.training(priced, moment, work)
+        return tasks, rows, cost.duration(rows) + server
+    leaves = participation.leaving(setup.prices.presence, moment.numbers)
+    seconds = cost.task_seconds(priced, work)
+    found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves)
+    rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
+    stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None
+    taken = Tasks(*(field[found.used] for field in tasks))
+    return taken, rows, (found.seconds if stopped else cost.duration(rows)) + server
 
 
-def _work(setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
-    """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
-    macs, size = (np.asarray([table(w) for w in widths], np.int64) for table in (setup.space.macs, setup.space.size))
-    place = tasks.candidate
-    return cost.Work(numbers[place], tasks.client, examples.astype(np.int64), macs[place], size[place])
+def _pricing(setup: Setup, moment: cost.Moment) -> cost.Pricing:
+    return cost.pricing(setup.prices.devices, setup.config.seed, moment)
+
+
+def _clock(setup: Setup) -> float:
+    """Simulated seconds since the run's beginning: what its events say, which a resumed run has taken back in part."""
+    if setup.config.participation.availability in ("always", "bernoulli"):
+        return 0.0  # nobody asks
+    return hosts.said(lambda: sum(e.get("simulated_seconds", 0.0) for e in setup.run.events()))
 
 
 def _compacted(setup: Setup, state: RunState) -> RunState:
@@ -551,15 +646,17 @@ def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
 
 
 def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
-    """Tests the family, once, and writes the result."""
-    members = [m for bucket in _buckets(setup, state) for m in bucket]
-    tested = dict(zip([m.iteration for m in members], _test(setup, members), strict=True))
+    """Tests the family, once, and writes the result. A pretrained parent is not tested: searches will do that."""
+    searched = setup.config.command == "search"
+    members = [m for bucket in _buckets(setup, state) for m in bucket] if searched else []
+    tested = dict(zip([m.iteration for m in members], _test(setup, members) if members else [], strict=True))
     return hosts.said(lambda: _write_result(setup, state, tested))
 
 
 def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dict[str, Any]:
     ledger = cost.read(setup.run.ledger)
     until = cost.search_seconds(ledger, len(state.family), setup.clients)
+    hours = _hours(setup, len(state.family))
     meter = setup.fleet.meter
 
     def described(member: Member) -> dict[str, Any]:
@@ -572,6 +669,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
             "score": member.score,
             "test_accuracy": tested.get(member.iteration),
             "client_seconds": until[member.iteration],
+            "simulated_hours": hours["until"][member.iteration],
             "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
         }
 
@@ -584,6 +682,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "finished": True,
         "stop_reason": state.stop_reason,
         "clients": setup.clients,
+        "parent_source": state.source,
         "budgets": [
             {"resource": resource.name, "budget": budget, "unit": resource.unit}
             for resource, budget in zip(setup.goal.resources, setup.goal.budgets, strict=True)
@@ -591,6 +690,8 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),
+        "wasted": cost.wasted(ledger),
+        "simulated_hours": hours["stages"],
         "simulator": {
             "wall_seconds": _meter(setup)["wall_seconds"],
             "compile_seconds": meter.compile_seconds,
@@ -605,6 +706,19 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
     _tell(setup, event="finished", stop_reason=state.stop_reason)
     write_json(setup.run.result_file, result)
     return result
+
+
+def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
+    """Simulated hours of each stage, and of the search up to the end of each iteration, from 0."""
+    stages, each = dict.fromkeys(cost.STAGES, 0.0), np.zeros(iterations)
+    for event in setup.run.events():
+        if event["event"] in ("round", "parent"):
+            stage = event.get("stage", "pretrain")
+            spent = event.get("simulated_seconds", 0.0) / 3600  # a run begun before there was a clock has none
+            stages[stage] += spent
+            if stage == "search":
+                each[event["iteration"]] += spent
+    return {"stages": stages | {"all": sum(stages.values())}, "until": np.cumsum(each).tolist()}
 
 
 def _test(setup: Setup, members: list[Member]) -> list[float | None]:
@@ -626,7 +740,9 @@ def _test(setup: Setup, members: list[Member]) -> list[float | None]:
     found: list[float | None] = []
     for first in range(0, len(members), setup.places):
         some = members[first : first + setup.places]
-        stack = _stacked([setup.space.embed(_load_member(setup, m, "finetuned"), whole) for m in some])
+        stack = _stacked(
+            [setup.space.embed(load_member(setup.run, setup.space.network, m, "finetuned"), whole) for m in some]
+        )
         places = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(places, split.clients), np.tile(everyone, len(some)))
         accuracy = fleet.evaluate(whole, _filled(setup, stack), tasks).accuracy[: len(some)]
@@ -634,23 +750,6 @@ def _test(setup: Setup, members: list[Member]) -> list[float | None]:
     for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
         _tell(setup, event="diverged", stage="finetune", iteration=member.iteration)
     return found
-
-
-def _save_member(setup: Setup, member: Member, variables: Variables) -> None:
-    def describe(folder: Path) -> None:
-        widths = dict(zip(setup.space.groups, member.widths, strict=True))
-        write_json(folder / "widths.json", {"network": setup.space.network.name, "widths": widths})
-
-    _save(setup.run.model(member.iteration), variables, describe)
-
-
-def _save(folder: Path, variables: Variables, describe: Callable[[Path], None] | None = None) -> None:
-    hosts.said(lambda: checkpoint.save_model(folder, variables, describe))
-
-
-def _load_member(setup: Setup, member: Member, part: str = "") -> Variables:
-    folder, like = setup.run.model(member.iteration) / part, setup.space.network.abstract(member.widths)
-    return hosts.said(lambda: checkpoint.load_model(folder, like))
 
 
 def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
@@ -670,13 +769,8 @@ def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> N
         cost.write(spent, setup.run.ledger / state.ledgers[-1])
     step = setup.checkpoints.next_step()
     _tell(setup, event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
-    about = {
-        name: getattr(state, name)
-        for name in ("stage", "iteration", "round", "bucket", "shape", "widths", "family", "stop_reason", "ledgers")
-    }
-    about |= {"events_size": setup.run.events_size(), "places": jax.tree.leaves(state.stack)[0].shape[0]}
-    about |= {"training": state.server != (), "meter": _meter(setup)}
-    setup.checkpoints.save(step, {"stack": state.stack, "kept": state.kept, "server": state.server}, about)
+    about = runstate.record(state) | {"events_size": setup.run.events_size(), "meter": _meter(setup)}
+    setup.checkpoints.save(step, runstate.arrays(state), about)
 
 
 def _meter(setup: Setup) -> dict[str, float]:
@@ -693,23 +787,9 @@ def _restored(setup: Setup) -> RunState | None:
     step, about, arrays, spent = found
     for name, value in about["meter"].items():
         setattr(setup.fleet.meter, name, value)
-    shape, widths = tuple(about["shape"]), tuple(about["widths"])
-    _tell(setup, event="resume", step=step, client_seconds=spent, progress=setup.goal.progress(widths))
-    family = (Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"])
-    return RunState(
-        stage=Stage(about["stage"]),
-        iteration=about["iteration"],
-        round=about["round"],
-        bucket=about["bucket"],
-        shape=shape,
-        widths=widths,
-        stack=arrays["stack"],
-        kept=tuple(arrays["kept"]),
-        server=arrays["server"],
-        family=tuple(family),
-        stop_reason=about["stop_reason"],
-        ledgers=tuple(about["ledgers"]),
-    )
+    state = runstate.restored(about, arrays)
+    _tell(setup, event="resume", step=step, client_seconds=spent, progress=setup.goal.progress(state.widths))
+    return state
 
 
 def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any], float] | None:
@@ -719,15 +799,7 @@ def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any],
         setup.run.rewind(0, [])
         return None
     step, about = latest
-    shape = tuple(about["shape"])
-    one = setup.space.network.abstract(shape)
-    stacked = jax.tree.map(lambda a: jax.ShapeDtypeStruct((about["places"], *a.shape), a.dtype), one)
-    full = jax.tree.map(lambda a: jax.ShapeDtypeStruct((setup.places, *a.shape), a.dtype), one)
-    like = {
-        "stack": stacked,
-        "kept": tuple(jax.ShapeDtypeStruct((w,), bool) for w in shape),
-        "server": jax.eval_shape(setup.fleet.init_server, full) if about["training"] else (),
-    }
+    like = runstate.like(about, setup.space.network, setup.places, setup.fleet.init_server)
     arrays = setup.checkpoints.restore(step, like)
     setup.run.rewind(about["events_size"], about["ledgers"])
     spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))
@@ -740,8 +812,12 @@ def _tell(setup: Setup, **event: Any) -> None:
         setup.observe(event)
 
 
-def _sum(*tables: pa.Table) -> dict[str, float]:
-    return {"client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables))}
+def _sum(*tables: pa.Table, simulated: float | None = None) -> dict[str, float]:
+    """What an event says of its rows: all clients' seconds, and the simulated seconds that went by."""
+    return {
+        "client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables)),
+        "simulated_seconds": sum(cost.duration(t) for t in tables) if simulated is None else simulated,
+    }
 
 
 def _stacked(trees: Sequence[Variables]) -> Variables:

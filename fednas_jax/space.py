@@ -38,6 +38,7 @@ class Network(Protocol):
     name: str
     widths: dict[str, int]  # the parent's width of each group, by name
     input_shape: tuple[int, ...]  # one example, without the batch
+    blocks: dict[str, int]  # groups whose channels leave in aligned blocks of so many, all at once; the others: 1
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
@@ -105,6 +106,7 @@ class Space:
     groups: tuple[str, ...]  # [G] names
     widths: Widths  # [G] the parent's
     multiple: tuple[int, ...]  # [G] widths are multiples of this
+    blocks: tuple[int, ...]  # [G] channels are kept or removed in aligned blocks of so many; divides `multiple`
     labels: dict[str, Label]  # path of a variable -> label of each of its dimensions
     macs: CostTable  # multiply-accumulates of one forward pass of one example
     params: CostTable  # trainable numbers
@@ -206,7 +208,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
     Raises:
       NetworkError: the network has no width group, a dimension mixes groups or does not scale, or masked and sliced
         training differ; names the variable.
-      ConfigError: `multiple` does not fit the groups.
+      ConfigError: `multiple` does not fit the groups, or it or a width is no multiple of the group's block.
     """
     groups, widths = tuple(network.widths), tuple(network.widths.values())
     if not groups:
@@ -218,6 +220,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
     for group, width, least in zip(groups, widths, multiples, strict=True):
         if width < least:
             raise ConfigError(f"net.widths: {group} got {width}, want at least its multiple, which is {least}")
+    blocks = _blocks(network, multiples)
     labels = _labels(network, groups, widths)
     shapes = network.abstract(widths)
     everything = {**shapes.params, **shapes.stats}
@@ -226,8 +229,9 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True) 
         groups=groups,
         widths=widths,
         multiple=multiples,
+        blocks=blocks,
         labels=labels,
-        macs=_macs_table(network, groups, widths),
+        macs=macs_table(network, widths),
         params=_size_table(shapes.params, labels, widths, lambda leaf: 1),
         size=_size_table(everything, labels, widths, lambda leaf: leaf.dtype.itemsize),
     )
@@ -266,9 +270,17 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> None:
         space.network.abstract(whole)
     except Exception:  # a network may need its own widths, for instance to divide them into groups
         whole = space.widths
-    # Every second channel goes, so that a wrong order of channels is seen too.
-    keep = tuple(np.arange(w) % 2 == 0 for w in whole)
+    # Every second channel or block goes, so that a wrong order of channels is seen too.
+    keep = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
     kept = tuple(int(k.sum()) for k in keep)
+    try:
+        space.network.abstract(kept)
+    except Exception as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NetworkError(
+            f"{space.network.name}: cannot be built at widths {kept}: {why}; want every width that net.multiple "
+            "allows, or `blocks`, if channels can only leave in blocks"
+        ) from error
     start = space.mask(_random_variables(space.network.abstract(whole)), keep)
     batch = np.random.default_rng(1).normal(size=(4, *space.network.input_shape)).astype(np.float32)
     masked, sliced = (
@@ -286,17 +298,21 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> None:
         if not value <= bound:
             raise NetworkError(
                 f"{space.network.name}: masked training of '{path}' {what} by {value:.1e} after one step; want "
-                "activations that map 0 to 0 and normalisation by channel"
+                "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
             )
 
 
 def _random_variables(shapes: Variables) -> Variables:
-    """Parameters and statistics without zeros, small as freshly initialised ones, made on the host."""
+    """Parameters and statistics without zeros, small as freshly initialised ones, made on the host.
+
+    Biases and scales are positive: a layer whose few ReLUs are all off would hide whatever is wrong before it.
+    """
     rng = np.random.default_rng(0)
 
     def draw(leaf: Any) -> Any:
         fan_in = max(1, math.prod(leaf.shape[:-1]))
-        return (rng.uniform(0.5, 1.5, leaf.shape) * rng.choice([-1, 1], leaf.shape) / fan_in**0.5).astype(leaf.dtype)
+        sign = rng.choice([-1, 1], leaf.shape) if leaf.ndim > 1 else 1
+        return (rng.uniform(0.5, 1.5, leaf.shape) * sign / fan_in**0.5).astype(leaf.dtype)
 
     return Variables(jax.tree.map(draw, shapes.params), jax.tree.map(lambda x: np.abs(draw(x)), shapes.stats))
 
@@ -317,6 +333,22 @@ def _one_step(network: Network, widths: Widths, variables: Variables, batch: jax
 def _np(leaf: Any) -> Any:
     """numpy for arrays on the host, jax.numpy for the others."""
     return np if isinstance(leaf, np.ndarray) else jnp
+
+
+def _blocks(network: Network, multiples: Sequence[int]) -> tuple[int, ...]:
+    """The block of each group, which its width and its multiple must consist of."""
+    given = getattr(network, "blocks", {})  # a network of the user's own may have none
+    if unknown := sorted(set(given) - set(network.widths)):
+        raise NetworkError(f"{network.name}: blocks name {unknown[0]!r}, want one of {', '.join(network.widths)}")
+    blocks = tuple(given.get(group, 1) for group in network.widths)
+    for block, multiple, (group, width) in zip(blocks, multiples, network.widths.items(), strict=True):
+        if block < 1:
+            raise NetworkError(f"{network.name}: blocks of {group} got {block} channels, want at least 1")
+        for field, got in (("net.multiple", multiple), ("net.widths", width)):
+            if got % block:
+                want = f"want a multiple of {block}: its channels are normalised in groups of {block} (net.group_size)"
+                raise ConfigError(f"{field}: {group} got {got}, {want}")
+    return blocks
 
 
 def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[str, Label]:
@@ -399,14 +431,22 @@ def _grown(widths: Widths, factors: tuple[int, ...]) -> Widths:
     return tuple(w * f for w, f in zip(widths, factors, strict=True))
 
 
-def _macs_table(network: Network, groups: tuple[str, ...], widths: Widths) -> CostTable:
-    """Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e."""
-    base, grown = (layer_macs(network, w) for w in (widths, grown_by_primes(widths)))
+def macs_table(
+    network: Network, widths: Widths, layers: Callable[[Network, Widths], list[int]] = layer_macs
+) -> CostTable:
+    """The MACs that `layers` counts, as a function of the widths.
+
+    Each convolution or product of the trace scales with every width as w_g^e; factoring its growth gives the e.
+
+    Raises:
+      NetworkError: a layer comes or goes with the widths, or grows otherwise.
+    """
+    base, grown = (layers(network, w) for w in (widths, grown_by_primes(widths)))
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     exponents = []
     for row, (before, after) in enumerate(zip(base, grown, strict=True)):
-        found = powers(before, after, len(groups))
+        found = powers(before, after, len(widths))
         if found is None:
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
         exponents.append(found)
@@ -438,20 +478,34 @@ def _table(widths: Widths, rows: Any) -> CostTable:
     return CostTable(tuple(merged.values()), tuple(merged), largest)
 
 
+def product_macs(eqn: Any) -> int | None:
+    """Multiply-accumulates of an equation of a jaxpr; None where it is neither a convolution nor a product."""
+    if eqn.primitive.name == "conv_general_dilated":
+        out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
+        out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        left = eqn.invars[0].aval
+        return math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
+    return None
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs that an equation calls, without their constants."""
+    for value in eqn.params.values():
+        for sub in value if isinstance(value, (tuple, list)) else (value,):
+            closed = getattr(sub, "jaxpr", sub)
+            if hasattr(closed, "eqns"):
+                yield closed
+
+
 def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "conv_general_dilated":
-            out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
-            out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            yield times * math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
-        elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            left = eqn.invars[0].aval
-            yield times * math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
-        else:
-            inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
-            for value in eqn.params.values():
-                for sub in value if isinstance(value, (tuple, list)) else (value,):
-                    closed = getattr(sub, "jaxpr", sub)
-                    if hasattr(closed, "eqns"):
-                        yield from _equation_macs(closed, inner)
+        macs = product_macs(eqn)
+        if macs is not None:
+            yield times * macs
+            continue
+        inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+        for sub in inner_jaxprs(eqn):
+            yield from _equation_macs(sub, inner)

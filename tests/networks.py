@@ -68,6 +68,27 @@ class Residual(nnx.Module):
         return self.classifier(jnp.mean(x, axis=(1, 2)))
 
 
+class Grouped(nnx.Module):
+    """Convolution, GroupNorm in groups of four channels, a flatten of 3x3, a dense layer, the classifier."""
+
+    def __init__(self, widths, rngs, group_size=4):
+        conv, dense = widths["conv"], widths["dense"]
+        self.conv = nnx.Conv(2, conv, (3, 3), strides=2, use_bias=False, rngs=rngs)
+        self.norm = nnx.GroupNorm(conv, num_groups=None, group_size=group_size, rngs=rngs)
+        self.dense = nnx.Linear(9 * conv, dense, rngs=rngs)
+        self.classifier = nnx.Linear(dense, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.swish(self.norm(self.conv(x)))
+        return self.classifier(nnx.relu(self.dense(x.reshape(x.shape[0], -1))))
+
+
+@functools.cache
+def grouped():
+    """`Grouped` as a network that says so."""
+    return from_nnx("grouped", Grouped, {"conv": 12, "dense": 4}, SHAPE, {"conv": 4})
+
+
 @functools.cache
 def norm():
     """`Norm` as a network; one object, so that what was compiled for it is found again."""

@@ -48,10 +48,12 @@ def train_client(network, widths, start, data, client, mean, std, config, key):
     order = batch_stream(key, n, steps * batch)
     params, stats = jax.device_get(start)
     momentum = jax.tree.map(np.zeros_like, params)
+    dropout = jax.random.fold_in(key, 2**32 - 1)
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
         images = (data.images[rows].astype(np.float32) / 255 - np.asarray(mean)) / np.asarray(std)
-        grads, stats = gradient(network, widths, params, stats, images.astype(np.float32), data.labels[rows])
+        images, luck = images.astype(np.float32), jax.random.fold_in(dropout, t)
+        grads, stats = gradient(network, widths, params, stats, images, data.labels[rows], luck)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
             g = g + config.proximal * (params[path] - np.asarray(start.params[path]))
@@ -68,9 +70,9 @@ def batch_stream(key, n, length):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def gradient(network, widths, params, stats, images, labels):
+def gradient(network, widths, params, stats, images, labels, key):
     def loss(params):
-        logits, new = network.apply(widths, type_of(network, widths)(params, stats), images, train=True)
+        logits, new = network.apply(widths, type_of(network, widths)(params, stats), images, train=True, key=key)
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels]), new
 
     return jax.grad(loss, has_aux=True)(params)

@@ -163,6 +163,29 @@ def test_kept_channels_are_the_parents_best(channels, data):
     assert sorted(ranked[:width]) == list(np.flatnonzero(mask))
 
 
+def test_blocks_are_kept_whole_by_the_norm_of_all_their_channels():
+    norms = (np.array([3.0, 3.0, 5.0, 0.0, 4.5, 0.0]), np.array([1.0, 3.0, 2.0]))
+    everything = (np.ones(6, bool), np.ones(3, bool))
+    first, second = keep_masks(norms, everything, (4, 1), (2, 1))
+    np.testing.assert_array_equal(first, [False, False, True, True, True, True])  # 18, 25 and 20.25
+    np.testing.assert_array_equal(second, [False, True, False])
+    (first,) = keep_masks(norms[:1], (np.array([True, True, False, False, True, True]),), (2,), (2,))
+    np.testing.assert_array_equal(first, [False, False, False, False, True, True])  # the parent lost the largest
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.data())
+def test_kept_blocks_are_the_parents_best_whatever_their_size(block, number, data):
+    norms = np.array(data.draw(st.lists(st.floats(0, 9), min_size=block * number, max_size=block * number)))
+    alive = data.draw(st.lists(st.booleans(), min_size=number, max_size=number))
+    few = data.draw(st.integers(0, sum(alive)))
+    (mask,) = keep_masks((norms,), (np.repeat(alive, block),), (few * block,), (block,))
+    whole = mask.reshape(number, block)
+    assert (whole.all(1) == whole.any(1)).all()
+    sizes = np.square(norms).reshape(number, block).sum(1)
+    ranked = sorted((b for b in range(number) if alive[b]), key=lambda b: (-sizes[b], b))
+    assert sorted(ranked[:few]) == list(np.flatnonzero(whole.all(1)))
+
+
 def test_norms_of_a_network_choose_the_channels_that_are_kept():
     space = probe(networks.norm(), (2,), check=False)
     params = networks.start(networks.norm(), space.widths).params

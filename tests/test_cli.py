@@ -39,12 +39,22 @@ def refused(capsys, *args):
 MISTAKES = {
     "unknown command": (
         ["serach"],
-        "command: got 'serach', want one of search, compare, report, tiers, latency, bench, data",
+        "command: got 'serach', want one of search, pretrain, compare, report, reprice, tiers, latency, bench, data",
     ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
         "preset: got 'digit', want one of digits, fashion_mnist",
     ),
+    "no preset to pretrain": (["pretrain", "--out", "x"], "pretrain: got no preset, want one of digits"),
+    "unknown network": (
+        ["search", "digits", "--out", "x", "--net", "resnte"],
+        "net.name: got 'resnte', want one of cnn, mobilenet_v1, or MODULE:FUNCTION for your own",
+    ),
+    "no such parent": (
+        ["search", "digits", "--out", "x", "--parent", "nowhere"],
+        "parent: got nowhere, want the folder of a run or model, an orbax checkpoint or a .safetensors file",
+    ),
+    "a parent's folder without a parent": (["search", "digits", "--out", "x", "--parent", "."], "it holds none"),
     "no preset": (["search", "--out", "x"], "got no preset, want one of digits"),
     "no folder": (["search", "digits"], "--out"),
     "unknown option": (["search", "digits", "--out", "x", "--bogus", "1"], "Unrecognized options: --bogus"),
@@ -125,7 +135,7 @@ MISTAKES = {
     "nothing to measure": (["latency", "--out", "x.json"], "latency: got no preset or network, want one of digits"),
     "no network to measure": (
         ["latency", "resnext", "--out", "x.json"],
-        "latency: got 'resnext', want one of digits, fashion_mnist, cnn, mobilenet_v1",
+        "latency: got 'resnext', want one of digits, fashion_mnist, cnn,",
     ),
     "a table that is no JSON": (["latency", "digits", "--out", "x.csv"], "--out: got x.csv, want a file that ends in"),
     "one point": (["latency", "digits", "--out", "x.json", "--points", "1"], "--points: got 1, want at least 2"),
@@ -213,7 +223,15 @@ def test_help_names_every_command_and_every_field(capsys):
     assert main(["--help"]) == 0
     assert "compare RUN RUN" in capsys.readouterr().out
     assert main(["data", "--help"]) == 0
-    for command in (["compare"], ["report"], ["data", "list"], ["data", "prepare"], ["search", "digits"], ["search"]):
+    for command in (
+        ["compare"],
+        ["report"],
+        ["data", "list"],
+        ["data", "prepare"],
+        ["search", "digits"],
+        ["pretrain"],
+        ["search"],
+    ):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
@@ -226,6 +244,8 @@ def test_help_names_every_command_and_every_field(capsys):
         "--search.rungs",
         "--cost.down-mbit-per-second",
         "--finetune.members",
+        "--net",
+        "--parent",
     ):
         assert option in out
     assert "--preset" not in out

@@ -38,11 +38,17 @@ REFUSED = [
     ("data.synthetic_examples", 0, "want at least 1"),
     ("data.synthetic_classes", 1, "want at least 2"),
     ("data.synthetic_shape", (8, 0, 1), "want every one at least 1"),
+    ("net.name", "my net:make", "want MODULE:FUNCTION, as in my_module:make"),
+    ("net.name", "my_net:", "want MODULE:FUNCTION, as in my_module:make"),
     ("net.widths", (8, 0), "want every one at least 1"),
     ("net.multiple", (0,), "want every one at least 1"),
     ("net.multiple", (), "want every one at least 1"),
     ("net.width_multiplier", 0.0, "want above 0"),
     ("net.stem_stride", 0, "want at least 1"),
+    ("net.norm", "layer", "want one of batch, group, none"),
+    ("net.group_size", 0, "want at least 1"),
+    ("net.dropout", 1.0, "want at least 0 and below 1"),
+    ("net.dropout", -0.1, "want at least 0 and below 1"),
     ("train.local_epochs", 0.0, "want above 0"),
     ("train.batch_size", 0, "want at least 1"),
     ("train.learning_rate", 0.0, "want above 0"),
@@ -229,7 +235,7 @@ def leaves(config, path=""):
 def other(path, value):
     """A value of the same kind that differs."""
     if value is None:
-        return Path("x/y") if path in ("data.root", "data.folder") else "x"
+        return Path("x/y") if path in ("data.root", "data.folder", "parent", "participation.trace") else "x"
     return (*value, 3) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1
 
 

@@ -27,15 +27,18 @@ CONFIG = TrainConfig(local_epochs=1.5, batch_size=8, learning_rate=0.05, momentu
 
 
 class ConvNorm(nnx.Module):
+    """With dropout, so that all that follows holds with it: its luck is the task's, whatever the lane or device."""
+
     def __init__(self, widths, rngs):
         self.conv = nnx.Conv(1, widths["conv"], (3, 3), strides=2, rngs=rngs)
         self.norm = nnx.BatchNorm(widths["conv"], momentum=0.9, rngs=rngs)
         self.dense = nnx.Linear(16 * widths["conv"], widths["dense"], rngs=rngs)
+        self.dropout = nnx.Dropout(0.3, rngs=rngs)
         self.classifier = nnx.Linear(widths["dense"], 10, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.norm(self.conv(x)))
-        return self.classifier(nnx.relu(self.dense(x.reshape(x.shape[0], -1))))
+        return self.classifier(self.dropout(nnx.relu(self.dense(x.reshape(x.shape[0], -1)))))
 
 
 @pytest.fixture(scope="module")
@@ -454,6 +457,19 @@ def test_the_stream_is_fresh_permutations_and_its_start_ignores_the_capacity(cou
 def test_shuffles_of_different_epochs_differ():
     order = np.asarray(local.stream(jax.random.key(0), np.int32(50), 200))
     assert not np.array_equal(order[:50], order[50:100])
+
+
+def test_dropout_is_of_other_numbers_than_the_order_of_examples():
+    key, many = jax.random.key(3), 100
+    order = {int(n) for n in jax.random.bits(key, (many,), np.uint32)}
+
+    def seen(root):
+        """How many steps' keys, both words taken together, are numbers that the order is made of."""
+        words = jax.vmap(lambda n: jax.random.key_data(jax.random.fold_in(root, n)))(np.arange(many))
+        return len(order & {int(n) for n in words[:, 0] ^ words[:, 1]})
+
+    assert seen(key) == many, "else folding the key itself would do"
+    assert seen(local.dropout_key(key)) == 0
 
 
 def test_local_steps_are_full_batches_of_the_epochs():

@@ -11,11 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule", "devices", "lut", "program"},
-    2: {"local", "cost", "feed", "latency", "memory"},
+    1: {
+        *("nets", "data", "controller", "presets", "schedule", "devices", "training_macs", "compression"),
+        *("lut", "program"),
+    },
+    2: {"local", "cost", "feed", "participation", "latency", "memory"},
     3: {"resources", "tuning", "checkpoint", "rundir"},
-    4: {"candidates", "fleet"},
-    5: {"search", "bench", "tiers"},
+    4: {"candidates", "fleet", "parents", "runstate"},
+    5: {"search", "bench", "reprice", "tiers"},
     6: {"report", "progress"},
     7: {"cli"},
 }

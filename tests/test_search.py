@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fednas_jax import checkpoint, cost, data, nets
+from fednas_jax import checkpoint, cost, data, nets, training_macs
 from fednas_jax.config import (
     Config,
     DataConfig,
@@ -94,6 +94,22 @@ def test_the_round_is_compiled_once_for_each_physical_shape(finished):
     assert result["simulator"]["compilations"] == 1 + compactions
 
 
+def test_a_search_with_groupnorm_and_dropout_removes_whole_groups(tmp_path):
+    net = NetConfig(widths=(4, 8, 16), multiple=(2, 2, 8), norm="group", group_size=2, dropout=0.2)
+    search = SearchConfig(reduction=0.1, budget=0.3, groups=3, rungs=((1, 1),), compact_at=0.9, max_iterations=2)
+    stage = StageConfig(rounds=1)
+    config = dataclasses.replace(TINY, net=net, search=search, pretrain=stage, finetune=FinetuneConfig(rounds=1))
+    result = one_device(config, tmp_path / "run")
+    assert result["finished"]
+    assert [model["iteration"] for model in result["models"]] == [1, 2]
+    for model in result["models"]:
+        assert model["widths"][0] % 2 == model["widths"][1] % 2 == model["widths"][2] % 8 == 0
+        like = nets.build(net, (8, 8, 1), 10).abstract(tuple(model["widths"]))
+        saved = checkpoint.load_model(tmp_path / "run" / model["path"], like)
+        assert saved.params["norm2/scale"].shape == (model["widths"][1],)
+        assert all(np.abs(leaf).any() for leaf in (saved.params["conv1/kernel"], saved.params["norm1/scale"]))
+
+
 def test_the_ledger_equals_an_independent_count(finished):
     """MACs, bytes and examples from the division of the data and the widths of the events, without the engine."""
     result, out = finished
@@ -110,17 +126,20 @@ def test_the_ledger_equals_an_independent_count(finished):
     frame = cost.read(RunDir(out).ledger).to_pandas()
     search_rows = frame[frame.stage == "search"]
     whole = found.macs(found.widths)
+    training = training_macs.training_table(found)
     for row in search_rows.itertuples():
         sent = widths[row.iteration, row.candidate]
         batches = -(-int(packed.train_count[row.client]) // TINY.train.batch_size)
-        examples, passes, size, rate = {
-            "train": (batches * TINY.train.batch_size, 3, 0, 1),
-            "evaluate": (int(packed.val_count[row.client]), 1, 0, 1),
-            "download": (0, 0, found.size(sent), 250_000),
-            "upload": (0, 0, found.size(sent), 250_000),
+        examples, macs, passes, size = {
+            "train": (batches * TINY.train.batch_size, training(sent), 3, 0),
+            "evaluate": (int(packed.val_count[row.client]), found.macs(sent), 1, 0),
+            "download": (0, 0, 0, found.size(sent)),
+            "upload": (0, 0, 0, found.size(sent)),
         }[row.phase]
-        assert (row.examples, row.macs, row.bytes) == (examples, passes * examples * found.macs(sent), size)
-        assert row.seconds == pytest.approx(0.1 * row.macs / (3 * whole) + size / rate)
+        assert (row.examples, row.macs, row.bytes) == (examples, examples * macs, size)
+        # The paper's phone: 0.1 s for training one example of the parent, which is three passes; 2 Mbit/s.
+        passes_macs = passes * examples * found.macs(sent)
+        assert row.seconds == pytest.approx(0.1 * passes_macs / (3 * whole) + size / 250_000)
     spent = [*(m["client_seconds"] for m in result["models"])]
     assert spent == sorted(spent)
     assert spent[-1] == pytest.approx(search_rows.seconds.sum() / packed.clients)

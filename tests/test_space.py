@@ -10,13 +10,13 @@ import networks
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError, NetworkError
-from fednas_jax.nets import build, from_nnx
+from fednas_jax.nets import build, from_linen, from_nnx
 from fednas_jax.space import Dim, Variables, check_masking, count_macs, probe
 
 
@@ -330,6 +330,83 @@ def test_masked_training_is_sliced_training_of_tied_stages():
     networks.assert_masked_equals_sliced(space, (np.arange(6) % 2 == 1, np.arange(4) != 1))
 
 
+# Blocks
+
+
+@given(st.permutations(range(3)), st.integers(1, 2), st.permutations(range(4)))
+@settings(max_examples=8)
+def test_whole_groups_of_groupnorm_removed_masked_training_is_sliced_training(order, blocks, dense):
+    space = probe(networks.grouped(), (4, 2), check=False)
+    keep = (np.repeat(np.isin(np.arange(3), order[:blocks]), 4), np.isin(np.arange(4), dense[:2]))
+    networks.assert_masked_equals_sliced(space, keep)
+
+
+def test_a_network_that_names_its_blocks_is_accepted_and_the_space_knows_them():
+    space = probe(networks.grouped(), (4, 2))
+    assert space.blocks == (4, 1)
+    assert probe(networks.norm(), (2,), check=False).blocks == (1, 1)
+
+
+def test_linen_networks_name_blocks_too():
+    def make(widths):
+        norm = linen.GroupNorm(num_groups=None, group_size=2)
+        return Called(linen.Sequential([linen.Conv(widths["a"], (3, 3)), norm, linen.relu]))
+
+    class Called(linen.Module):
+        features: linen.Module
+
+        @linen.compact
+        def __call__(self, x, train):
+            return linen.Dense(3)(self.features(x).mean((1, 2)))
+
+    assert probe(from_linen("grouped", make, {"a": 8}, (4, 4, 2), {"a": 2}), (2,)).blocks == (2,)
+    with pytest.raises(NetworkError, match="leaks out of the mask"):
+        probe(from_linen("grouped", make, {"a": 8}, (4, 4, 2)), (2,))
+
+
+@pytest.mark.parametrize(
+    ("size", "multiple", "what"),
+    [
+        (4, 4, r"masked training of '.*' (leaks out of the mask|differs from the sliced one) .* `blocks` names$"),
+        (
+            4,
+            2,
+            r"cannot be built at widths \(2, 2\): .*\(4\).*; want .* or `blocks`, if channels can only leave",
+        ),
+        (2, 4, r"masked training of '.*' (leaks out of the mask|differs from the sliced one) .* `blocks` names$"),
+    ],
+)
+def test_groupnorm_without_blocks_is_refused(size, multiple, what):
+    make = functools.partial(networks.Grouped, group_size=size)
+    with pytest.raises(NetworkError, match=rf"^bad: {what}") as caught:
+        probe(from_nnx("bad", make, {"conv": 12, "dense": 4}, networks.SHAPE), (multiple, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_blocks_that_are_not_the_groups_of_groupnorm_are_refused():
+    network = from_nnx("bad", networks.Grouped, {"conv": 16, "dense": 4}, networks.SHAPE, {"conv": 2})
+    with pytest.raises(NetworkError, match="masked training of"):
+        probe(network, (4, 2))
+
+
+@pytest.mark.parametrize(("width", "multiple", "field", "got"), [(12, 6, "net.multiple", 6), (10, 4, "net.widths", 10)])
+def test_widths_and_multiples_that_cut_a_block_are_refused(width, multiple, field, got):
+    network = from_nnx("bad", networks.Grouped, {"conv": width, "dense": 4}, networks.SHAPE, {"conv": 4})
+    want = rf"^{field}: conv got {got}, want a multiple of 4: .* groups of 4 \(net.group_size\)$"
+    with pytest.raises(ConfigError, match=want):
+        probe(network, (multiple, 2), check=False)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "what"),
+    [({"cnv": 4}, "blocks name 'cnv', want one of conv, dense"), ({"conv": 0}, "blocks of conv got 0 channels, want")],
+)
+def test_blocks_of_no_group_or_no_channels_are_refused(blocks, what):
+    network = from_nnx("bad", networks.Grouped, networks.WIDTHS, networks.SHAPE, blocks)
+    with pytest.raises(NetworkError, match=f"^bad: {what}"):
+        probe(network, (4,), check=False)
+
+
 # Refusals
 
 
@@ -408,7 +485,7 @@ REFUSED = {
     Coordinate: r"bad: dimension 2 of 'second/kernel', of size 9, is no whole multiple of the width of a",
     Growing: r"bad: 'rest/\d+/(kernel|bias)' comes or goes with the widths",
     ignores_b: r"bad: no variable's shape depends on the width of b",
-    LayerNormed: r"bad: masked training of 'first/kernel' leaks out of the mask .* normalisation by channel",
+    LayerNormed: r"bad: masked training of 'first/(kernel|bias)' leaks out of the mask .* normalisation by channel",
     sigmoid: r"bad: masked training of 'second/kernel' leaks out of the mask .* activations that map 0 to 0",
 }
 

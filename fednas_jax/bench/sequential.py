@@ -47,7 +47,8 @@ class Sequential:
         def step(
             state: local.LocalState, images: jax.Array, labels: jax.Array, rate: jax.Array, key: jax.Array, t: jax.Array
         ) -> local.LocalState:
-            return client.step(state, normalise(images, mean, std), labels, rate, jax.random.fold_in(key, t))
+            key = jax.random.fold_in(local.dropout_key(key), t)
+            return client.step(state, normalise(images, mean, std), labels, rate, key)
 
         def add(total: Variables, start: Variables, state: local.LocalState, weight: jax.Array) -> Variables:
             return jax.tree.map(lambda s, u: s + weight * u, total, client.final(start, state))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fednas_jax.config import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import cnn, mobilenet_v1
+from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, own, vgg
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.space import Network
@@ -24,47 +24,54 @@ class Entry:
 
     widths: Mapping[str, int]
     build: Builder
+    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, which the tests train
 
 
 NETWORKS: dict[str, Entry] = {}
 
 
-def register(name: str, widths: Mapping[str, int], build: Builder) -> None:
-    """Makes a network known by name to the command line, to `build` and to the tests."""
-    NETWORKS[name] = Entry(dict(widths), build)
+def register(name: str, widths: Mapping[str, int], build: Builder, shallow: Mapping[str, int] | None = None) -> None:
+    """Makes a network known by name to the command line, to `build` and to the tests.
+
+    Args:
+      name: the value of `net.name`.
+      widths: the network's own width of each group.
+      build: `build(widths, input_shape, classes, config)`.
+      shallow: fewer groups, where `build` makes a network of fewer layers of them; for tests of deep networks.
+    """
+    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow))
 
 
 def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
-    """The network of a config for images of one shape.
+    """The network of a config for images of one shape: a registered one, or `MODULE:FUNCTION`, the user's own.
 
     Raises:
       ConfigError: for an unknown name or a number of widths that does not fit.
+      NetworkError: the user's own network fails.
     """
+    if ":" in config.name:
+        network = own.make(config.name, input_shape, classes)
+        return own.resized(network, _widths(config, network.widths))
     if config.name not in NETWORKS:
-        raise ConfigError(f"net.name: got {config.name!r}, want one of {', '.join(NETWORKS)}")
+        want = f"want one of {', '.join(NETWORKS)}, or MODULE:FUNCTION for your own"
+        raise ConfigError(f"net.name: got {config.name!r}, {want}")
     entry = NETWORKS[config.name]
-    own = {group: max(1, int(width * config.width_multiplier)) for group, width in entry.widths.items()}
-    given = config.widths or tuple(own.values())
-    if len(given) != len(own):
-        raise ConfigError(f"net.widths: got {len(given)} widths, want {len(own)}: {', '.join(own)}")
-    return entry.build(dict(zip(own, given, strict=True)), input_shape, classes, config)
+    return entry.build(_widths(config, entry.widths), input_shape, classes, config)
 
 
-def _cnn(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    del config
-    if min(shape[:2]) < 4:
-        raise ConfigError(f"net.name: cnn got images of {shape[0]}x{shape[1]}, want at least 4x4: it pools twice")
-    return from_nnx("cnn", lambda w, rngs: cnn.CNN(w, shape, classes, rngs), widths, shape)
+def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
+    """The parent's widths by group: those of the config, or the network's own ones scaled."""
+    scaled = {group: max(1, int(width * config.width_multiplier)) for group, width in widths.items()}
+    given = config.widths or tuple(scaled.values())
+    if len(given) != len(scaled):
+        raise ConfigError(f"net.widths: got {len(given)} widths, want {len(scaled)}: {', '.join(scaled)}")
+    return dict(zip(scaled, given, strict=True))
 
 
-def _mobilenet_v1(widths: Mapping[str, int], shape: Shape, classes: int, config: NetConfig) -> Network:
-    return from_nnx(
-        "mobilenet_v1",
-        lambda w, rngs: mobilenet_v1.MobileNetV1(w, shape[-1], classes, config.stem_stride, rngs),
-        widths,
-        shape,
-    )
-
-
-register("cnn", cnn.WIDTHS, _cnn)
-register("mobilenet_v1", mobilenet_v1.WIDTHS, _mobilenet_v1)
+register("cnn", cnn.WIDTHS, cnn.build)
+register("lenet5", lenet5.WIDTHS, lenet5.build)
+register("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build)
+register("alexnet", alexnet.WIDTHS, alexnet.build)
+register("vgg11", vgg.VGG11, vgg.build, vgg.SHALLOW)
+register("vgg16", vgg.VGG16, vgg.build, vgg.SHALLOW)
+register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build)

@@ -21,6 +21,7 @@ def from_nnx(
     make: Callable[[Mapping[str, int], nnx.Rngs], nnx.Module],
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
+    blocks: Mapping[str, int] | None = None,
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
@@ -32,8 +33,10 @@ def from_nnx(
       make: builds the module; widths are given by group name.
       widths: the parent's widths, in the order in which the search will list them.
       input_shape: one example's shape, without the batch.
+      blocks: for groups that GroupNorm normalises, its group's size: those channels leave together, in aligned
+        blocks. Other groups lose single channels.
     """
-    return NnxNetwork(name, make, dict(widths), tuple(input_shape))
+    return NnxNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}))
 
 
 def from_linen(
@@ -41,20 +44,23 @@ def from_linen(
     make: Callable[[Mapping[str, int]], linen.Module],
     widths: Mapping[str, int],
     input_shape: tuple[int, ...],
+    blocks: Mapping[str, int] | None = None,
 ) -> Network:
     """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
 
     Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
     'dropout'.
     """
-    return LinenNetwork(name, make, dict(widths), tuple(input_shape))
+    return LinenNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}))
 
 
 class NnxNetwork:
     """See `from_nnx`."""
 
-    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
-        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+    def __init__(
+        self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...], blocks: dict[str, int]
+    ):
+        self.name, self.make, self.widths, self.input_shape, self.blocks = name, make, widths, input_shape, blocks
         self._graph = functools.lru_cache(maxsize=None)(self._build)
         self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
 
@@ -131,8 +137,10 @@ class NnxNetwork:
 class LinenNetwork:
     """See `from_linen`."""
 
-    def __init__(self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...]):
-        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
+    def __init__(
+        self, name: str, make: Any, widths: dict[str, int], input_shape: tuple[int, ...], blocks: dict[str, int]
+    ):
+        self.name, self.make, self.widths, self.input_shape, self.blocks = name, make, widths, input_shape, blocks
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""

@@ -18,6 +18,7 @@ from jax.custom_batching import custom_vmap
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.once import once
+from fednas_jax.nets.windows import Windows
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -33,10 +34,14 @@ class Geometry(NamedTuple):
     precision: Any
 
     @property
+    def windows(self) -> Windows:
+        """The windows that the kernel is applied to."""
+        return Windows(self.image, self.kernel[:2], self.strides, self.padding)  # type: ignore[arg-type]
+
+    @property
     def out(self) -> tuple[int, int]:
         """Height and width of the output."""
-        sizes = zip(self.image[1:3], self.kernel[:2], self.strides, self.padding, strict=True)
-        return tuple((n + lo + hi - k) // s + 1 for n, k, s, (lo, hi) in sizes)  # type: ignore[return-value]
+        return self.windows.out
 
 
 def conv_general_dilated(
@@ -153,20 +158,6 @@ def _by_batching(plain: Callable[..., Any], lanes: Callable[..., Any], shared: i
     return chosen
 
 
-def _window(geometry: Geometry, padded: jax.Array, i: int, j: int) -> jax.Array:
-    """The pixels that kernel position (i, j) sees: [B, H', W', C]."""
-    (height, width), (sh, sw) = geometry.out, geometry.strides
-    return padded[:, i : i + sh * (height - 1) + 1 : sh, j : j + sw * (width - 1) + 1 : sw, :]
-
-
-def _pad(geometry: Geometry, image: jax.Array) -> jax.Array:
-    return jnp.pad(image, ((0, 0), *geometry.padding, (0, 0)))
-
-
-def _positions(geometry: Geometry) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(geometry.kernel[0]) for j in range(geometry.kernel[1])]
-
-
 def _patches(geometry: Geometry, image: jax.Array) -> jax.Array:
     """im2col: [B x H' x W', kh x kw x C]."""
     (kh, kw), (above, beside), (down, across) = geometry.kernel[:2], geometry.padding, geometry.strides
@@ -245,29 +236,12 @@ def _product_image(geometry: Geometry, grad: jax.Array, kernel: jax.Array) -> ja
         return _product(Geometry(grad.shape, turned.shape, (1, 1), back, 1, geometry.precision), grad, turned)
     columns = _dot(geometry, grad.reshape(-1, geometry.kernel[3]), kernel.reshape(-1, geometry.kernel[3]).T)
     columns = columns.reshape(*grad.shape[:3], *geometry.kernel[:3])
-    return _scatter(geometry, lambda i, j: columns[:, :, :, i, j, :])
+    return geometry.windows.scatter(lambda i, j: columns[:, :, :, i, j, :])
 
 
 def _sides(geometry: Geometry) -> list[tuple[int, int, int, tuple[int, int]]]:
     """For height and width: kernel, image and output size, and padding."""
     return list(zip(geometry.kernel[:2], geometry.image[1:3], geometry.out, geometry.padding, strict=True))
-
-
-def _scatter(geometry: Geometry, part: Callable[[int, int], jax.Array]) -> jax.Array:
-    """Adds each kernel position's part [B, H', W', C] back onto the pixels that it saw: the transpose of `_window`."""
-    batch, height, width, channels = geometry.image
-    (top, bottom), (left, right) = geometry.padding
-    whole = (height + top + bottom, width + left + right)
-    total = None
-    for i, j in _positions(geometry):
-        piece = part(i, j)
-        config = [(0, 0, 0)]
-        for at, size, out, stride in zip((i, j), whole, geometry.out, geometry.strides, strict=True):
-            config.append((at, size - at - stride * (out - 1) - 1, stride - 1))
-        spread = lax.pad(piece, jnp.zeros((), piece.dtype), [*config, (0, 0, 0)])
-        total = spread if total is None else total + spread
-    assert total is not None, "a kernel has positions"
-    return lax.slice(total, (0, top, left, 0), (batch, top + height, left + width, channels))
 
 
 def _multiplier(geometry: Geometry) -> int:
@@ -276,24 +250,21 @@ def _multiplier(geometry: Geometry) -> int:
 
 def _shifted(geometry: Geometry, image: jax.Array, kernel: jax.Array) -> jax.Array:
     """Depthwise: output channel c x m + r is input channel c with kernel c x m + r, as in lax."""
-    padded = _pad(geometry, image)
-    many = _multiplier(geometry)
-    parts = (
-        jnp.repeat(_window(geometry, padded, i, j), many, axis=-1) * kernel[i, j, 0] for i, j in _positions(geometry)
-    )
+    windows, many = geometry.windows, _multiplier(geometry)
+    padded = windows.pad(image)
+    parts = (jnp.repeat(windows.see(padded, i, j), many, axis=-1) * kernel[i, j, 0] for i, j in windows.places)
     return functools.reduce(jnp.add, parts)
 
 
 def _shifted_kernel(geometry: Geometry, grad: jax.Array, image: jax.Array) -> jax.Array:
-    padded = _pad(geometry, image)
-    many = _multiplier(geometry)
+    windows, many = geometry.windows, _multiplier(geometry)
+    padded = windows.pad(image)
     sums = [
-        jnp.sum(jnp.repeat(_window(geometry, padded, i, j), many, axis=-1) * grad, axis=(0, 1, 2))
-        for i, j in _positions(geometry)
+        jnp.sum(jnp.repeat(windows.see(padded, i, j), many, axis=-1) * grad, axis=(0, 1, 2)) for i, j in windows.places
     ]
     return jnp.stack(sums).reshape(geometry.kernel)
 
 
 def _shifted_image(geometry: Geometry, grad: jax.Array, kernel: jax.Array) -> jax.Array:
     shape = (*grad.shape[:3], geometry.image[3], _multiplier(geometry))
-    return _scatter(geometry, lambda i, j: (grad * kernel[i, j, 0]).reshape(shape).sum(-1))
+    return geometry.windows.scatter(lambda i, j: (grad * kernel[i, j, 0]).reshape(shape).sum(-1))

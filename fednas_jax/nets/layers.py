@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
+from fednas_jax.config import NetConfig
+
 
 class Norm(NamedTuple):
     """Which normalisation follows a convolution.
@@ -19,6 +21,11 @@ class Norm(NamedTuple):
 
     kind: str = "batch"  # batch, group or none
     group_size: int = 8  # channels in a group of GroupNorm
+
+    @property
+    def block(self) -> int:
+        """Channels that can leave only together: what `Network.blocks` says of a group that this normalises."""
+        return self.group_size if self.kind == "group" else 1
 
     def make(self, width: int, rngs: nnx.Rngs) -> Callable[[jax.Array], jax.Array]:
         """The layer for `width` channels, a multiple of `group_size` where it is GroupNorm."""
@@ -33,10 +40,20 @@ class Norm(NamedTuple):
 BATCH_NORM = Norm()
 
 
+def norm_of(config: NetConfig, published: str) -> Norm:
+    """The normalisation that a config asks for; `published` is the network's own: batch, group or none."""
+    return Norm(config.norm or published, config.group_size)
+
+
+def dropout_of(config: NetConfig, published: float) -> float:
+    """The rate of dropout that a config asks for; `published` is the network's own."""
+    return published if config.dropout is None else config.dropout
+
+
 class ConvNorm(nnx.Module):
     """A convolution, without bias where a normalisation follows, that normalisation, and an activation.
 
-    Padding is (size - 1) // 2 on every side, as PyTorch's networks have it: at stride 2 SAME would differ.
+    Padding is (size - 1) // 2 on every side unless given, as PyTorch's networks have it: at stride 2 SAME would differ.
     """
 
     def __init__(
@@ -47,11 +64,12 @@ class ConvNorm(nnx.Module):
         rngs: nnx.Rngs,
         *,
         stride: int = 1,
+        padding: int | None = None,
         groups: int = 1,
         norm: Norm = BATCH_NORM,
         activation: Callable[[jax.Array], jax.Array] = nnx.relu,
     ):
-        pads = (size - 1) // 2
+        pads = (size - 1) // 2 if padding is None else padding
         self.conv = nnx.Conv(
             width_in,
             width,

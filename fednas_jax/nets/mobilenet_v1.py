@@ -3,13 +3,17 @@
 At 224x224x3 and 1,000 classes: 569 M multiply-accumulates and 4.2 M parameters, as in the paper's table 8.
 """
 
+import functools
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fednas_jax.nets.layers import ConvNorm
+from fednas_jax.config import NetConfig
+from fednas_jax.nets.adapters import from_nnx
+from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
+from fednas_jax.space import Network
 
 # Output channels and stride of each depthwise separable block, table 1 of the paper.
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
@@ -19,17 +23,26 @@ WIDTHS = {"stem": 32} | {f"block{n}": width for n, (width, _) in enumerate(BLOCK
 class MobileNetV1(nnx.Module):
     """The stem, thirteen depthwise separable blocks, global average pooling, the classifier."""
 
-    def __init__(self, widths: Mapping[str, int], channels: int, classes: int, stem_stride: int, rngs: nnx.Rngs):
-        self.stem = ConvNorm(channels, widths["stem"], 3, rngs, stride=stem_stride, activation=nnx.relu6)
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        channels: int,
+        classes: int,
+        stem_stride: int,
+        norm: Norm,
+        dropout: float,
+        rngs: nnx.Rngs,
+    ):
+        layer = functools.partial(ConvNorm, rngs=rngs, norm=norm, activation=nnx.relu6)
+        self.stem = layer(channels, widths["stem"], 3, stride=stem_stride)
         depthwise, pointwise, width_in = [], [], widths["stem"]
         for n, (_, stride) in enumerate(BLOCKS, 1):
             width = widths[f"block{n}"]
-            depthwise.append(
-                ConvNorm(width_in, width_in, 3, rngs, stride=stride, groups=width_in, activation=nnx.relu6)
-            )
-            pointwise.append(ConvNorm(width_in, width, 1, rngs, activation=nnx.relu6))
+            depthwise.append(layer(width_in, width_in, 3, stride=stride, groups=width_in))
+            pointwise.append(layer(width_in, width, 1))
             width_in = width
         self.depthwise, self.pointwise = nnx.List(depthwise), nnx.List(pointwise)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(width_in, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -37,4 +50,14 @@ class MobileNetV1(nnx.Module):
         x = self.stem(images)
         for depthwise, pointwise in zip(self.depthwise, self.pointwise, strict=True):
             x = pointwise(depthwise(x))
-        return self.classifier(jnp.mean(x, axis=(1, 2)))
+        return self.classifier(self.dropout(jnp.mean(x, axis=(1, 2))))
+
+
+def build(widths: Mapping[str, int], shape: tuple[int, ...], classes: int, config: NetConfig) -> Network:
+    """The network for images of any size; published with BatchNorm, and here without dropout."""
+    norm, dropout = norm_of(config, "batch"), dropout_of(config, 0.0)
+
+    def make(w: Mapping[str, int], rngs: nnx.Rngs) -> nnx.Module:
+        return MobileNetV1(w, shape[-1], classes, config.stem_stride, norm, dropout, rngs)
+
+    return from_nnx("mobilenet_v1", make, widths, shape, dict.fromkeys(widths, norm.block))

@@ -1,6 +1,7 @@
 """Every registered network can be searched: nobody has to remember to test a new one."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax import nets
-from fednas_jax.config import NetConfig
+from fednas_jax import local, nets
+from fednas_jax.config import NetConfig, TrainConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import NETWORKS, build
 from fednas_jax.space import count_macs, probe
@@ -21,9 +22,9 @@ SHAPE = (16, 16, 3)
 
 @functools.cache
 def small(name):
-    """The network with eight channels everywhere."""
-    widths = (8,) * len(NETWORKS[name].widths)
-    return build(NetConfig(name, widths=widths, stem_stride=1), SHAPE, networks.CLASSES)
+    """The network with eight channels everywhere, as shallow as it can be made."""
+    entry = NETWORKS[name]
+    return entry.build(dict.fromkeys(entry.shallow, 8), SHAPE, networks.CLASSES, NetConfig(name, stem_stride=1))
 
 
 @functools.cache
@@ -31,7 +32,8 @@ def space_of(name):
     return probe(small(name), (4,), check=False)
 
 
-every_network = pytest.mark.parametrize("name", list(NETWORKS))
+# Names with one builder are one network at different depths, of which the shallowest is tested.
+every_network = pytest.mark.parametrize("name", {e.build: n for n, e in reversed(NETWORKS.items())}.values())
 
 
 @every_network
@@ -51,9 +53,10 @@ def test_masked_training_is_sliced_training_and_the_loss_falls(name):
 @settings(max_examples=6)
 def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_training(name, data):
     space = space_of(name)
-    # Few widths, since each compiles the sliced network anew; which channels are kept is free.
+    # Few widths, of deep networks one, since each compiles the sliced network anew; which channels are kept is free.
     few_and_many = tuple((2, 6)[g % 2] for g in range(len(space.widths)))
-    widths = data.draw(st.sampled_from([(4,) * len(space.widths), few_and_many]))
+    shallow = len(space.widths) < 5
+    widths = data.draw(st.sampled_from([(4,) * len(space.widths), *[few_and_many] * shallow]))
     keep = []
     for whole, kept in zip(space.widths, widths, strict=True):
         chosen = data.draw(st.permutations(range(whole)))[:kept]
@@ -78,7 +81,7 @@ def test_costs_are_those_of_the_network_built_at_the_widths(name):
 @every_network
 def test_the_probe_accepts_it(name):
     entry = NETWORKS[name]
-    assert probe(small(name), (4,)).groups == tuple(entry.widths)
+    assert probe(small(name), (4,)).groups == tuple(entry.shallow)
 
 
 @every_network
@@ -93,9 +96,136 @@ def test_logits_have_one_column_for_each_class(name):
     assert jax.tree.map(np.shape, stats) == jax.tree.map(np.shape, network.abstract(widths).stats)
 
 
+# Parameters and multiply-accumulates; where they come from stands in the networks' files.
+IMAGENET = ((224, 224, 3), 1000)
+PUBLISHED = [
+    ("lenet5", {}, ((28, 28, 1), 10), 61_706, 416_520),
+    ("lenet5", {}, ((32, 32, 1), 10), 61_706, 416_520),
+    ("lenet5", {}, ((32, 32, 3), 10), 62_006, 651_720),
+    ("alexnet", {}, IMAGENET, 61_100_840, 714_188_480),
+    ("vgg11", {"norm": "none"}, IMAGENET, 132_863_336, 7_609_090_048),
+    ("vgg11", {}, IMAGENET, 132_868_840 - 2_752, 7_609_090_048),  # without the biases that BatchNorm subtracts
+    ("vgg16", {"norm": "none"}, IMAGENET, 138_357_544, 15_470_264_320),
+    ("vgg16", {}, IMAGENET, 138_365_992 - 4_224, 15_470_264_320),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "task", "params", "macs"), PUBLISHED)
+def test_parameters_and_macs_are_the_published_ones(name, settings, task, params, macs):
+    network = build(NetConfig(name, **settings), *task)
+    widths = tuple(network.widths.values())
+    assert sum(math.prod(s.shape) for s in network.abstract(widths).params.values()) == params
+    assert count_macs(network, widths) == macs
+
+
+def test_the_celeba_network_has_the_counts_of_hand_arithmetic():
+    network = build(NetConfig("celeba_cnn"), (128, 128, 3), 2)
+    widths = [3, 32, 64, 128, 256, 256]
+    pairs = list(itertools.pairwise(widths))
+    params = sum(9 * a * b + b for a, b in pairs) + 4 * 4 * 256 * 512 + 512 + 512 * 2 + 2
+    macs = sum((128 >> n) ** 2 * 9 * a * b for n, (a, b) in enumerate(pairs)) + 4 * 4 * 256 * 512 + 512 * 2
+    assert sum(math.prod(s.shape) for s in network.abstract((*widths[1:], 512)).params.values()) == params == 3_077_186
+    assert count_macs(network, (*widths[1:], 512)) == macs == 280_495_104
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "first_dense"),
+    [
+        ("lenet5", (12, 20), 16 * 1 * 3),
+        ("celeba_cnn", (20, 12), 256 * 2 * 1),  # pooling stops at one pixel
+        ("celeba_cnn", (300, 128), 256 * 4 * 4),
+        ("alexnet", (15, 40), 256 * 1 * 2),
+        ("alexnet", (32, 32), 256 * 2 * 2),
+        ("alexnet", (63, 63), 256 * 1 * 1),
+        ("alexnet", (300, 224), 256 * 6 * 6),
+        ("vgg11", (1, 28), 512 * 1 * 7),
+        ("vgg11", (32, 64), 512 * 1 * 2),
+        ("vgg11", (300, 224), 512 * 7 * 7),
+    ],
+)
+def test_images_of_other_sizes_reach_the_dense_layers_in_fewer_pixels_never_in_more(name, size, first_dense):
+    network = build(NetConfig(name), (*size, 1), 10)
+    widths = tuple(network.widths.values())
+    params = network.abstract(widths).params
+    dense = next(params[p] for p in ("dense1/kernel", "dense/0/kernel") if p in params)
+    assert dense.shape[0] == first_dense
+    assert count_macs(network, widths) > 0  # the pass fits what was built
+
+
+@pytest.mark.parametrize(("name", "size", "least"), [("lenet5", (11, 32), "12x12"), ("alexnet", (32, 14), "15x15")])
+def test_images_that_a_network_would_leave_nothing_of_are_refused(name, size, least):
+    want = rf"^net.name: {name} got images of {size[0]}x{size[1]}, want at least {least}: "
+    with pytest.raises(ConfigError, match=want):
+        build(NetConfig(name), (*size, 1), 10)
+
+
+def in_lanes(network):
+    """The program of a training step in two lanes, in bfloat16, and its new variables, nothing computed."""
+    widths = tuple(network.widths.values())
+    client = local.make_local(network, widths, TrainConfig(precision="bfloat16", weight_decay=0.0, momentum=0.0))
+
+    def steps(variables, images, labels, keys):
+        return jax.vmap(lambda v, *rest: client.step(client.init(v), *rest[:2], 0.1, rest[2]).variables)(
+            variables, images, labels, keys
+        )
+
+    lanes = functools.partial(jax.tree.map, lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype))
+    batch = jax.ShapeDtypeStruct((4, *network.input_shape), np.float32), jax.ShapeDtypeStruct((4,), np.int32)
+    arguments = (*lanes((network.abstract(widths), *batch)), jax.random.split(jax.random.key(0), 2))
+    program, new = jax.make_jaxpr(jax.jit(steps), return_shape=True)(*arguments)
+    return str(program), new, lanes(network.abstract(widths))
+
+
+@every_network
+def test_its_lanes_train_in_bfloat16_without_a_slow_convolution_or_pooling(name):
+    program, new, old = in_lanes(small(name))
+    assert jax.tree.map(lambda s: (s.shape, s.dtype), new) == jax.tree.map(lambda s: (s.shape, s.dtype), old)
+    assert "dot_general" in program
+    for slow in ("conv_general_dilated[", "reduce_window", "select_and_scatter"):
+        assert slow not in program
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, 0.2])
+@every_network
+def test_dropout_is_there_as_published_or_as_wanted(name, rate):
+    entry = NETWORKS[name]
+    network = entry.build(dict.fromkeys(entry.shallow, 2), SHAPE, 2, NetConfig(name, dropout=rate))
+    widths = tuple(network.widths.values())
+
+    def luck(train):
+        images = jax.ShapeDtypeStruct((2, *SHAPE), np.float32)
+        drawn = jax.make_jaxpr(lambda v, x, k: network.apply(widths, v, x, train=train, key=k)[0])
+        return "random_bits" in str(drawn(network.abstract(widths), images, jax.random.key(0)))
+
+    published = name in ("alexnet", "vgg11")
+    assert luck(train=True) == (published if rate is None else rate > 0)
+    assert not luck(train=False)
+
+
+@every_network
+def test_groupnorm_makes_blocks_of_what_it_normalises(name):
+    entry = NETWORKS[name]
+    config = NetConfig(name, norm="group", group_size=4)
+    space = probe(entry.build(dict.fromkeys(entry.shallow, 8), SHAPE, 2, config), (4,), check=False)
+    dense = [group.startswith("dense") for group in space.groups]
+    assert space.blocks == tuple(1 if d else 4 for d in dense)
+    # Scales and biases, of a size with their group's, are all that normalisation has.
+    scales = {space.labels[path][0].group for path in space.labels if path.endswith("/scale")}
+    assert scales == {g for g, d in enumerate(dense) if not d}
+    assert not space.network.abstract(space.widths).stats
+
+
+def test_a_network_with_groupnorm_trains_masked_as_sliced():
+    config = NetConfig("lenet5", widths=(8, 12, 4, 4), norm="group", group_size=4)
+    space = probe(build(config, (12, 12, 1), networks.CLASSES), (4, 4, 2, 2))
+    keep = (np.arange(8) >= 4, np.arange(12) // 4 != 1, np.arange(4) > 1, np.arange(4) < 2)
+    with jax.enable_x64(True):
+        networks.assert_masked_equals_sliced(space, keep, dtype=np.float64)
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"^net.name: got 'resnet', want one of cnn, mobilenet_v1$"):
-        build(NetConfig("resnet"), SHAPE, 10)
+    with pytest.raises(ConfigError, match=r"^net.name: got 'vgg', want one of cnn, .*vgg11, .*mobilenet_v1"):
+        build(NetConfig("vgg"), SHAPE, 10)
 
 
 @pytest.mark.parametrize("widths", [(8,), (8, 8, 8, 8)])

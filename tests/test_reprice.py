@@ -1,0 +1,202 @@
+"""Tiny runs whose clients are away, leave or are late: who is left out of training, and runs priced again."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from fednas_jax import cost
+from fednas_jax.cli import main
+from fednas_jax.config import (
+    Config,
+    CostConfig,
+    DataConfig,
+    EngineConfig,
+    FinetuneConfig,
+    NetConfig,
+    ParticipationConfig,
+    SearchConfig,
+    StageConfig,
+    TrainConfig,
+)
+from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.fleet import Fleet
+from fednas_jax.reprice import reprice_run
+from fednas_jax.rundir import RunDir
+from fednas_jax.search import run_search
+
+TINY = Config(
+    data=DataConfig(clients=6, min_examples=10),
+    net=NetConfig(widths=(2, 4, 16), multiple=(1, 1, 8)),
+    train=TrainConfig(batch_size=30, compression="int8"),
+    pretrain=StageConfig(rounds=3, clients_per_round=4),
+    search=SearchConfig(groups=3, rungs=((1, 2), (1, 1)), max_iterations=1, compact_at=0.99, budget=0.5),
+    finetune=FinetuneConfig(rounds=2),
+    cost=CostConfig(population="flash", server_seconds=0.5),
+    participation=ParticipationConfig(availability="bernoulli", available=0.8, dropout=0.3, overcommit=1.0),
+    engine=EngineConfig(lanes=2, checkpoint_rounds=2),
+)
+TABLE = "name,share,base [ms],speed [ms/MMAC],down [Mbit/s],up [Mbit/s]\nslow,1,9,900,0.1,0.1\nfast,1,0.5,1,8,8\n"
+
+
+def run(config, out, **more):
+    return run_search(config, out, devices=jax.devices()[:1], **more)
+
+
+def recorded(config, out):
+    """The run, and the tasks that its engine was given, round by round."""
+    given, train = [], Fleet.train
+
+    def noted(self, widths, stack, server, tasks, *rest):
+        given.append(sorted(zip(tasks.candidate.tolist(), tasks.client.tolist(), strict=True)))
+        return train(self, widths, stack, server, tasks, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fleet, "train", noted)
+        result = run(config, out)
+    return result, out, given
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory):
+    return recorded(TINY, tmp_path_factory.mktemp("leaving") / "run")
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("late")
+    (folder / "phones.csv").write_text(TABLE)
+    config = dataclasses.replace(
+        TINY,
+        cost=CostConfig(population=str(folder / "phones.csv")),
+        participation=ParticipationConfig(deadline_seconds=0.6, overcommit=1.25),
+    )
+    return recorded(config, folder / "run")
+
+
+@pytest.mark.parametrize("kind", ["leaving", "late"])
+def test_the_engine_trains_those_whose_work_is_used_and_nobody_else(kind, request):
+    _, out, given = request.getfixturevalue(kind)
+    wasted = 0
+    training = [
+        rows
+        for _, table in cost.read_files(RunDir(out).ledger)
+        for _, work, rows in cost.rounds(table)
+        if work == "training"
+    ]
+    assert len(training) == len(given)
+    for tasks, table in zip(given, training, strict=True):
+        rows = table.to_pandas()
+        uploads = rows[rows.used & (rows.phase == "upload")]
+        # Candidates are numbered by their places, members of the family in fine-tuning by iteration: 0 and 1.
+        assert sorted(zip(uploads.candidate, uploads.client, strict=True)) == tasks
+        wasted += (~rows.used).sum()
+    assert wasted > 0
+    assert sum(len(tasks) for tasks in given) > 0
+
+
+def test_what_leavers_did_is_charged_and_they_send_nothing(leaving):
+    _, out, _ = leaving
+    lost = cost.read(RunDir(out).ledger).to_pandas()
+    lost = lost[~lost.used]
+    assert set(lost.phase) <= {"download", "train"}
+    steps = lost[lost.phase == "train"].examples
+    assert (steps % TINY.train.batch_size == 0).all()
+
+
+def test_the_late_stop_at_the_deadline_and_no_round_is_longer(late):
+    result, out, _ = late
+    for _, table in cost.read_files(RunDir(out).ledger):
+        for _, work, rows in cost.rounds(table):
+            if work == "training":
+                busy = cost.totals(rows, "client")["seconds"].to_numpy()
+                assert busy.max() <= 0.6 * (1 + 1e-9)
+    assert result["wasted"]["all"]["seconds"] > 0
+    rounds = [e for e in RunDir(out).events() if e["event"] == "round" and e["stage"] != "search"]
+    assert all(e["simulated_seconds"] <= 0.6 for e in rounds)
+
+
+def test_simulated_hours_add_up_and_grow_with_the_iterations(leaving):
+    result, out, _ = leaving
+    hours = result["simulated_hours"]
+    assert hours["all"] == pytest.approx(sum(hours[stage] for stage in cost.STAGES))
+    seconds = sum(e.get("simulated_seconds", 0) for e in RunDir(out).events() if e["event"] in ("round", "parent"))
+    assert hours["all"] == pytest.approx(seconds / 3600)
+    assert result["parent"]["simulated_hours"] == 0
+    assert result["models"][0]["simulated_hours"] == pytest.approx(hours["search"])
+
+
+def test_compressed_uploads_are_smaller_than_downloads(leaving):
+    spent = leaving[0]["client_cost"]["pretrain"]
+    frame = cost.read(RunDir(leaving[1]).ledger).to_pandas()
+    sent = frame[frame.phase == "upload"].groupby("candidate").bytes.first()[0]
+    got = frame[frame.phase == "download"].groupby("candidate").bytes.first()[0]
+    assert sent < 0.35 * got
+    assert spent["bytes_up"]["total"] < spent["bytes_down"]["total"]
+
+
+def test_repricing_a_run_on_its_own_phones_gives_its_own_ledger(leaving):
+    result, out, _ = leaving
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p != out}
+    found = reprice_run(out, TINY.cost)
+    assert found["client_cost"] == result["client_cost"]
+    assert found["wasted"] == result["wasted"]
+    assert found["simulated_hours"] == pytest.approx(result["simulated_hours"], rel=1e-12)
+    assert found["models"][1]["client_seconds"] == result["models"][0]["client_seconds"]
+    assert found["models"][1]["simulated_hours"] == pytest.approx(result["models"][0]["simulated_hours"])
+    assert json.loads((out / "reprice" / "flash.json").read_text()) == found
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if "reprice" not in str(p.relative_to(out)) and p != out}
+    assert after == before
+
+
+def test_the_command_line_prices_a_run_on_other_phones(leaving, capsys):
+    result, out, _ = leaving
+    assert main(["reprice", str(out), "--population", "flash_kilobytes", "--name", "fast"]) == 0
+    assert "flash_kilobytes" in capsys.readouterr().out
+    found = json.loads((out / "reprice" / "fast.json").read_text())
+    mine, theirs = result["client_cost"]["all"], found["client_cost"]["all"]
+    assert theirs["macs"] == mine["macs"]
+    assert theirs["bytes_up"] == mine["bytes_up"]
+    assert theirs["seconds"]["total"] < mine["seconds"]["total"]
+    assert found["simulated_hours"]["all"] < result["simulated_hours"]["all"]
+    # The phones are the same, the links eight times as fast: only bytes take less time.
+    frame = cost.read(RunDir(out).ledger).to_pandas()
+    moved = frame.seconds[frame.phase.isin(["download", "upload"])].sum()
+    assert theirs["seconds"]["total"] == pytest.approx(mine["seconds"]["total"] - moved * 7 / 8)
+
+
+def test_a_run_whose_participation_had_a_price_is_not_priced_again(late, capsys):
+    with pytest.raises(RunError, match=r"participation\.overcommit: got 1\.25, want its default: who took part"):
+        reprice_run(late[1], CostConfig())
+    assert main(["reprice", str(late[1]), "--population", "phones"]) == 2
+    assert capsys.readouterr().err.startswith("fednas: ")
+    assert not (late[1] / "reprice").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"participation": ParticipationConfig(deadline_seconds=1e-3)},
+            r"participation\.deadline_seconds: got 0\.001, want at least .*, in which the fastest client trains",
+        ),
+        ({"cost": CostConfig(population="nokia")}, r"cost\.population: got 'nokia', want one of paper"),
+    ],
+)
+def test_what_no_client_can_do_is_refused_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run(dataclasses.replace(TINY, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_phones_are_the_papers(leaving):
+    """A tenth of a second for an example of the parent, and 2 Mbit/s: by an independent count of pretraining."""
+    _, out, _ = leaving
+    found = reprice_run(out, CostConfig(), "paper")
+    frame = cost.read(RunDir(out).ledger).to_pandas()
+    pretrain = frame[frame.stage == "pretrain"]
+    trained = pretrain.examples[pretrain.phase == "train"].sum()
+    scored = pretrain.examples[pretrain.phase == "evaluate"].sum()
+    want = 0.1 * trained + 0.1 / 3 * scored + pretrain.bytes.sum() / 250_000
+    assert found["client_cost"]["pretrain"]["seconds"]["total"] == pytest.approx(want)
