@@ -181,11 +181,11 @@ def tier_rows(chosen: Sequence[Choice]) -> list[list[str]]:
     return [
         [
             c.tier.name,
-            c.tier.device,
+            Path(c.tier.device).name,
             f"{c.tier.clients:,}",
             f"{c.budget_ms:.4g}",
             *(
-                ["no member fits", f"fastest: {c.least_ms:.4g} ms", "", "", ""]
+                ["none fits", "", "", "", ""]
                 if c.iteration is None or c.widths is None
                 else [
                     str(c.iteration or "parent"),
