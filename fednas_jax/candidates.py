@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from fednas_jax.config import SearchConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.resources import Goal, Resource, goal_of
 from fednas_jax.seeds import Purpose, generator
-from fednas_jax.space import CostTable, Space, Widths
+from fednas_jax.space import Space, Widths
 
 
 class Proposal(NamedTuple):
@@ -21,35 +21,21 @@ class Proposal(NamedTuple):
     widths: Widths
 
 
-def budget_of(space: Space, config: SearchConfig) -> float:
-    """The resource at which the search stops.
+def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int, goal: Goal | None = None) -> float:
+    """R_i = R(w) - rho R(w0) d^(i-1): what a candidate of iteration i must stay under [NetAdapt, section 3].
 
-    Raises:
-      ConfigError: the smallest widths still need more, or the parent needs less.
+    R is the resource that exceeds its budget most; `goal` is made of the config where it is not given.
     """
-    table = space.resource(config.resource)
-    whole, least = table(space.widths), table(space.smallest)
-    if config.budget_absolute is not None and config.budget_absolute > whole:
-        field = f"search.budget_absolute: got {config.budget_absolute}"
-        raise ConfigError(f"{field}, want at most {whole}, the {config.resource} of the parent")
-    budget = config.budget_absolute if config.budget_absolute is not None else config.budget * whole
-    if budget < least:
-        field = "search.budget" if config.budget_absolute is None else "search.budget_absolute"
-        got = config.budget if config.budget_absolute is None else config.budget_absolute
-        # Rounded up, so that the number in the message is one that is accepted.
-        want = f"{math.ceil(1e4 * least / whole) / 1e4}" if config.budget_absolute is None else f"{least}"
-        raise ConfigError(f"{field}: got {got}, want at least {want}, the {config.resource} of the smallest widths")
-    return float(budget)
-
-
-def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int) -> float:
-    """R_i = R(w) - rho R(w0) d^(i-1): what a candidate of iteration i must stay under [NetAdapt, section 3]."""
-    table = space.resource(config.resource)
+    table = (goal or goal_of(space, config, check=False)).foremost(widths)
     return table(widths) - config.reduction * table(space.widths) * config.decay ** (iteration - 1)
 
 
-def propose(space: Space, config: SearchConfig, widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+def propose(
+    space: Space, config: SearchConfig, widths: Widths, iteration: int, seed: int, goal: Goal | None = None
+) -> list[Proposal]:
     """The candidates of an iteration that bring the resource strictly under its target; none: nothing is feasible.
+
+    Of several resources that is the one that exceeds its budget most.
 
     Args:
       space: groups, multiples and costs.
@@ -57,9 +43,11 @@ def propose(space: Space, config: SearchConfig, widths: Widths, iteration: int, 
       widths: the parent's.
       iteration: i = 1, 2, ...
       seed: the run's; used for random widths.
+      goal: resources and budgets; made of the config where it is not given.
     """
-    target = target_of(space, config, widths, iteration)
-    table = space.resource(config.resource)
+    goal = goal or goal_of(space, config, check=False)
+    target = target_of(space, config, widths, iteration, goal)
+    table = goal.foremost(widths)
     if config.proposals == "random":
         return _random(space, table, widths, target, config.random_candidates, seed, iteration)
     if config.proposals == "uniform":
@@ -107,7 +95,7 @@ def keep_masks(
     return tuple(masks)
 
 
-def _one_group_each(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
+def _one_group_each(space: Space, table: Resource, widths: Widths, target: float) -> list[Proposal]:
     """For each group the largest smaller multiple that meets the target; 0, where a block can be removed, is one."""
     found = []
     for g, (name, step) in enumerate(zip(space.groups, space.multiple, strict=True)):
@@ -120,7 +108,7 @@ def _one_group_each(space: Space, table: CostTable, widths: Widths, target: floa
     return found
 
 
-def _uniform(space: Space, table: CostTable, widths: Widths, target: float) -> list[Proposal]:
+def _uniform(space: Space, table: Resource, widths: Widths, target: float) -> list[Proposal]:
     """The largest width multiplier that meets the target, each width rounded down to its multiple.
 
     A width multiplier is not meant to remove blocks: rounding down to 0 is for targets that cannot be met otherwise.
@@ -135,7 +123,7 @@ def _uniform(space: Space, table: CostTable, widths: Widths, target: float) -> l
 
 
 def _random(
-    space: Space, table: CostTable, widths: Widths, target: float, count: int, seed: int, iteration: int
+    space: Space, table: Resource, widths: Widths, target: float, count: int, seed: int, iteration: int
 ) -> list[Proposal]:
     """Random walks down from the parent: one multiple off a random group, until the target is met."""
     rng = generator(seed, Purpose.PROPOSE, iteration)

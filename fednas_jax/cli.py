@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import signal
+import statistics
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import tyro
 from rich.console import Console
 
 from fednas_jax import cores, hosts
-from fednas_jax.config import Config, CostConfig, DataConfig, resolve
+from fednas_jax.config import Config, CostConfig, DataConfig, NetConfig, resolve
 from fednas_jax.data.imports import ImportOptions
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
@@ -35,6 +36,8 @@ commands:
   compare RUN RUN ...       runs side by side: accuracy at equal MACs, client cost, by phase
   report RUN ...            write report.html and figures of finished runs again
   reprice RUN               what a finished run would have cost on other phones and links
+  tiers RUN FILE            the best member of a finished run's family for each class of phones
+  latency PRESET|NETWORK    measure a lookup table of latency by layer on this machine
   bench [WORKLOAD ...]      measure this machine: examples/s, FLOP/s, memory (workloads: {workloads})
   data list                 the data sets there are
   data show NAME            what a data set holds, or a preset's; with --clients how it is divided, --out FILE.svg
@@ -69,6 +72,38 @@ class RepriceArgs:
     prices: Annotated[CostConfig, tyro.conf.arg(name="")]
     name: str = ""
     """Name of the file RUN/reprice/NAME.json (default: the population's)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TiersArgs:
+    """For each class of phones the best member of a finished run's family that fits its budget: RUN/tiers.json."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    tiers: tyro.conf.Positional[Path]
+    """JSON list of objects: name, device (a measured phone, or the .json of `fednas latency`), budget_ms or
+    budget_ratio (of the parent's latency), clients (phones of this class; 1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyArgs:
+    """Measure the latency of a network's layers on this machine, batch 1, as a lookup table for a search."""
+
+    out: Path
+    """The table's file, .json; `--search.resource latency:FILE` uses it."""
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    image: tuple[int, int, int] | None = None
+    """Height, width and channels of the images (default: those of the data set)."""
+    classes: int | None = None
+    """Number of classes (default: those of the data set)."""
+    points: int = 5
+    """Measured widths of a width group, from its multiple up to its width."""
+    networks: int = 8
+    """Whole networks at random widths that the table is fitted to, and as many that check it."""
+    repeats: int = 21
+    """Timed runs of each layer and network."""
+    statistic: Literal["median", "min"] = "median"
+    """What is taken of them: the median, or the fastest, for a machine with other work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +184,8 @@ def _dispatch(args: list[str]) -> int:
         "compare": _compare,
         "report": _report,
         "reprice": _reprice,
+        "tiers": _tiers,
+        "latency": _latency,
         "bench": _bench,
         "data": _data,
     }
@@ -242,6 +279,59 @@ def _reprice(args: list[str]) -> int:
     parsed = _parse(RepriceArgs, args[1:] if known else args, "fednas reprice RUN", RepriceArgs(start))
     found = reprice.reprice_run(run, parsed.prices, parsed.name)
     report.print_repriced(_console(), run, found)
+    return 0
+
+
+def _tiers(args: list[str]) -> int:
+    parsed = _parse(TiersArgs, args, "fednas tiers")
+    from fednas_jax import report, tiers
+
+    report.print_tiers(_console(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
+    print(parsed.run / "tiers.json")
+    return 0
+
+
+def _latency(args: list[str]) -> int:
+    name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
+    if not name and "--help" not in rest and "-h" not in rest:
+        raise ConfigError(f"latency: got no preset or network, want one of {', '.join(PRESETS)}, or a network's name")
+    named = name and name not in PRESETS  # a network
+    start = dataclasses.replace(Config(), net=NetConfig(name)) if named else PRESETS[name or next(iter(PRESETS))]
+    prog = f"fednas latency {name or 'PRESET'}"
+    parsed = _parse(LatencyArgs, rest, prog, LatencyArgs(tyro.MISSING, start))
+    fit = fitted(start, parsed.config.net.name, None)
+    if fit != start:
+        parsed = _parse(LatencyArgs, rest, prog, LatencyArgs(tyro.MISSING, fit))
+    for option, value, least in (
+        ("--points", parsed.points, 2),
+        ("--networks", parsed.networks, 2),
+        ("--repeats", parsed.repeats, 1),
+        ("--classes", 2 if parsed.classes is None else parsed.classes, 2),
+        ("--image", min(parsed.image or (1,)), 1),
+    ):
+        if value < least:
+            raise ConfigError(f"{option}: got {value}, want at least {least}")
+    if parsed.out.suffix != ".json":
+        raise ConfigError(f"--out: got {parsed.out}, want a file that ends in .json")
+    if not parsed.out.resolve().parent.is_dir():
+        raise ConfigError(f"--out: got {parsed.out}, want a file in a folder that is there")
+    config = resolve(parsed.config)
+    from fednas_jax import data, latency, lut, nets, report, rundir, space
+
+    if named and name not in nets.NETWORKS and ":" not in name:  # MODULE:FUNCTION is a network of one's own
+        raise ConfigError(f"latency: got {name!r}, want one of {', '.join(PRESETS)}, {', '.join(nets.NETWORKS)}")
+    image, classes = parsed.image, parsed.classes
+    if image is None or classes is None:
+        dataset = data.load(config.data, config.seed)
+        image, classes = image or dataset.train.images.shape[1:], classes or dataset.classes
+    found = space.probe(nets.build(config.net, image, classes), config.net.multiple, check=False)
+    console = _console()
+    timer = latency.stopwatch(parsed.repeats, min if parsed.statistic == "min" else statistics.median)
+    with console.status("measuring") as status:
+        table = latency.measure(found, timer, parsed.points, parsed.networks, config.seed, status.update)
+    rundir.write_json(parsed.out, lut.to_json(table))
+    report.print_table_check(console, table)
+    print(parsed.out)
     return 0
 
 

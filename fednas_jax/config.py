@@ -8,14 +8,31 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
+import tyro.constructors
 
 from fednas_jax.errors import ConfigError
 
 Method = Literal["fednas", "naive", "netadapt", "random", "uniform"]
-Resource = Literal["macs", "params"]
+RESOURCES = ("macs", "params", "bytes", "memory", "latency:DEVICE", "energy:DEVICE")
+
+
+def _numbers(texts: list[str]) -> Any:
+    """'0.25' as a number, '0.25,0.5' as several; 'none' leaves one out."""
+    values = tuple(None if text.strip().lower() == "none" else float(text) for text in texts[0].split(","))
+    return values[0] if len(values) == 1 else values
+
+
+# One number, or several with commas between.
+Numbers = tyro.constructors.PrimitiveConstructorSpec[Any](
+    nargs=1,
+    metavar="FLOAT[,FLOAT...]",
+    instance_from_str=_numbers,
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: [",".join(map(str, value)) if isinstance(value, tuple) else str(value)],
+)
 
 
 @dataclass(frozen=True)
@@ -168,12 +185,16 @@ class FinetuneConfig(StageConfig):
 class SearchConfig:
     """The search: targets, candidates, rungs and rounds."""
 
-    resource: Resource = "macs"
-    """What the budget limits: multiply-accumulates of one forward pass, or parameters."""
-    budget: float = 0.25
-    """Stop when the network uses this fraction of the parent's resource."""
-    budget_absolute: float | None = None
-    """Stop at this many MACs or parameters instead of at a fraction."""
+    resource: str = "macs"
+    """What the budget limits, one or several with commas between: macs (multiply-accumulates of a forward pass),
+    params, bytes (of weights and statistics), memory (bytes of activations at their peak), latency:DEVICE (ms) or
+    energy:DEVICE (mJ), where DEVICE is a measured phone or the .json of `fednas latency`. Of several, the one that
+    exceeds its budget most is brought down; all must hold at the end."""
+    budget: Annotated[float | tuple[float, ...], Numbers] = 0.25
+    """Stop when the network uses this fraction of the parent's resource; of several, one for all or one for each."""
+    budget_absolute: Annotated[float | tuple[float | None, ...] | None, Numbers] = None
+    """Stop at this number, in the resource's unit, instead of at a fraction; of several, one for each, where `none`
+    leaves it to the fraction."""
     reduction: float = 0.05
     """Initial reduction rho: the first iteration removes this fraction of the parent's resource."""
     decay: float = 0.98
@@ -313,6 +334,39 @@ class Config:
     cost: CostConfig = field(default_factory=CostConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+class Limit(NamedTuple):
+    """A resource and its budget: a number in its unit or, where there is none, a fraction of the parent's."""
+
+    resource: str
+    ratio: float
+    absolute: float | None
+
+
+def limits(search: SearchConfig) -> tuple[Limit, ...]:
+    """Each resource of a search with its budget.
+
+    Raises:
+      ConfigError: a resource is unknown or named twice, or the budgets are not as many.
+    """
+    names = tuple(name.strip() for name in search.resource.split(","))
+    for name in names:
+        kind, colon, device = name.partition(":")
+        if (f"{kind}:DEVICE" if colon and device else kind) not in RESOURCES:
+            raise ConfigError(f"search.resource: got {name!r}, want one of {', '.join(RESOURCES)}")
+    twice = [name for n, name in enumerate(names) if name in names[:n]]
+    if twice:
+        raise ConfigError(f"search.resource: got {twice[0]!r} twice, want each once")
+    ratios: Any = search.budget if isinstance(search.budget, tuple) else (search.budget,) * len(names)
+    fixed: Any = search.budget_absolute
+    if not isinstance(fixed, tuple):
+        fixed = (fixed,) * (len(names) if fixed is None else 1)
+    for field_, values in (("search.budget", ratios), ("search.budget_absolute", fixed)):
+        if len(values) != len(names):
+            want = f"want {len(names)}, one for each of {', '.join(names)}"
+            raise ConfigError(f"{field_}: got {len(values)} number{'s' * (len(values) > 1)}, {want}")
+    return tuple(Limit(*limit) for limit in zip(names, ratios, fixed, strict=True))
 
 
 # What each method says of the switches that the user left open.
@@ -519,11 +573,12 @@ def validate_clients(config: Config, clients: int | None) -> None:
 
 
 def _validate_search(s: SearchConfig) -> None:
-    if s.budget_absolute is not None:
-        _above("search.budget_absolute", s.budget_absolute, 0)
-    if not 0 < s.budget <= 1:
-        want = "want above 0 and at most 1, a fraction of the parent's (search.budget_absolute takes a number)"
-        raise ConfigError(f"search.budget: got {s.budget}, {want}")
+    for limit in limits(s):
+        if limit.absolute is not None:
+            _above("search.budget_absolute", limit.absolute, 0)
+        if limit.ratio is None or not 0 < limit.ratio <= 1:
+            want = "want above 0 and at most 1, a fraction of the parent's (search.budget_absolute takes a number)"
+            raise ConfigError(f"search.budget: got {limit.ratio}, {want}")
     _between("search.reduction", s.reduction, 0, 1)
     if not 0 < s.decay <= 1:
         raise ConfigError(f"search.decay: got {s.decay}, want above 0 and at most 1")

@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from fednas_jax import cost, draw
+from fednas_jax import cost, draw, lut
 from fednas_jax.config import Config
 from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir
+from fednas_jax.tiers import Choice
 
 RATIOS = (0.75, 0.5, 0.25)  # of the parent's MACs, at which runs are compared
 
@@ -164,6 +165,58 @@ def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
                 ]
             )
     console.print(draw.table("What it costs a client, as run and priced again", header, rows, 2))
+
+
+TIERS = ("tier", "device", "phones", "budget ms", "member", "widths", "ms", "validation", "test accuracy")
+
+
+def tier_rows(chosen: Sequence[Choice]) -> list[list[str]]:
+    """What each tier runs, as text, a row each, in the order of TIERS."""
+    return [
+        [
+            c.tier.name,
+            Path(c.tier.device).name,
+            f"{c.tier.clients:,}",
+            f"{c.budget_ms:.4g}",
+            *(
+                ["none fits", "", "", "", ""]
+                if c.iteration is None or c.widths is None
+                else [
+                    str(c.iteration or "parent"),
+                    "-".join(map(str, c.widths.values())),
+                    f"{c.ms:.4g}",
+                    f"{c.score:.4f}",
+                    f"{c.test_accuracy:.4f}",
+                ]
+            ),
+        ]
+        for c in chosen
+    ]
+
+
+def print_tiers(console: Console, chosen: Sequence[Choice]) -> None:
+    """What each class of phones runs, and what the phones get on average."""
+    console.print(draw.table("The family on classes of phones, latency of a forward pass", TIERS, tier_rows(chosen), 2))
+    served = [(c.tier.clients, c.test_accuracy) for c in chosen if c.test_accuracy is not None]
+    phones, reached = sum(c.tier.clients for c in chosen), sum(clients for clients, _ in served)
+    mean = f"mean test accuracy {sum(n * a for n, a in served) / reached:.4f}" if reached else "no network"
+    console.print(f"{reached:,} of {phones:,} phones are served: {mean}", soft_wrap=True)
+    for c in chosen:
+        if c.iteration is None:
+            needs = f"the fastest member takes {c.least_ms:.4g} ms on {c.tier.device}"
+            console.print(f"{c.tier.name}: no member fits {c.budget_ms:.4g} ms; {needs}", soft_wrap=True)
+
+
+def print_table_check(console: Console, table: lut.Table) -> None:
+    """A lookup table's prediction of whole networks that it was not fitted to."""
+    rows = [
+        ["-".join(map(str, w.widths)), f"{w.measured_ms:.4g}", f"{w.predicted_ms:.4g}", f"{100 * error:+.1f}"]
+        for w, error in zip(table.checked, table.errors, strict=True)
+    ]
+    title = f"{table.network} on {table.device}: networks that the table was not fitted to"
+    console.print(draw.table(title, ("widths", "measured ms", "table ms", "error %"), rows))
+    mean, largest = np.abs(table.errors).mean(), np.abs(table.errors).max()
+    console.print(f"error of the table: {100 * mean:.1f} % in the mean, {100 * largest:.1f} % at most", soft_wrap=True)
 
 
 def write_report(path: Path) -> Path:

@@ -41,6 +41,7 @@ from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
 from fednas_jax.local import local_steps
+from fednas_jax.resources import Goal, Resource, goal_of
 from fednas_jax.rundir import RunDir, write_json
 from fednas_jax.runstate import Member, RunState, Stage, load_member, save_member
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
@@ -77,7 +78,7 @@ class Setup:
     places: int  # K: places in a stack
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
-    budget: float
+    goal: Goal
     prices: Prices
     run: RunDir
     checkpoints: checkpoint.Checkpoints
@@ -173,7 +174,7 @@ def prepare(
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
-    dataset, packed, found, budget, places = hosts.together(lambda: _loaded(config, given))
+    dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     prices = _prices(config, found, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
@@ -203,7 +204,7 @@ def prepare(
         places,
         groups,
         controller.client_groups(packed.train_count, groups),
-        budget,
+        goal,
         prices,
         run,
         checkpoints,
@@ -258,8 +259,8 @@ def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
             raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
 
 
-def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, float, int]:
-    """What a host has of its own: data set, clients, and what the network's space says of budget and places."""
+def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
+    """What a host has of its own: data set, clients, and what the network's space says of goal and places."""
     s = config.search
     dataset = given or data.load(config.data, config.seed)
     divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
@@ -270,7 +271,7 @@ def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, d
         packed = data.merge(packed)
     network = nets.build(config.net, dataset.train.images.shape[1:], dataset.classes)
     found = space.probe(network, config.net.multiple, depth=s.depth)
-    return dataset, packed, found, candidates.budget_of(found, s), candidates.most_candidates(found, s)
+    return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
 
 
 def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
@@ -308,9 +309,9 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
 def iterate(setup: Setup, state: RunState) -> RunState:
     """One iteration of the search: candidates, rungs of rounds, dropping, selection; its winner joins the family."""
     s, iteration = setup.config.search, state.iteration + 1
-    table = setup.space.resource(s.resource)
+    table = setup.goal.foremost(state.widths)
     state = _compacted(setup, state)
-    proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed)
+    proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed, setup.goal)
     if not proposals:
         state = state._replace(stop_reason="no candidate is feasible")
         return _saved(setup, _after_search(setup, state), None, [])
@@ -323,10 +324,11 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         setup,
         event="iteration",
         iteration=iteration,
-        target=candidates.target_of(setup.space, s, state.widths, iteration),
+        resource=table.name,
+        target=candidates.target_of(setup.space, s, state.widths, iteration, setup.goal),
         candidates=[p._asdict() for p in proposals],
     )
-    stack, end, spent = _train_candidates(setup, state.shape, stack, iteration, proposals)
+    stack, end, spent = _train_candidates(setup, state.shape, stack, iteration, proposals, table)
     before = table(state.widths)
     score_before = np.float32(state.family[-1].score)
     chosen = int(controller.select(end, score_before, np.float32(before), ratio=s.select == "ratio"))
@@ -345,7 +347,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         widths=list(member.widths),
         score=member.score,
         macs=setup.space.macs(member.widths),
-        progress=_progress(setup, member.widths),
+        progress=setup.goal.progress(member.widths),
     )
     state = state._replace(
         iteration=iteration,
@@ -464,10 +466,15 @@ def _fedavg(
 
 
 def _train_candidates(
-    setup: Setup, shape: Widths, stack: Variables, iteration: int, proposals: list[candidates.Proposal]
+    setup: Setup,
+    shape: Widths,
+    stack: Variables,
+    iteration: int,
+    proposals: list[candidates.Proposal],
+    table: Resource,
 ) -> tuple[Variables, controller.State, list[pa.Table]]:
     """The rungs of one iteration; returns the trained stack, the controller's last state, and what clients spent."""
-    s, table = setup.config.search, setup.space.resource(setup.config.search.resource)
+    s = setup.config.search
     widths = [p.widths for p in proposals]
     alive = np.arange(setup.places) < len(proposals)
     resource = np.asarray([table(w) for w in widths] + [0] * (setup.places - len(proposals)), np.float32)
@@ -618,10 +625,9 @@ def _compacted(setup: Setup, state: RunState) -> RunState:
 
 def _reason(setup: Setup, state: RunState) -> str:
     """Why the search is over, or nothing."""
-    s = setup.config.search
-    if setup.space.resource(s.resource)(state.widths) <= setup.budget:
+    if setup.goal.reached(state.widths):
         return "budget reached"
-    return "max_iterations reached" if state.iteration >= s.max_iterations else ""
+    return "max_iterations reached" if state.iteration >= setup.config.search.max_iterations else ""
 
 
 def _after_search(setup: Setup, state: RunState) -> RunState:
@@ -633,13 +639,6 @@ def _after_search(setup: Setup, state: RunState) -> RunState:
         _tell(setup, event="skip", members=missing)
     _tell(setup, event="stop", reason=state.stop_reason, iteration=state.iteration)
     return state._replace(stage=Stage.FINETUNE)
-
-
-def _progress(setup: Setup, widths: Widths) -> float:
-    """How much of the way from the parent to the budget is done, 0 to 1."""
-    table = setup.space.resource(setup.config.search.resource)
-    whole = table(setup.space.widths)
-    return min(1.0, (whole - table(widths)) / max(1.0, whole - setup.budget))
 
 
 def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
@@ -674,6 +673,7 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
             "widths": dict(zip(setup.space.groups, member.widths, strict=True)),
             "macs": setup.space.macs(member.widths),
             "params": setup.space.params(member.widths),
+            "resources": {resource.name: resource(member.widths) for resource in setup.goal.resources},
             "score": member.score,
             "test_accuracy": tested.get(member.iteration),
             "client_seconds": until[member.iteration],
@@ -692,6 +692,10 @@ def _write_result(setup: Setup, state: RunState, tested: dict[int, float | None]
         "clients": setup.clients,
         "heterogeneity": setup.heterogeneity._asdict(),
         "parent_source": state.source,
+        "budgets": [
+            {"resource": resource.name, "budget": budget, "unit": resource.unit}
+            for resource, budget in zip(setup.goal.resources, setup.goal.budgets, strict=True)
+        ],
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
         "client_cost": cost.client_cost(ledger, setup.clients),
@@ -793,7 +797,7 @@ def _restored(setup: Setup) -> RunState | None:
     for name, value in about["meter"].items():
         setattr(setup.fleet.meter, name, value)
     state = runstate.restored(about, arrays)
-    _tell(setup, event="resume", step=step, client_seconds=spent, progress=_progress(setup, state.widths))
+    _tell(setup, event="resume", step=step, client_seconds=spent, progress=setup.goal.progress(state.widths))
     return state
 
 

@@ -132,8 +132,8 @@ class Space:
         return tuple(0 if g in removable else least for g, least in enumerate(self.multiple))
 
     def resource(self, name: str) -> CostTable:
-        """The table of a resource by name: 'macs' or 'params'."""
-        return {"macs": self.macs, "params": self.params}[name]
+        """The table of a resource by name: 'macs', 'params' or 'bytes'."""
+        return {"macs": self.macs, "params": self.params, "bytes": self.size}[name]
 
     def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
         """`tree` with the removed channels set to zero on every dimension that carries their group.
@@ -251,7 +251,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         raise NetworkError(f"{network.name}: got '{unknown[0]}' as removable, want some of {', '.join(groups)}")
     removable = [g for g, group in enumerate(groups) if depth and group in can_leave]
     labels = _labels(network, groups, widths)
-    gone = _gone(network, groups, _grown(widths, _primes(len(groups))), labels, removable)
+    gone = _gone(network, groups, _grown(widths, primes(len(groups))), labels, removable)
     shapes = network.abstract(widths)
     everything = {**shapes.params, **shapes.stats}
     space = Space(
@@ -278,10 +278,14 @@ def count_macs(network: Network, widths: Widths) -> int:
 
 def layer_macs(network: Network, widths: Widths) -> list[int]:
     """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
+    return list(_equation_macs(traced(network, widths).jaxpr, 1))
+
+
+def traced(network: Network, widths: Widths) -> Any:
+    """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the image."""
     variables = network.abstract(widths)
     image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
-    return list(_equation_macs(traced.jaxpr, 1))
+    return jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
 
 
 def check_masking(space: Space, tolerance: float = 1e-4) -> None:
@@ -394,11 +398,11 @@ def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[s
     no single prime; two more builds with the primes dealt otherwise rule out that it looks as if it did.
     """
     base = _shapes(network, widths)
-    primes = _primes(len(groups))
+    turns = primes(len(groups))
     labels: dict[str, list[Dim | None]] = {}
     used: set[int] = set()
     for turn in range(min(3, len(groups) + 1)):
-        factors = (*primes[turn:], *primes[:turn]) if len(groups) > 1 else (2 + turn,)
+        factors = (*turns[turn:], *turns[:turn]) if len(groups) > 1 else (2 + turn,)
         grown = _shapes(network, _grown(widths, factors))
         if grown.keys() != base.keys():
             raise NetworkError(f"{network.name}: '{min(base.keys() ^ grown.keys())}' comes or goes with the widths")
@@ -485,17 +489,39 @@ def _reductions(widths: Widths, removable: Sequence[int]) -> dict[int | None, Wi
     return {None: bare} | {g: (*bare[:g], widths[g], *bare[g + 1 :]) for g in removable}
 
 
-def _primes(count: int, apart_from: Iterable[int] = ()) -> tuple[int, ...]:
+def primes(count: int, apart_from: Iterable[int] = ()) -> tuple[int, ...]:
     """The first primes that divide none of some numbers."""
-    numbers, primes, n = set(apart_from), list[int](), 2
+    numbers, before, n = set(apart_from), list[int](), 2
     found: list[int] = []
     while len(found) < count:
-        if all(n % p for p in primes):
-            primes.append(n)
+        if all(n % p for p in before):
+            before.append(n)
             if all(number % n for number in numbers):
                 found.append(n)
         n += 1
     return tuple(found)
+
+
+def grown_by_primes(widths: Widths) -> Widths:
+    """Every width times a prime of its own, so that `powers` can tell the groups apart."""
+    return _grown(widths, primes(len(widths)))
+
+
+def powers(before: int, after: int, factors: Sequence[int]) -> tuple[int, ...] | None:
+    """The exponents [G] with which a size depends on the widths, from what it grew to when each grew by a prime.
+
+    None where the size is no constant times a product of powers of widths.
+
+    Args:
+      before: the size at some widths.
+      after: the size at those widths times the factors.
+      factors: [G] the primes.
+    """
+    growth, rest = divmod(after, before)
+    if rest or not growth:
+        return None
+    found = tuple(next(e for e in range(64) if growth % p ** (e + 1)) for p in factors)
+    return found if growth == math.prod(p**e for p, e in zip(factors, found, strict=True)) else None
 
 
 def _shapes(network: Network, widths: Widths) -> dict[str, tuple[int, ...]]:
@@ -528,19 +554,18 @@ def macs_table(
     """
     base = layers(network, widths)
     # No layer's MACs are divisible by these primes, so those of a grown layer say which powers of them they contain.
-    primes = _primes(len(widths), base)
-    whole = _grown(widths, primes)
+    factors = primes(len(widths), base)
+    whole = _grown(widths, factors)
     grown = layers(network, whole)
     if len(grown) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     needs = _needs(network, whole, grown, layers, removable)
     rows = []
     for row, (before, after) in enumerate(zip(base, grown, strict=True)):
-        growth, rest = divmod(after, before)
-        powers = [next(e for e in range(64) if growth % p ** (e + 1)) for p in primes]
-        if rest or growth != math.prod(p**e for p, e in zip(primes, powers, strict=True)):
+        found = powers(before, after, factors)
+        if found is None:
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
-        rows.append((before, powers, needs[after].pop()))
+        rows.append((before, list(found), needs[after].pop()))
     return _table(widths, rows)
 
 

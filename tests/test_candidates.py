@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.candidates import budget_of, keep_masks, most_candidates, propose, target_of
+from fednas_jax.candidates import keep_masks, most_candidates, propose, target_of
 from fednas_jax.config import NetConfig, SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import build
+from fednas_jax.resources import goal_of
 from fednas_jax.space import count_macs, probe
 
 GROUPS = SearchConfig(proposals="groups")
@@ -180,9 +181,9 @@ def test_a_width_multiplier_removes_blocks_only_where_nothing_else_meets_the_tar
 def test_a_budget_may_need_blocks_removed():
     table = residual().macs
     config = SearchConfig(budget_absolute=table((2, 0)))
-    assert budget_of(residual(), config) == table((2, 0))
+    assert goal_of(residual(), config).budgets == (table((2, 0)),)
     with pytest.raises(ConfigError, match=rf"want at least {table((2, 2))}, the macs of the smallest widths$"):
-        budget_of(residual(depth=False), config)
+        goal_of(residual(depth=False), config)
 
 
 # Channels
@@ -247,31 +248,7 @@ def test_norms_of_a_network_choose_the_channels_that_are_kept():
     assert masks[1].sum() == 5
 
 
-# Budget and number of candidates
-
-
-def test_a_budget_is_a_fraction_of_the_parent_or_a_number():
-    assert budget_of(space_of(), SearchConfig(budget=0.5)) == 0.5 * resource("macs", PARENT)
-    assert budget_of(space_of(), SearchConfig(budget=0.5, resource="params")) == 0.5 * resource("params", PARENT)
-    assert budget_of(space_of(), SearchConfig(budget=0.001, budget_absolute=9000)) == 9000
-
-
-def test_a_budget_below_the_smallest_widths_is_refused_with_one_that_is_not():
-    least = resource("macs", (2, 1, 4)) / resource("macs", PARENT)
-    with pytest.raises(ConfigError, match=r"^search.budget: got 0.01, want at least 0\.\d+, the macs of the") as caught:
-        budget_of(space_of(), SearchConfig(budget=0.01))
-    offered = float(str(caught.value).split("at least ")[1].split(",")[0])
-    assert least <= offered < least + 1e-3
-    budget_of(space_of(), SearchConfig(budget=offered))
-
-
-def test_an_absolute_budget_below_the_smallest_widths_is_refused_with_one_that_is_not():
-    least = resource("params", (2, 1, 4))
-    config = SearchConfig(budget_absolute=least - 1, resource="params")
-    want = f"^search.budget_absolute: got {least - 1}, want at least {least}, the params of the smallest widths$"
-    with pytest.raises(ConfigError, match=want):
-        budget_of(space_of(), config)
-    assert budget_of(space_of(), replace(config, budget_absolute=least)) == least
+# Number of candidates
 
 
 def test_the_most_candidates_are_the_groups_the_random_ones_or_one():

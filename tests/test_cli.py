@@ -41,7 +41,7 @@ def refused(capsys, *args):
 MISTAKES = {
     "unknown command": (
         ["serach"],
-        "command: got 'serach', want one of search, pretrain, compare, report, reprice, bench, data",
+        "command: got 'serach', want one of search, pretrain, compare, report, reprice, tiers, latency, bench, data",
     ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
@@ -50,7 +50,7 @@ MISTAKES = {
     "no preset to pretrain": (["pretrain", "--out", "x"], "pretrain: got no preset, want one of digits"),
     "unknown network": (
         ["search", "digits", "--out", "x", "--net", "resnte"],
-        "net.name: got 'resnte', want one of cnn, mobilenet_v1, or MODULE:FUNCTION for your own",
+        "net.name: got 'resnte', want one of cnn, lenet5",
     ),
     "no such parent": (
         ["search", "digits", "--out", "x", "--parent", "nowhere"],
@@ -131,6 +131,34 @@ MISTAKES = {
     ),
     "data options that cannot be": (["data", "show", "digits", "--data.alpha", "0"], "data.alpha: got 0.0, want above"),
     "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, show, prepare or import"),
+    "unknown resource": (
+        ["search", "digits", "--out", "x", "--search.resource", "macs,watts"],
+        "search.resource: got 'watts', want one of macs, params, bytes, memory, latency:DEVICE, energy:DEVICE",
+    ),
+    "budgets for others": (
+        ["search", "digits", "--out", "x", "--search.resource", "macs,params", "--search.budget", "0.5,0.5,0.5"],
+        "search.budget: got 3 numbers, want 2, one for each of macs, params",
+    ),
+    "no number among budgets": (
+        ["search", "digits", "--out", "x", "--search.budget", "0.5,half"],
+        "--search.budget",
+    ),
+    "unknown phone": (
+        ["search", "digits", "--out", "x", "--search.resource", "latency:pixel9"],
+        "search.resource: got 'latency:pixel9', want one of lg_g8, note10",
+    ),
+    "no such lookup table": (
+        ["search", "digits", "--out", "x", "--search.resource", "latency:nowhere.json"],
+        "nowhere.json: cannot be read",
+    ),
+    "nothing to measure": (["latency", "--out", "x.json"], "latency: got no preset or network, want one of digits"),
+    "no network to measure": (
+        ["latency", "resnext", "--out", "x.json"],
+        "latency: got 'resnext', want one of digits, fashion_mnist, cnn,",
+    ),
+    "a table that is no JSON": (["latency", "digits", "--out", "x.csv"], "--out: got x.csv, want a file that ends in"),
+    "one point": (["latency", "digits", "--out", "x.json", "--points", "1"], "--points: got 1, want at least 2"),
+    "tiers of no run": (["tiers", "nowhere", "tiers.json"], "tiers: tiers.json cannot be read"),
 }
 
 

@@ -11,11 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 ROWS = {
     -1: {"errors"},
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
-    1: {"nets", "data", "controller", "presets", "schedule", "devices", "draw", "training_macs", "compression"},
-    2: {"augment", "candidates", "local", "cost", "feed", "participation"},
-    3: {"tuning", "checkpoint", "rundir"},
-    4: {"fleet", "parents", "runstate"},
-    5: {"search", "bench", "reprice"},
+    1: {
+        *("nets", "data", "controller", "presets", "schedule", "devices", "draw", "training_macs", "compression"),
+        *("lut", "program"),
+    },
+    2: {"augment", "local", "cost", "feed", "participation", "latency", "memory"},
+    3: {"resources", "tuning", "checkpoint", "rundir"},
+    4: {"candidates", "fleet", "parents", "runstate"},
+    5: {"search", "bench", "reprice", "tiers"},
     6: {"report", "progress", "show"},
     7: {"cli"},
 }

@@ -361,3 +361,32 @@ def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(fini
     for dataset in (other, None):
         with pytest.raises(RunError, match=r"data\.source: 'dataset:\w{8}'"):
             one_device(config, tmp_path / "run", dataset=dataset)
+
+
+def test_several_budgets_hold_at_the_end_and_each_iteration_says_what_it_brings_down(tmp_path):
+    budgets = {"resource": "memory,macs", "budget": (0.8, 0.55)}
+    config = dataclasses.replace(
+        TINY,
+        net=NetConfig(widths=(4, 8, 16), multiple=(1, 1, 4)),
+        pretrain=StageConfig(rounds=0),
+        search=dataclasses.replace(TINY.search, **budgets, reduction=0.25, rungs=((1, 1),), compact_at=0.99),
+        finetune=FinetuneConfig(rounds=0, members=(0,)),
+    )
+    result = one_device(config, tmp_path / "run")
+    assert result["stop_reason"] == "budget reached"
+    memory, macs = (
+        [m["resources"][name] for m in (result["parent"], *result["models"])] for name in ("memory", "macs")
+    )
+    # Image and first convolution at 8x8, 4 bytes a number: 64 + 64 x 4 channels.
+    assert memory[0] == 4 * (64 + 64 * 4)
+    assert result["budgets"] == [
+        {"resource": "memory", "budget": 0.8 * memory[0], "unit": "bytes"},
+        {"resource": "macs", "budget": 0.55 * macs[0], "unit": "MACs"},
+    ]
+    assert memory[-1] <= 0.8 * memory[0]
+    assert macs[-1] <= 0.55 * macs[0]
+    steps = [e for e in RunDir(tmp_path / "run").events() if e["event"] == "iteration"]
+    for n, step in enumerate(steps):
+        excess = {"memory": memory[n] / (0.8 * memory[0]), "macs": macs[n] / (0.55 * macs[0])}
+        assert excess[step["resource"]] == max(excess.values()) > 1
+        assert {"memory": memory, "macs": macs}[step["resource"]][n + 1] < step["target"]
