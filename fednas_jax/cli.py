@@ -24,7 +24,7 @@ from fednas_jax.config import Config, CostConfig, DataConfig, NetConfig, resolve
 from fednas_jax.data.imports import ImportOptions
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.hosts import Hosts
-from fednas_jax.presets import PRESETS, fitted, preset
+from fednas_jax.presets import PRESETS, fitted, preset, tiny
 
 USAGE = """usage: fednas COMMAND [OPTIONS]
 
@@ -55,6 +55,8 @@ class SearchArgs:
     """Folder of the run; the same command on an unfinished run goes on with it."""
     config: Annotated[Config, tyro.conf.arg(name="")]
     hosts: Hosts = dataclasses.field(default_factory=Hosts)
+    tiny: bool = False
+    """Try the preset in a minute without its data: made-up images of that form, a shallow network, one iteration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +203,9 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
     start = dataclasses.replace(preset(name) if name else next(iter(PRESETS.values())), command=command)
     prog = f"fednas {command} {name or 'PRESET'}"
     parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, start))
-    # Another network or a given parent changes the defaults of what was not typed.
+    # Another network, a given parent or a tiny try changes the defaults of what was not typed.
     fit = fitted(start, parsed.config.net.name, parsed.config.parent)
+    fit = tiny(fit) if parsed.tiny else fit
     if fit != start:
         parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, fit))
     resolve(parsed.config)  # a mistake is answered before jax is imported

@@ -107,6 +107,8 @@ class NetConfig:
     """Widths are multiples of this: one number, or one for each width group."""
     width_multiplier: float = 1.0
     """Scales the network's own widths. Only where `widths` is not given."""
+    shallow: bool = False
+    """Take the network's shallowest form instead, which has each kind of its layers once: for quick tries."""
     stem_stride: int = 2
     """Stride of the first convolution of mobilenet_v1, mobilenet_v2, resnet18 and resnet34: 2 for 224x224 images, 1 for
     small ones; with 1 the ResNets take a 3x3 convolution without pooling."""

@@ -57,7 +57,69 @@ FASHION_MNIST = Config(
     finetune=FinetuneConfig(rounds=10, clients_per_round=10),
 )
 
-PRESETS = {config.preset: config for config in (DIGITS, FASHION_MNIST)}
+# Settings of the paper's authors [FedNAS, section 5]: clients, groups, reduction, decay, learning rate, local epochs,
+# iterations, batch and rungs are theirs. Rounds of pretraining and fine-tuning and the rungs' growth are ours. They are
+# meant for accelerators.
+_PAPER = SearchConfig(
+    budget=0.25, groups=14, rungs=((2, 4), (10, 1)), growth=0.5, round_cap=20, settle_rounds=20, compact_at=0.2
+)
+_LONG = StageConfig(rounds=200, clients_per_round=100)
+_PAPER_FINETUNE = FinetuneConfig(rounds=200, clients_per_round=100)
+
+# Not told by the authors: that clients hold equal, identically distributed shares.
+CIFAR10 = Config(
+    preset="cifar10",
+    data=DataConfig(source="cifar10", image_size=224, clients=140, partition="iid"),
+    net=NetConfig(name="mobilenet_v1", multiple=(8,)),
+    train=TrainConfig(batch_size=128, learning_rate=0.001),
+    pretrain=_LONG,
+    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    finetune=_PAPER_FINETUNE,
+)
+
+# LEAF's writers, imported once (`fednas data import leaf`) at 28x28, for which the network's first stride is 1.
+FEMNIST = Config(
+    preset="femnist",
+    data=DataConfig(source="columns", clients=3500, partition="natural"),
+    net=NetConfig(name="mobilenet_v1", multiple=(8,), stem_stride=1),
+    train=TrainConfig(batch_size=128, learning_rate=0.001),
+    pretrain=_LONG,
+    search=dataclasses.replace(_PAPER, reduction=0.025, decay=0.98, max_iterations=15),
+    finetune=_PAPER_FINETUNE,
+)
+
+# LEAF's celebrities, imported once at 128x128 (`fednas data import leaf --image-size 128`).
+CELEBA = Config(
+    preset="celeba",
+    data=DataConfig(source="columns", clients=9100, partition="natural"),
+    net=NetConfig(name="celeba_cnn", multiple=(8,)),
+    train=TrainConfig(batch_size=128, learning_rate=0.001, local_epochs=4),
+    pretrain=_LONG,
+    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    finetune=_PAPER_FINETUNE,
+)
+
+IMAGENET = Config(
+    preset="imagenet",
+    data=DataConfig(source="imagenet2012", image_size=224, clients=1400, partition="iid"),
+    net=NetConfig(name="mobilenet_v1", multiple=(8,)),
+    train=TrainConfig(batch_size=128, learning_rate=0.0045, local_epochs=3),
+    pretrain=_LONG,
+    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.96, max_iterations=20),
+    finetune=_PAPER_FINETUNE,
+)
+
+PRESETS = {config.preset: config for config in (DIGITS, FASHION_MNIST, CIFAR10, FEMNIST, CELEBA, IMAGENET)}
+
+# Height, width and channels, and classes, of the data that `tiny` makes up: those of the set, but small.
+_FORMS = {
+    "digits": ((8, 8, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "cifar10": ((16, 16, 3), 10),
+    "femnist": ((28, 28, 1), 62),
+    "celeba": ((32, 32, 3), 2),
+    "imagenet": ((16, 16, 3), 1000),
+}
 
 
 def preset(name: str) -> Config:
@@ -86,3 +148,36 @@ def fitted(config: Config, net: str, parent: Path | None) -> Config:
         pretrain = dataclasses.replace(config.pretrain, rounds=rounds)
         config = dataclasses.replace(config, parent=parent, pretrain=pretrain)
     return config
+
+
+def tiny(config: Config) -> Config:
+    """A preset that runs in a minute without its data: made-up images of that form, a shallow network, one iteration.
+
+    Everything else is the preset's: partition, kind of network, optimisers, target, switches.
+
+    Args:
+      config: a preset.
+    """
+    shape, classes = _FORMS[config.preset]
+    whole = config.data.partition == "natural"
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data,
+            source="synthetic",
+            image_size=0,
+            clients=0 if whole else 12,
+            synthetic_shape=shape,
+            synthetic_classes=classes,
+            synthetic_examples=240,
+        ),
+        net=dataclasses.replace(
+            config.net, shallow=True, widths=(), width_multiplier=1.0, multiple=(2,), stem_stride=1
+        ),
+        train=dataclasses.replace(config.train, batch_size=4, local_epochs=1.0),
+        pretrain=StageConfig(rounds=1, clients_per_round=4),
+        search=dataclasses.replace(
+            config.search, groups=2, clients_per_group=0, rungs=((1, 2), (1, 1)), score_clients=0, max_iterations=1
+        ),
+        finetune=FinetuneConfig(rounds=1, clients_per_round=4),
+    )

@@ -37,13 +37,15 @@ def load_synthetic(config: DataConfig, seed: int) -> Dataset:
       seed: of the run; the same seed makes the same data.
 
     Returns:
-      Classes in equal numbers, as far as they divide; everything drawn in integers.
+      Classes in equal numbers, as far as they divide; everything drawn in integers. With `partition=natural` the
+      examples came from clients, of 10 to 30 each.
     """
     rng = generator(seed, Purpose.SYNTHETIC)
     templates = _templates(config.synthetic_shape, config.synthetic_classes, rng)
     train = _draw(templates, config.synthetic_examples, rng)
     test = _draw(templates, max(1, config.synthetic_examples // 4), rng)
-    return dataset("synthetic", train, test, config.synthetic_classes)
+    natural = _clients(config.synthetic_examples, rng) if config.partition == "natural" else None
+    return dataset("synthetic", train, test, config.synthetic_classes, natural=natural)
 
 
 def write_synthetic_columns(
@@ -81,6 +83,12 @@ def write_synthetic_columns(
             yield _draw(templates, int(sizes.sum()), rng), sizes
 
     write_columns(folder, "synthetic", blocks(), test, classes)
+
+
+def _clients(examples: int, rng: np.random.Generator) -> np.ndarray:
+    """[clients + 1] int64 `Dataset.natural` of clients with 10 to 30 examples; the last has what is left."""
+    ends = np.cumsum(rng.integers(10, 31, examples // 10 + 1))
+    return np.concatenate([[0], ends[ends < examples], [examples]])
 
 
 def _templates(shape: tuple[int, int, int], classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -25,7 +25,7 @@ class Entry:
 
     widths: Mapping[str, int]
     build: Builder
-    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, which the tests train
+    shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, for quick tries
 
 
 NETWORKS: dict[str, Entry] = {}
@@ -57,7 +57,8 @@ def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
         want = f"want one of {', '.join(NETWORKS)}, or MODULE:FUNCTION for your own"
         raise ConfigError(f"net.name: got {config.name!r}, {want}")
     entry = NETWORKS[config.name]
-    return entry.build(_widths(config, entry.widths), input_shape, classes, config)
+    own_widths = entry.shallow if config.shallow else entry.widths
+    return entry.build(_widths(config, own_widths), input_shape, classes, config)
 
 
 def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
@@ -75,7 +76,7 @@ register("celeba_cnn", celeba_cnn.WIDTHS, celeba_cnn.build)
 register("alexnet", alexnet.WIDTHS, alexnet.build)
 register("vgg11", vgg.VGG11, vgg.build, vgg.SHALLOW)
 register("vgg16", vgg.VGG16, vgg.build, vgg.SHALLOW)
-register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build)
+register("mobilenet_v1", mobilenet_v1.WIDTHS, mobilenet_v1.build, mobilenet_v1.SHALLOW)
 register("mobilenet_v2", mobilenet_v2.WIDTHS, mobilenet_v2.build, mobilenet_v2.SHALLOW)
 register("resnet20", resnet.RESNET20, resnet.build_small, resnet.SHALLOW)
 register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)

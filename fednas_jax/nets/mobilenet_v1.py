@@ -18,10 +18,11 @@ from fednas_jax.space import Network
 # Output channels and stride of each depthwise separable block, table 1 of the paper.
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
 WIDTHS = {"stem": 32} | {f"block{n}": width for n, (width, _) in enumerate(BLOCKS, 1)}
+SHALLOW = {"stem": 8, "block1": 8, "block2": 8}  # every kind of block once
 
 
 class MobileNetV1(nnx.Module):
-    """The stem, thirteen depthwise separable blocks, global average pooling, the classifier."""
+    """The stem, depthwise separable blocks (thirteen, as published), global average pooling, the classifier."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class MobileNetV1(nnx.Module):
         layer = functools.partial(ConvNorm, rngs=rngs, norm=norm, activation=nnx.relu6)
         self.stem = layer(channels, widths["stem"], 3, stride=stem_stride)
         depthwise, pointwise, width_in = [], [], widths["stem"]
-        for n, (_, stride) in enumerate(BLOCKS, 1):
+        for n, (_, stride) in enumerate(BLOCKS[: len(widths) - 1], 1):
             width = widths[f"block{n}"]
             depthwise.append(layer(width_in, width_in, 3, stride=stride, groups=width_in))
             pointwise.append(layer(width_in, width, 1))

@@ -1,0 +1,144 @@
+"""What does each of the three ideas save the phones, alone and together, and where is less saved than theory says?
+
+Claim [FedNAS]: partial clients, early dropping and dynamic rounds together cost a client up to two orders of magnitude
+less than the straightforward design, at its accuracy. The eight settings of the three switches run on the same data,
+network, parent and seeds; everything else is the preset's. Theory counts training tasks of an average client: in every
+round, candidates still alive x clients that train each / all clients. What it leaves out is scoring, which a client
+does for a candidate that it never trained, and the downloads for it.
+
+Command:  python experiments/client_cost.py --out runs/cost              (digits; --preset fashion_mnist for the other)
+          python experiments/client_cost.py --out runs/tiny --tiny       (one seed, one iteration, in a minute)
+Hardware: 2 cores, no accelerator.
+Expected: see README, "What it saves".
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fednas_jax import cores, cost, devices, report
+from fednas_jax.presets import preset
+from fednas_jax.rundir import RunDir, write_json
+from fednas_jax.search import run_search
+
+SWITCHES = ("partial_clients", "early_dropping", "dynamic_rounds")
+SHORT = {"partial_clients": "P", "early_dropping": "D", "dynamic_rounds": "R"}
+POPULATIONS = ("paper", "flash")
+HEADER = (
+    *("switches", "train s", "evaluate s", "download s", "upload s", "all s", "times cheaper", "training alone"),
+    *("in theory", "MB", "times fewer", "test accuracy at 50 % of the MACs"),
+)
+SHARE = 0.5  # of the parent's MACs, at which accuracies are compared
+
+
+def name_of(switches: tuple[bool, ...]) -> str:
+    """'P-R' for partial clients and dynamic rounds; '---' for the straightforward design."""
+    return "".join(SHORT[s] if on else "-" for s, on in zip(SWITCHES, switches, strict=True))
+
+
+def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int) -> Path:
+    """Runs one setting, or finds it finished, and returns its folder."""
+    start = preset(args.preset)
+    on: dict[str, Any] = dict(zip(SWITCHES, switches, strict=True))
+    search = dataclasses.replace(start.search, **on)
+    config = dataclasses.replace(start, method="naive", seed=seed, search=search)
+    if args.tiny:
+        stage = dataclasses.replace(start.pretrain, rounds=2)
+        config = dataclasses.replace(
+            config,
+            pretrain=stage,
+            search=dataclasses.replace(search, max_iterations=1, settle_rounds=3),
+            finetune=dataclasses.replace(start.finetune, rounds=1),
+        )
+    out = args.out / f"{args.preset}-{name_of(switches)}-{seed}"
+    run_search(config, out)
+    return out
+
+
+def tasks_of_a_client(folder: Path, partial: bool) -> float:
+    """Theory: training tasks that the search asks of an average client, from who was alive in each round."""
+    found = RunDir(folder)
+    groups = found.config().search.groups if partial else 1
+    alive, tasks = 0, 0.0
+    for event in found.events():
+        if event["event"] == "iteration":
+            alive = len(event["candidates"])
+        elif event["event"] == "round" and event["stage"] == "search":
+            tasks += alive / groups
+            alive = event["alive"]
+    return tasks
+
+
+def measured(folder: Path, population: str) -> dict[str, float]:
+    """One run's search phase under a population: means over clients of seconds by phase and of megabytes; accuracy."""
+    found = RunDir(folder)
+    result, config = found.result(), found.config()
+    assert result is not None, "run_search has just finished it"
+    clients, prices = result["clients"], dataclasses.replace(config.cost, population=population)
+    phones = devices.sample(devices.population(prices, result["parent"]["macs"]), prices, clients, config.seed)
+    ledger = cost.totals(cost.reprice(cost.read(found.ledger), phones, config.seed), "stage", "phase")
+    spent = {row["phase"]: row for row in ledger.to_pylist() if row["stage"] == "search"}
+    by_phase = {phase: spent[phase]["seconds"] / clients for phase in cost.PHASES}
+    member = report.at_ratio(result, SHARE)
+    return by_phase | {
+        "seconds": sum(by_phase.values()),
+        "megabytes": sum(row["bytes"] for row in spent.values()) / clients / 1e6,
+        "accuracy": member["test_accuracy"] if member else float("nan"),
+    }
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Rows of means over the seeds, by population and setting; the straightforward design comes first."""
+    settings = list(itertools.product((False, True), repeat=len(SWITCHES)))
+    runs = {name_of(s): [run(args, s, seed) for seed in args.seeds] for s in settings}
+    theory = {
+        name_of(s): float(np.mean([tasks_of_a_client(folder, s[0]) for folder in runs[name_of(s)]])) for s in settings
+    }
+    tables: dict[str, Any] = {}
+    for population in POPULATIONS:
+        rows = {}
+        for name, folders in runs.items():
+            each = [measured(folder, population) for folder in folders]
+            rows[name] = {key: float(np.mean([one[key] for one in each])) for key in each[0]} | {"tasks": theory[name]}
+        tables[population] = rows
+    return {"preset": args.preset, "seeds": list(args.seeds), "populations": tables}
+
+
+def show(report_of: dict[str, Any]) -> None:
+    """The tables as Markdown: seconds and megabytes of an average client in the search, and times cheaper than ---."""
+    for population, rows in report_of["populations"].items():
+        base = next(iter(rows.values()))
+        print(f"\n{report_of['preset']}, population `{population}`, {len(report_of['seeds'])} seeds, search phase:\n")
+        print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
+        for name, row in rows.items():
+            phases = " | ".join(f"{row[phase]:,.1f}" for phase in ("train", "evaluate", "download", "upload"))
+            factors = [base[key] / row[key] for key in ("seconds", "train", "tasks")]
+            print(
+                f"| `{name}` | {phases} | {row['seconds']:,.1f} | "
+                + " | ".join(f"{f:,.1f}" for f in factors)
+                + f" | {row['megabytes']:,.2f} | {base['megabytes'] / row['megabytes']:,.1f} | {row['accuracy']:.1%} |"
+            )
+
+
+def main() -> None:
+    """Runs what is not there yet, prints the tables and writes them to OUT/client_cost.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/client_cost"), help="folder of the runs")
+    parser.add_argument("--preset", default="digits", help="digits, fashion_mnist, ... (default: digits)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tiny", action="store_true", help="one iteration, few rounds")
+    args = parser.parse_args()
+    cores.use_all()
+    found = compare(args)
+    write_json(args.out / "client_cost.json", found)
+    show(found)
+
+
+if __name__ == "__main__":
+    main()
