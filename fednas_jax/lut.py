@@ -67,14 +67,13 @@ class Table:
 def layers_ms(groups: tuple[str, ...], layers: tuple[Layer, ...], widths: Any) -> np.ndarray:
     """Sum of the layers' milliseconds at widths [..., G], float64 [...].
 
-    Linear between measured widths and along the edges beyond them. A wider layer is taken to be no faster: where
-    measurements say otherwise, the grid is the mean of its rising hulls from below and from above. A layer without
-    channels (a removed block) takes no time.
+    Linear between measured widths and constant beyond them. Times are taken as measured: a narrower layer can be
+    slower, where the compiler has a worse program for it. A layer without channels (a removed block) takes no time.
     """
     w = np.asarray(widths, np.float64)
     total = np.zeros(w.shape[:-1])
     for layer in layers:
-        grid = monotone(np.asarray(layer.ms, np.float64))
+        grid = np.asarray(layer.ms, np.float64)
         # A group measured at one width says nothing about others.
         many = [n for n, points in enumerate(layer.points) if len(points) > 1]
         grid = grid.reshape([len(layer.points[n]) for n in many])
@@ -87,15 +86,6 @@ def layers_ms(groups: tuple[str, ...], layers: tuple[Layer, ...], widths: Any) -
             ms = grid
         total = total + np.where((own > 0).all(-1), ms, 0.0)
     return total
-
-
-def monotone(grid: np.ndarray) -> np.ndarray:
-    """The mean of the smallest grid above it and the largest below it that do not fall along any axis."""
-    above, below = grid, grid
-    for axis in range(grid.ndim):
-        above = np.maximum.accumulate(above, axis)
-        below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis), axis)
-    return (above + below) / 2
 
 
 def to_json(table: Table) -> dict[str, Any]:

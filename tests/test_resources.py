@@ -120,7 +120,7 @@ NAMES = ("macs", "params", "bytes", "memory", "latency:s7_edge", "energy:note10"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resource_never_grows_when_a_width_shrinks(name, file):
+def test_a_resource_never_grows_when_a_width_shrinks_nor_does_a_table_that_was_measured_so(name, file):
     resource = resource_of(space_of(), name.replace("LUT", str(file)), CostConfig())
 
     @given(widths_, widths_)
