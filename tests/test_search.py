@@ -104,10 +104,11 @@ def test_a_search_with_groupnorm_and_dropout_removes_whole_groups(tmp_path):
     assert result["finished"]
     assert [model["iteration"] for model in result["models"]] == [1, 2]
     for model in result["models"]:
-        assert model["widths"][0] % 2 == model["widths"][1] % 2 == model["widths"][2] % 8 == 0
-        like = nets.build(net, (8, 8, 1), 10).abstract(tuple(model["widths"]))
+        widths = tuple(model["widths"].values())
+        assert widths[0] % 2 == widths[1] % 2 == widths[2] % 8 == 0
+        like = nets.build(net, (8, 8, 1), 10).abstract(widths)
         saved = checkpoint.load_model(tmp_path / "run" / model["path"], like)
-        assert saved.params["norm2/scale"].shape == (model["widths"][1],)
+        assert saved.params["norm2/scale"].shape == widths[1:2]
         assert all(np.abs(leaf).any() for leaf in (saved.params["conv1/kernel"], saved.params["norm1/scale"]))
 
 
