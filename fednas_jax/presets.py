@@ -111,14 +111,15 @@ IMAGENET = Config(
 
 PRESETS = {config.preset: config for config in (DIGITS, FASHION_MNIST, CIFAR10, FEMNIST, CELEBA, IMAGENET)}
 
-# Height, width and channels, and classes, of the data that `tiny` makes up: those of the set, but small.
+# Height, width and channels, and classes, of the data that `tiny` makes up: those of the set, but small. And a width
+# multiplier, for networks that have no shallower form.
 _FORMS = {
-    "digits": ((8, 8, 1), 10),
-    "fashion_mnist": ((28, 28, 1), 10),
-    "cifar10": ((16, 16, 3), 10),
-    "femnist": ((28, 28, 1), 62),
-    "celeba": ((32, 32, 3), 2),
-    "imagenet": ((16, 16, 3), 1000),
+    "digits": ((8, 8, 1), 10, 0.25),
+    "fashion_mnist": ((28, 28, 1), 10, 0.25),
+    "cifar10": ((16, 16, 3), 10, 1.0),
+    "femnist": ((28, 28, 1), 62, 1.0),
+    "celeba": ((32, 32, 3), 2, 0.25),
+    "imagenet": ((16, 16, 3), 1000, 1.0),
 }
 
 
@@ -158,7 +159,7 @@ def tiny(config: Config) -> Config:
     Args:
       config: a preset.
     """
-    shape, classes = _FORMS[config.preset]
+    shape, classes, multiplier = _FORMS[config.preset]
     whole = config.data.partition == "natural"
     return dataclasses.replace(
         config,
@@ -172,7 +173,7 @@ def tiny(config: Config) -> Config:
             synthetic_examples=240,
         ),
         net=dataclasses.replace(
-            config.net, shallow=True, widths=(), width_multiplier=1.0, multiple=(2,), stem_stride=1
+            config.net, shallow=True, widths=(), width_multiplier=multiplier, multiple=(2,), stem_stride=1
         ),
         train=dataclasses.replace(config.train, batch_size=4, local_epochs=1.0),
         pretrain=StageConfig(rounds=1, clients_per_round=4),

@@ -29,6 +29,12 @@ def test_no_purpose_has_changed_its_number() -> None:
         ("SCORE", 6),
         ("COHORT", 7),
         ("PROPOSE", 8),
+        ("TEST_SPLIT", 9),
+        ("DEVICES", 20),
+        ("LINKS", 21),
+        ("AVAILABLE", 22),
+        ("DROPOUT", 23),
+        ("INVITE", 24),
         ("FEATURE_SKEW", 31),
     ]
     assert [p.value for p in KeyPurpose] == [1, 2, 3, 4, 5]

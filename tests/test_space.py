@@ -632,7 +632,7 @@ UNREMOVABLE = {
 @pytest.mark.parametrize("make", UNREMOVABLE, ids=lambda make: make.__name__)
 def test_a_network_whose_block_cannot_be_removed_is_refused_with_the_path_and_the_reason(make):
     removable = ["inner"] if make in (Ungated, Staying) else ["stage", "inner"]
-    network = from_nnx("bad", make, {"stage": 4, "inner": 4}, networks.SHAPE, removable)
+    network = from_nnx("bad", make, {"stage": 4, "inner": 4}, networks.SHAPE, removable=removable)
     with pytest.raises(NetworkError, match=UNREMOVABLE[make]) as caught:
         probe(network, (2,))
     assert "\n" not in str(caught.value)

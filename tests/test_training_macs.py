@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import networks
+import numpy as np
 import pytest
 from flax import linen
 
@@ -48,13 +49,38 @@ def test_a_loop_is_counted_as_often_as_it_turns():
     assert training_macs.training_layer_macs(looped, (6,)) == want
 
 
-@pytest.mark.parametrize("name", nets.NETWORKS)
-def test_xla_counts_the_same_training_step(name):
-    """Within 5 %, at the images of ImageNet, where what else differs is small.
+def without_padding(network, widths):
+    """The share of each layer's multiply-accumulates that has a pixel as its factor, not padding."""
 
-    XLA leaves out products with padding, which grow rarer with the image (the two-layer CNN at 28 x 28: 13 % of its
-    MACs), and counts elementwise work (3 % of MobileNetV1's step, most of it BatchNorm). The program is XLA's before
-    the CPU compiler rewrites depthwise gradients into dense convolutions with zeros.
+    def walk(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "conv_general_dilated":
+                shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
+                places, share = eqn.params["dimension_numbers"], 1.0
+                for n, (low, _) in enumerate(eqn.params["padding"]):
+                    size, taps, out = (shape[place[2 + n]] for shape, place in zip(shapes, places, strict=True))
+                    first = np.arange(out)[:, None] * eqn.params["window_strides"][n] - low
+                    at = first + np.arange(taps)
+                    share *= np.mean((at >= 0) & (at < size))
+                yield share
+            elif eqn.primitive.name == "dot_general":
+                yield 1.0
+            else:
+                for inner in space.inner_jaxprs(eqn):
+                    yield from walk(inner)
+
+    return list(walk(space.traced(network, widths).jaxpr))
+
+
+# Networks of one builder are one at different depths.
+@pytest.mark.parametrize("name", {e.build: n for n, e in reversed(nets.NETWORKS.items())}.values())
+def test_xla_counts_the_same_training_step(name):
+    """Within 5 %, once what XLA leaves out and what it adds is known.
+
+    XLA leaves out products with padding (at 224x224 they are 8 % of AlexNet's and 8 % of ResNet-18's), so they are left
+    out here too: counted / XLA's is then 0.97 to 1.00, and it counts elementwise work, which is the rest: 3 % of
+    MobileNetV1's step and 8 % of MobileNetV2's, whose many wide layers do little else. The program is XLA's before the
+    CPU compiler rewrites depthwise gradients into dense convolutions with zeros.
     """
     shape, batch = (224, 224, 3), 32
     network = nets.build(NetConfig(name=name), shape, 10)
@@ -63,5 +89,7 @@ def test_xla_counts_the_same_training_step(name):
     state = jax.eval_shape(local.init, network.abstract(widths))
     images, labels = (jax.ShapeDtypeStruct(s, t) for s, t in (((batch, *shape), jnp.float32), ((batch,), jnp.int32)))
     lowered = jax.jit(local.step).lower(state, images, labels, jnp.float32(0.1), jax.random.key(0))
-    counted = 2 * batch * sum(training_macs.training_layer_macs(network, widths))
-    assert counted == pytest.approx(lowered.cost_analysis()["flops"], rel=0.05)
+    macs = training_macs.training_layer_macs(network, widths)
+    products = 2 * batch * sum(m * s for m, s in zip(macs, without_padding(network, widths), strict=True))
+    elementwise = 1 - products / lowered.cost_analysis()["flops"]
+    assert 0 <= elementwise < (0.08 if name == "mobilenet_v2" else 0.05)

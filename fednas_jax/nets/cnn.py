@@ -38,8 +38,8 @@ class CNN(nnx.Module):
         self.conv2 = nnx.Conv(widths["conv1"], widths["conv2"], (5, 5), use_bias=bias, rngs=rngs)
         self.norm2 = norm.make(widths["conv2"], rngs)
         self.dense = nnx.Linear(pooled * widths["conv2"], widths["dense"], rngs=rngs)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(widths["dense"], classes, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)  # takes a key, which weights before it need not care for
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""

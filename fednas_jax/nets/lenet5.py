@@ -42,8 +42,8 @@ class LeNet5(nnx.Module):
         self.conv2 = ConvNorm(widths["conv1"], widths["conv2"], 5, rngs, padding=0, norm=norm, activation=nnx.identity)
         self.dense1 = nnx.Linear(height * width * widths["conv2"], widths["dense1"], rngs=rngs)
         self.dense2 = nnx.Linear(widths["dense1"], widths["dense2"], rngs=rngs)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(widths["dense2"], classes, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""

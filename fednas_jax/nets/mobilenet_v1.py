@@ -43,8 +43,8 @@ class MobileNetV1(nnx.Module):
             pointwise.append(layer(width_in, width, 1))
             width_in = width
         self.depthwise, self.pointwise = nnx.List(depthwise), nnx.List(pointwise)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(width_in, classes, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""

@@ -97,8 +97,8 @@ class MobileNetV2(nnx.Module):
                 width_in = width
         self.blocks = nnx.List(blocks)
         self.last = ConvNorm(width_in, widths["last"], 1, rngs, norm=norm, activation=nnx.relu6)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(widths["last"], classes, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""

@@ -114,8 +114,8 @@ class ResNet(nnx.Module):
                 blocks.append(Block(width_in, narrow, width, stride, shortcut, norm, rngs))
                 width_in = width
         self.blocks = nnx.List(blocks)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
         self.classifier = nnx.Linear(width_in, classes, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits [B, classes] of images [B, H, W, C]."""
