@@ -296,35 +296,38 @@ def test_data_list_names_the_sources(capsys):
     assert "tfds:NAME:" in out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(number, code, tmp_path, run):
-    out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "fednas_jax",
-        "search",
-        "digits",
-        "--out",
-        str(out),
-        *TINY,
-        "--pretrain.rounds",
-        "300",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+ROUNDS = 150
+LONG = [sys.executable, "-m", "fednas_jax", "search", "digits", *TINY, "--pretrain.rounds", str(ROUNDS), "--out"]
+
+
+def stopped(number, out):
+    """A search in a process of its own that gets a signal in the midst of its pretraining: exit code and output."""
+    process = subprocess.Popen(
+        [*LONG, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     events = out / "events.jsonl"
     deadline = time.monotonic() + 120
     while not (events.exists() and '"round"' in events.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     said, err = process.communicate(timeout=120)
-    assert process.returncode == code, err
-    assert "the same command goes on" in said
+    assert "the same command goes on" in said, err
     done = sum('"round"' in line for line in events.read_text().splitlines())
-    assert 0 < done < 300
+    assert 0 < done < ROUNDS
     assert not (out / "result.json").exists()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
+    return process.returncode
+
+
+def test_ctrl_c_saves(tmp_path):
+    assert stopped(signal.SIGINT, tmp_path / "run") == 130
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path):
+    out = tmp_path / "run"
+    assert stopped(signal.SIGTERM, out) == 143
+    again = subprocess.run([*LONG, str(out)], capture_output=True, text=True, timeout=300, env=os.environ)
     assert again.returncode == 0, again.stderr
     assert "going on from checkpoint" in again.stdout
-    rounds = [json.loads(line)["round"] for line in events.read_text().splitlines() if '"pretrain", "round"' in line]
-    assert rounds == list(range(1, 301))
+    events = (out / "events.jsonl").read_text().splitlines()
+    rounds = [json.loads(line)["round"] for line in events if '"pretrain", "round"' in line]
+    assert rounds == list(range(1, ROUNDS + 1))

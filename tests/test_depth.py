@@ -62,7 +62,9 @@ class Blocks(nnx.Module):
 @functools.cache
 def network():
     """One object, so that what was compiled for its check is found again."""
-    return nets.from_nnx("blocks", lambda w, rngs: Blocks(w, 3, rngs), WIDTHS, (8, 8, 1), ["block1", "block2"])
+    return nets.from_nnx(
+        "blocks", lambda w, rngs: Blocks(w, 3, rngs), WIDTHS, (8, 8, 1), removable=["block1", "block2"]
+    )
 
 
 # The stage cannot shrink, so every candidate removes a block: one iteration removes the one, the next the other.
