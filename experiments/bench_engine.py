@@ -11,9 +11,10 @@ Command:  python experiments/bench_engine.py --torch-python TORCH_ENV/bin/python
           (--tiny: small networks and few clients, in seconds; without PyTorch only the fleet is measured)
 Hardware: 2 cores of an Intel Xeon at 2.80 GHz (AVX-512), shared with other machines; jax 0.10.2, PyTorch 2.13.0
 Minutes:  2 for fedavg-round with 8 pairs
-Measured: fedavg-round, 8 pairs: fleet 833 examples/s, PyTorch 1,066 (medians); PyTorch's seconds / the fleet's 0.79
-          (0.67 to 0.85). Six pairs while other programs used the cores: 5.8 (3.3 to 6.3), since PyTorch's threads
-          wait for each other. nas-round, --clients 2, 3 pairs: 723 against 838 examples/s, 0.86 (0.76 to 0.86).
+Measured: fedavg-round, 8 pairs: fleet 1,071 examples/s, PyTorch 1,059 (medians); PyTorch's seconds / the fleet's 1.01
+          (0.81 to 1.14). With one device of two cores (JAX_NUM_CPU_DEVICES=1) 0.72 and 0.81. Six pairs while other
+          programs used the cores: 5.8 (3.3 to 6.3), since PyTorch's threads wait for each other. nas-round, --clients
+          2, 4 pairs: 1,054 against 1,025 examples/s, 1.00 (0.91 to 1.10).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +21,6 @@ import pyarrow as pa
 from fednas_jax import (
     candidates,
     checkpoint,
-    compression,
     controller,
     cores,
     cost,
@@ -32,15 +31,11 @@ from fednas_jax import (
     participation,
     runstate,
     space,
-    training_macs,
-)
-from fednas_jax import (
-    devices as phones,
 )
 from fednas_jax.config import Config, differences, resolve, validate_clients
 from fednas_jax.errors import ConfigError, DataError, Interrupted, TrainingError
 from fednas_jax.fleet import Fleet, Tally, Tasks
-from fednas_jax.local import local_steps
+from fednas_jax.prices import Prices, prices_of
 from fednas_jax.resources import Goal, Resource, goal_of
 from fednas_jax.rundir import RunDir, write_json
 from fednas_jax.runstate import Member, RunState, Stage, load_member, save_member
@@ -48,23 +43,6 @@ from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
-
-
-class Prices(NamedTuple):
-    """What work costs: the clients' phones, when they are there, and the tables of a candidate's work by its widths."""
-
-    devices: phones.Devices
-    presence: participation.Presence
-    forward: Callable[[Any], Any]  # MACs of a forward pass of one example
-    training: Callable[[Any], Any]  # MACs of training on one example
-    down: Callable[[Any], Any]  # bytes
-    up: Callable[[Any], Any]  # bytes, as the update is sent
-
-    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
-        """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths."""
-        tables = (self.forward, self.training, self.down, self.up)
-        columns = (np.asarray([table(w) for w in widths], np.int64)[tasks.candidate] for table in tables)
-        return cost.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +154,7 @@ def prepare(
     s = config.search
     dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
     _same_data(dataset, packed)
-    prices = _prices(config, found, packed)
+    prices = prices_of(config, found, packed)
     groups = s.groups if s.partial_clients and not s.centralised else 1
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
     parent = hosts.said(lambda: _parent(config, found, checkpoints))
@@ -214,31 +192,6 @@ def prepare(
         began,
         data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )
-
-
-def _prices(config: Config, found: Space, packed: data.PackedClients) -> Prices:
-    """Deals phones to the clients; refuses a deadline that none of them can meet."""
-
-    def read() -> tuple[phones.Devices, participation.Presence]:
-        population = phones.population(config.cost, found.macs(found.widths))
-        dealt = phones.sample(population, config.cost, packed.clients, config.seed)
-        return dealt, participation.presence(config.participation, packed.clients, config.seed)
-
-    dealt, presence = hosts.said(read)
-    training = training_macs.training_table(found)
-    up = compression.upload_bytes(config.train, found)
-    prices = Prices(dealt, presence, found.macs, training, found.size, up)
-    deadline = config.participation.deadline_seconds
-    if deadline is not None:
-        widths, name = (found.widths, "parent") if config.pretrain.rounds else (found.smallest, "smallest network")
-        everyone = Tasks(np.zeros(packed.clients, np.int32), np.arange(packed.clients, dtype=np.int32))
-        examples = local_steps(packed.train_count, config.train) * config.train.batch_size
-        work = prices.work(everyone, np.zeros(1, int), [widths], examples)
-        least = cost.task_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min()
-        if least > deadline:
-            got = f"participation.deadline_seconds: got {deadline}"
-            raise ConfigError(f"{got}, want at least {least:.3g}, in which the fastest client trains the {name}")
-    return prices
 
 
 def _same_config(config: Config) -> None:
@@ -579,30 +532,14 @@ def _score(
 ) -> tuple[Tally, pa.Table]:
     tally = setup.fleet.evaluate(shape, stack, tasks)
     work = setup.prices.work(tasks, numbers, widths, setup.fleet.val_count[tasks.client])
-    return tally, cost.scoring(_pricing(setup, moment), moment, work)
+    return tally, cost.scoring(setup.prices.at(moment), moment, work)
 
 
 def _part(
     setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
 ) -> tuple[Tasks, pa.Table, float]:
     """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds."""
-    chosen, server = setup.config.participation, setup.config.cost.server_seconds
-    priced, steps = _pricing(setup, moment), setup.fleet.steps[tasks.client]
-    work = setup.prices.work(tasks, numbers, widths, steps * setup.config.train.batch_size)
-    if chosen.everybody or not len(steps):
-        rows = cost.training(priced, moment, work)
-        return tasks, rows, cost.duration(rows) + server
-    leaves = participation.leaving(setup.prices.presence, moment.numbers)
-    seconds = cost.task_seconds(priced, work)
-    found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves)
-    rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
-    stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None
-    taken = Tasks(*(field[found.used] for field in tasks))
-    return taken, rows, (found.seconds if stopped else cost.duration(rows)) + server
-
-
-def _pricing(setup: Setup, moment: cost.Moment) -> cost.Pricing:
-    return cost.pricing(setup.prices.devices, setup.config.seed, moment)
+    return setup.prices.play(tasks, numbers, widths, setup.fleet.steps[tasks.client], moment)
 
 
 def _clock(setup: Setup) -> float:

@@ -18,9 +18,10 @@ ROWS = {
     2: {"augment", "local", "cost", "feed", "participation", "latency", "memory"},
     3: {"resources", "tuning", "checkpoint", "rundir"},
     4: {"candidates", "fleet", "parents", "runstate"},
-    5: {"search", "bench", "reprice", "tiers"},
-    6: {"report", "progress", "show"},
-    7: {"cli"},
+    5: {"prices"},
+    6: {"search", "bench", "reprice", "tiers"},
+    7: {"report", "progress", "show"},
+    8: {"cli"},
 }
 ROW_OF = {room: row for row, rooms in ROWS.items() for room in rooms}
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
