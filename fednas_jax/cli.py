@@ -57,6 +57,9 @@ class SearchArgs:
     hosts: Hosts = dataclasses.field(default_factory=Hosts)
     tiny: bool = False
     """Try the preset in a minute without its data: made-up images of that form, a shallow network, one iteration."""
+    tiers: Path | None = None
+    """JSON list of classes of phones; at the end, which member of the family each runs (`fednas tiers`). Not for
+    pretraining."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +212,12 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
     if fit != start:
         parsed = _parse(SearchArgs, rest, prog, SearchArgs(tyro.MISSING, fit))
     resolve(parsed.config)  # a mistake is answered before jax is imported
+    if parsed.tiers is not None:
+        if command == "pretrain":
+            raise ConfigError(f"--tiers: got {parsed.tiers}, want none: a pretraining has no family")
+        from fednas_jax import tiers
+
+        tiers.read(parsed.tiers)
     hosts.start(parsed.hosts)
     cores.use_all()  # before the console asks which host this is
     # Imported here: --help and mistyped options answer without waiting for jax.
@@ -242,6 +251,8 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
         if not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)
         report.print_family(console, result)
+        if parsed.tiers is not None:
+            report.print_tiers(console, tiers.assign(parsed.out, tiers.read(parsed.tiers)))
         if not done_before:
             console.print(f"report: {page}", soft_wrap=True)
 

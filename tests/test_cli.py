@@ -158,6 +158,14 @@ MISTAKES = {
     ),
     "a table that is no JSON": (["latency", "digits", "--out", "x.csv"], "--out: got x.csv, want a file that ends in"),
     "one point": (["latency", "digits", "--out", "x.json", "--points", "1"], "--points: got 1, want at least 2"),
+    "tiers that cannot be read, before anything is trained": (
+        ["search", "digits", "--out", "x", "--tiers", "tiers.json"],
+        "tiers: tiers.json cannot be read",
+    ),
+    "tiers of a pretraining": (
+        ["pretrain", "digits", "--out", "x", "--tiers", "t.json"],
+        "--tiers: got t.json, want none",
+    ),
     "tiers of no run": (["tiers", "nowhere", "tiers.json"], "tiers: tiers.json cannot be read"),
 }
 
@@ -213,6 +221,15 @@ def test_a_finished_run_says_so_and_changes_nothing(capsys, run):
     assert main(["search", "digits", "--out", str(run), *TINY]) == 0
     assert "this run is finished; nothing was changed" in capsys.readouterr().out
     assert ((run / "result.json").read_bytes(), (run / "report.html").stat().st_mtime_ns) == before
+
+
+def test_a_search_says_at_its_end_what_each_class_of_phones_runs(run, tmp_path, capsys):
+    tiers = [{"name": "old", "device": "s7_edge", "budget_ratio": 1.0, "clients": 600}]
+    (tmp_path / "phones.json").write_text(json.dumps(tiers))
+    assert main(["search", "digits", "--out", str(run), *TINY, "--tiers", str(tmp_path / "phones.json")]) == 0
+    assert "600 of 600 phones are served" in capsys.readouterr().out
+    (chosen,) = json.loads((run / "tiers.json").read_text())
+    assert chosen["tier"]["name"] == "old"
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(run):
