@@ -228,7 +228,7 @@ def test_a_search_says_at_its_end_what_each_class_of_phones_runs(run, tmp_path, 
     (tmp_path / "phones.json").write_text(json.dumps(tiers))
     assert main(["search", "digits", "--out", str(run), *TINY, "--tiers", str(tmp_path / "phones.json")]) == 0
     assert "600 of 600 phones are served" in capsys.readouterr().out
-    (chosen,) = json.loads((run / "tiers.json").read_text())
+    (chosen,) = json.loads((run / "tiers.json").read_text())["tiers"]
     assert chosen["tier"]["name"] == "old"
 
 
