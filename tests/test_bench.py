@@ -120,7 +120,7 @@ def test_the_number_of_clients_cuts_a_ladder_or_adds_a_rung():
     assert WORKLOADS["nas-round"].with_clients(4).ladder == ()
 
 
-@pytest.mark.parametrize(("name", "augment"), [("fedavg-round", (0, False, 0)), ("nas-round", (2, True, 3))])
+@pytest.mark.parametrize(("name", "augment"), [("nas-round", (2, True, 3))])
 def test_the_sequential_baseline_computes_the_fleet_s_round(name, augment):
     workload = small(name, sizes=Sizes(5, 70, 25, 0.9))
     train = dataclasses.replace(workload.train, augment=AugmentConfig(*augment))

@@ -154,7 +154,7 @@ MISTAKES = {
     "nothing to measure": (["latency", "--out", "x.json"], "latency: got no preset or network, want one of digits"),
     "no network to measure": (
         ["latency", "resnext", "--out", "x.json"],
-        "latency: got 'resnext', want one of digits, fashion_mnist, cnn,",
+        "latency: got 'resnext', want one of digits, fashion_mnist, cifar10,",
     ),
     "a table that is no JSON": (["latency", "digits", "--out", "x.csv"], "--out: got x.csv, want a file that ends in"),
     "one point": (["latency", "digits", "--out", "x.json", "--points", "1"], "--points: got 1, want at least 2"),

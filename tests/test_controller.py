@@ -119,7 +119,7 @@ def draws(draw):
 
 
 @given(draws())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_plans_give_every_candidate_its_groups(drawn):
     groups, _, help_out, alive, _, (assign, _) = drawn
     assert assign.shape == (K, groups)
@@ -139,7 +139,7 @@ def test_plans_give_every_candidate_its_groups(drawn):
 
 
 @given(draws())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_cohorts_hold_so_many_clients_of_each_group(drawn):
     groups, most, _, _, group_of, (_, cohort) = drawn
     assert cohort.shape == (CLIENTS,)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -156,7 +157,8 @@ def test_two_hosts_go_on_with_the_run_of_one_process_and_equal_it(alone, tmp_pat
     kinds = [[e["event"] for e in RunDir(o).events()] for o in (out, alone)]
     assert [k for k in kinds[0] if k not in ("resume", "checkpoint")] == [k for k in kinds[1] if k != "checkpoint"]
     assert "The family of networks" in said[0]
-    assert all(line.startswith("[Gloo]") for line in said[1].splitlines())
+    # jaxlib's own lines about Gloo may be woven into each other.
+    assert not re.search("family|pretrain|iteration|report", said[1])
 
 
 def test_what_one_host_is_refused_for_ends_both_in_one_line(alone, tmp_path):

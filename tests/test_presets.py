@@ -56,10 +56,10 @@ def test_a_tiny_preset_has_the_form_of_its_data(name):
     assert len(network.widths) <= len(nets.NETWORKS[config.net.name].widths)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "femnist", "celeba", "imagenet"])
-def test_a_preset_of_the_paper_runs_in_its_tiny_form(name, tmp_path, capsys):
-    assert cli.main(["search", name, "--tiny", "--engine.lanes", "1", "--out", str(tmp_path / "run")]) == 0
+def test_a_tiny_preset_runs_from_the_command_line(tmp_path, capsys):
+    """One of them: the gate runs all four, in processes of their own."""
+    assert cli.main(["search", "femnist", "--tiny", "--engine.lanes", "1", "--out", str(tmp_path / "run")]) == 0
     assert "The family of networks" in capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["preset"] == name
+    assert result["preset"] == "femnist"
     assert len(result["models"]) == 1

@@ -95,23 +95,6 @@ def test_the_round_is_compiled_once_for_each_physical_shape(finished):
     assert result["simulator"]["compilations"] == 1 + compactions
 
 
-def test_a_search_with_groupnorm_and_dropout_removes_whole_groups(tmp_path):
-    net = NetConfig(widths=(4, 8, 16), multiple=(2, 2, 8), norm="group", group_size=2, dropout=0.2)
-    search = SearchConfig(reduction=0.1, budget=0.3, groups=3, rungs=((1, 1),), compact_at=0.9, max_iterations=2)
-    stage = StageConfig(rounds=1)
-    config = dataclasses.replace(TINY, net=net, search=search, pretrain=stage, finetune=FinetuneConfig(rounds=1))
-    result = one_device(config, tmp_path / "run")
-    assert result["finished"]
-    assert [model["iteration"] for model in result["models"]] == [1, 2]
-    for model in result["models"]:
-        widths = tuple(model["widths"].values())
-        assert widths[0] % 2 == widths[1] % 2 == widths[2] % 8 == 0
-        like = nets.build(net, (8, 8, 1), 10).abstract(widths)
-        saved = checkpoint.load_model(tmp_path / "run" / model["path"], like)
-        assert saved.params["norm2/scale"].shape == widths[1:2]
-        assert all(np.abs(leaf).any() for leaf in (saved.params["conv1/kernel"], saved.params["norm1/scale"]))
-
-
 def test_the_ledger_equals_an_independent_count(finished):
     """MACs, bytes and examples from the division of the data and the widths of the events, without the engine."""
     result, out = finished
@@ -179,10 +162,9 @@ def test_a_finished_run_is_returned_and_left_alone(finished):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-@pytest.mark.parametrize("asks", [2, 6])
-def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, asks):
-    """Stops when asked for the n-th time, in pretraining or in the middle of an iteration, and then goes on."""
-    asked = iter([False] * (asks - 1))
+def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path):
+    """Stops when asked for the sixth time, in the middle of an iteration, and then goes on."""
+    asked = iter([False] * 5)
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         one_device(TINY, out, should_stop=lambda: next(asked, True))
