@@ -1,10 +1,11 @@
-"""Every preset runs: in its tiny form, on made-up data of the same form, through the command line."""
+"""Presets are configs, the paper's have its authors' settings, and tiny forms have the form of their data.
 
-import json
+That the tiny forms run is tried by the gate (`.ci/run`), in processes of their own.
+"""
 
 import pytest
 
-from fednas_jax import cli, nets, presets
+from fednas_jax import nets, presets
 from fednas_jax.config import resolve
 from fednas_jax.data import load
 
@@ -54,12 +55,3 @@ def test_a_tiny_preset_has_the_form_of_its_data(name):
     assert (dataset.natural is not None) == (name in ("femnist", "celeba"))
     network = nets.build(config.net, dataset.train.images.shape[1:], classes)
     assert len(network.widths) <= len(nets.NETWORKS[config.net.name].widths)
-
-
-def test_a_tiny_preset_runs_from_the_command_line(tmp_path, capsys):
-    """One of them: the gate runs all four, in processes of their own."""
-    assert cli.main(["search", "femnist", "--tiny", "--engine.lanes", "1", "--out", str(tmp_path / "run")]) == 0
-    assert "The family of networks" in capsys.readouterr().out
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["preset"] == "femnist"
-    assert len(result["models"]) == 1

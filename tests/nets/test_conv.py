@@ -43,7 +43,7 @@ def outputs(conv, image, kernel, target, strides, padding, groups):
 
 
 @given(convolutions(), st.sampled_from([(0, 0), (None, 0), (0, None), (None, None)]))
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_values_and_gradients_equal_those_of_lax(convolution, axes):
     image, kernel, strides, padding, groups = convolution
     rng = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def unfolded_by_rows(draw):
 @example(((2, 5, 5, 16), (3, 2, 16, 3), (1, 1), ((3, 0), (0, 4))), (None, 0))
 @example(((2, 8, 8, 8), (5, 5, 8, 8), (1, 2), "VALID"), (0, None))
 @given(unfolded_by_rows(), st.sampled_from([(0, 0), (None, 0), (0, None)]))
-@settings(max_examples=7, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_unfolding_by_rows_equals_lax_in_double_precision(convolution, axes):
     image, kernel, strides, padding = convolution
     rng = np.random.default_rng(0)

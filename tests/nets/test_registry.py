@@ -50,7 +50,7 @@ def test_masked_training_is_sliced_training_and_the_loss_falls(name):
 
 @every_network
 @given(data=st.data())
-@settings(max_examples=3)
+@settings(max_examples=2)
 def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_training(name, data):
     space = space_of(name)
     # Few widths, of deep networks one, since each compiles the sliced network anew; which channels are kept is free.
