@@ -9,8 +9,8 @@ does for a candidate that it never trained, and the downloads for it.
 Command:  python experiments/client_cost.py --out runs/cost              (digits; --preset fashion_mnist for the other)
           python experiments/client_cost.py --out runs/tiny --tiny       (one seed, one iteration, in a minute)
 Hardware: 2 cores, no accelerator; about 20 minutes for digits, hours for fashion_mnist.
-Expected: digits, seeds 0 to 2: all three 28.1 times cheaper than none (8.6 against 241.0 s), 34.8 times in training alone,
-          29.2 in theory; on `flash` phones 22.6. The other settings stand in the README, "What it saves".
+Expected: digits, seeds 0 to 2: all three 28.1 times cheaper than none (8.6 against 241.0 s), 34.8 times in training
+          alone, 29.2 in theory; on `flash` phones 22.6. The other settings stand in the README, "What it saves".
 """
 
 from __future__ import annotations
