@@ -94,6 +94,12 @@ def measured(folder: Path, population: str) -> dict[str, float]:
     }
 
 
+def mean(values: list[float]) -> float | None:
+    """None where a value is missing: no network of a run is as small as SHARE."""
+    found = float(np.mean(values))
+    return found if np.isfinite(found) else None
+
+
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Rows of means over the seeds, by population and setting; the straightforward design comes first."""
     settings = list(itertools.product((False, True), repeat=len(SWITCHES)))
@@ -106,7 +112,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         rows = {}
         for name, folders in runs.items():
             each = [measured(folder, population) for folder in folders]
-            rows[name] = {key: float(np.mean([one[key] for one in each])) for key in each[0]} | {"tasks": theory[name]}
+            rows[name] = {key: mean([one[key] for one in each]) for key in each[0]} | {"tasks": theory[name]}
         tables[population] = rows
     return {"preset": args.preset, "seeds": list(args.seeds), "populations": tables}
 
@@ -119,11 +125,12 @@ def show(report_of: dict[str, Any]) -> None:
         print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
         for name, row in rows.items():
             phases = " | ".join(f"{row[phase]:,.1f}" for phase in ("train", "evaluate", "download", "upload"))
+            accuracy = "none" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
             factors = [base[key] / row[key] for key in ("seconds", "train", "tasks")]
             print(
                 f"| `{name}` | {phases} | {row['seconds']:,.1f} | "
                 + " | ".join(f"{f:,.1f}" for f in factors)
-                + f" | {row['megabytes']:,.2f} | {base['megabytes'] / row['megabytes']:,.1f} | {row['accuracy']:.1%} |"
+                + f" | {row['megabytes']:,.2f} | {base['megabytes'] / row['megabytes']:,.1f} | {accuracy} |"
             )
 
 
