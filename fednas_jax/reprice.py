@@ -42,6 +42,12 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
     dealt = devices.sample(population, prices, clients, config.seed)
     tables, hours = [], dict.fromkeys(cost.STAGES, 0.0)
     each = np.zeros(len(result["models"]) + 1)
+
+    def last(stage: str, iteration: int, seconds: float) -> None:
+        hours[stage] += seconds / 3600
+        if stage == "search":
+            each[iteration] += seconds / 3600
+
     for file, recorded in cost.read_files(run.ledger):
         if recorded["work"].null_count or recorded["forward"].null_count:
             raise RunError(f"{path}: ledger/{file} is of an older version, want a run of this one: search again")
@@ -49,15 +55,11 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
         tables.append(table)
         for moment, kind, rows in cost.rounds(table):
             seconds = cost.duration(rows) + prices.server_seconds * (kind == "training")
-            hours[moment.stage] += seconds / 3600
-            if moment.stage == "search":
-                each[moment.iteration] += seconds / 3600
+            last(moment.stage, moment.iteration, seconds)
     for event in run.events():
-        waited = event.get("waited_seconds", 0.0) / 3600  # for clients that were away, whatever their phones
+        waited = event.get("waited_seconds", 0.0)  # for clients that were away, whatever their phones
         if waited:
-            hours[event["stage"]] += waited
-            if event["stage"] == "search":
-                each[event["iteration"]] += waited
+            last(event["stage"], event.get("iteration", 0), waited)
     ledger = pa.concat_tables([cost.SCHEMA.empty_table(), *tables]).unify_dictionaries()
     spent = cost.search_seconds(ledger, len(each), clients)
     found = {

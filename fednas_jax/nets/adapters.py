@@ -58,8 +58,8 @@ def from_linen(
     return LinenNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable))
 
 
-class NnxNetwork:
-    """See `from_nnx`."""
+class _Family:
+    """What networks of both libraries are known by; see `space.Network`."""
 
     def __init__(
         self,
@@ -72,6 +72,13 @@ class NnxNetwork:
     ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
         self.blocks, self.removable = blocks, removable
+
+
+class NnxNetwork(_Family):
+    """See `from_nnx`."""
+
+    def __init__(self, *facts: Any):
+        super().__init__(*facts)
         self._graph = functools.lru_cache(maxsize=None)(self._build)
         self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
 
@@ -145,20 +152,8 @@ class NnxNetwork:
         return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
 
 
-class LinenNetwork:
+class LinenNetwork(_Family):
     """See `from_linen`."""
-
-    def __init__(
-        self,
-        name: str,
-        make: Any,
-        widths: dict[str, int],
-        input_shape: tuple[int, ...],
-        blocks: dict[str, int],
-        removable: frozenset[str],
-    ):
-        self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
-        self.blocks, self.removable = blocks, removable
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
