@@ -18,13 +18,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fednas_jax import cores, cost, devices, report
-from fednas_jax.presets import preset
+from fednas_jax import cores, cost, data, devices, report
+from fednas_jax.config import Config
+from fednas_jax.data.arrays import from_arrays
+from fednas_jax.presets import fitted, preset
 from fednas_jax.rundir import RunDir, write_json
 from fednas_jax.search import run_search
 
@@ -43,35 +47,63 @@ def name_of(switches: tuple[bool, ...]) -> str:
     return "".join(SHORT[s] if on else "-" for s, on in zip(SWITCHES, switches, strict=True))
 
 
-def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int) -> Path:
-    """Runs one setting, or finds it finished, and returns its folder."""
-    start = preset(args.preset)
-    on: dict[str, Any] = dict(zip(SWITCHES, switches, strict=True))
-    search = dataclasses.replace(start.search, **on)
-    config = dataclasses.replace(start, method="naive", seed=seed, search=search)
-    if args.tiny:
-        stage = dataclasses.replace(start.pretrain, rounds=2)
-        config = dataclasses.replace(
-            config,
-            pretrain=stage,
-            search=dataclasses.replace(search, max_iterations=1, settle_rounds=3),
-            finetune=dataclasses.replace(start.finetune, rounds=1),
+def prepared(args: argparse.Namespace) -> tuple[Config, data.Dataset | None]:
+    """The preset, and the part of its examples that --examples asks for: rounds teach less then, so there are more."""
+    config = dataclasses.replace(preset(args.preset), method="naive")
+    search, pretrain = config.search, config.pretrain
+    finetune = dataclasses.replace(config.finetune, shares=(SHARE,))
+    dataset = None
+    if args.examples:
+        whole = data.load(config.data, 0)
+        total = len(whole.train.labels)
+        least = config.data.clients * config.data.min_examples
+        if not least <= args.examples <= total:
+            raise SystemExit(f"--examples: got {args.examples}, want {least} to {total}")
+        some = np.sort(np.random.default_rng(0).permutation(total)[: args.examples])
+        dataset = from_arrays(
+            np.asarray(whole.train.images[some]), whole.train.labels[some], test=whole.test, classes=whole.classes
         )
+        more = total / args.examples
+        pretrain = dataclasses.replace(pretrain, rounds=round(pretrain.rounds * more))
+        finetune = dataclasses.replace(finetune, rounds=round(finetune.rounds * more))
+    if args.tiny:
+        pretrain = dataclasses.replace(pretrain, rounds=2)
+        finetune = dataclasses.replace(config.finetune, rounds=1)
+        search = dataclasses.replace(search, max_iterations=1, settle_rounds=3)
+    return dataclasses.replace(config, pretrain=pretrain, search=search, finetune=finetune), dataset
+
+
+def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int) -> Path:
+    """Runs one setting from the seed's parent, or finds it finished, and returns its folder."""
+    config, dataset = args.prepared
+    config = dataclasses.replace(config, seed=seed)
+    parent = args.out / f"{args.preset}-parent-{seed}"
+    run_search(dataclasses.replace(config, command="pretrain"), parent, dataset=dataset)
+    on: dict[str, Any] = dict(zip(SWITCHES, switches, strict=True))
+    config = dataclasses.replace(
+        fitted(config, config.net.name, parent), search=dataclasses.replace(config.search, **on)
+    )
     out = args.out / f"{args.preset}-{name_of(switches)}-{seed}"
-    run_search(config, out)
+    began = time.perf_counter()
+    run_search(config, out, dataset=dataset)
+    print(f"{out.name}: {time.perf_counter() - began:,.0f} s", file=sys.stderr, flush=True)
     return out
 
 
-def tasks_of_a_client(folder: Path, partial: bool) -> float:
+def tasks_of_a_client(folder: Path) -> float:
     """Theory: training tasks that the search asks of an average client, from who was alive in each round."""
     found = RunDir(folder)
-    groups = found.config().search.groups if partial else 1
+    search, clients = found.config().search, found.config().data.clients
+    trained = clients / search.groups
+    if search.clients_per_group:
+        trained = min(trained, search.clients_per_group)
+    share = trained / clients if search.partial_clients else 1.0
     alive, tasks = 0, 0.0
     for event in found.events():
         if event["event"] == "iteration":
             alive = len(event["candidates"])
         elif event["event"] == "round" and event["stage"] == "search":
-            tasks += alive / groups
+            tasks += alive * share
             alive = event["alive"]
     return tasks
 
@@ -103,10 +135,11 @@ def mean(values: list[float]) -> float | None:
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Rows of means over the seeds, by population and setting; the straightforward design comes first."""
     settings = list(itertools.product((False, True), repeat=len(SWITCHES)))
-    runs = {name_of(s): [run(args, s, seed) for seed in args.seeds] for s in settings}
-    theory = {
-        name_of(s): float(np.mean([tasks_of_a_client(folder, s[0]) for folder in runs[name_of(s)]])) for s in settings
-    }
+    runs: dict[str, list[Path]] = {name_of(s): [] for s in settings}
+    for seed in args.seeds:
+        for s in settings:
+            runs[name_of(s)].append(run(args, s, seed))
+    theory = {name_of(s): float(np.mean([tasks_of_a_client(folder) for folder in runs[name_of(s)]])) for s in settings}
     tables: dict[str, Any] = {}
     for population in POPULATIONS:
         rows = {}
@@ -140,9 +173,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/client_cost"), help="folder of the runs")
     parser.add_argument("--preset", default="digits", help="digits, fashion_mnist, ... (default: digits)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--examples", type=int, help="so many of the training images, drawn once (default: all)")
     parser.add_argument("--tiny", action="store_true", help="one iteration, few rounds")
     args = parser.parse_args()
     cores.use_all()
+    args.prepared = prepared(args)
     found = compare(args)
     write_json(args.out / "client_cost.json", found)
     show(found)

@@ -180,7 +180,9 @@ class FinetuneConfig(StageConfig):
     """Long-term fine-tuning of the family, all members side by side."""
 
     members: tuple[int, ...] = ()
-    """Iterations whose networks are fine-tuned and tested, 0 is the parent; none given: all."""
+    """Iterations whose networks are fine-tuned and tested, 0 is the parent; none given, and no shares: all."""
+    shares: tuple[float, ...] = ()
+    """Fine-tune and test only the largest network within each of these shares of the parent's MACs, say 0.5 0.25."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class SearchConfig:
     groups: int = 8
     """Client groups M of nearly equal data. Only with partial_clients."""
     clients_per_group: int = 0
-    """Clients sampled in a group for each round; 0 takes all."""
+    """Clients sampled in a group for each round; 0 takes all. Only with partial_clients."""
     rungs: tuple[tuple[int, float], ...] = ((1, 0.5), (1, 1))
     """Pairs (rounds, keep): after that many rounds keep the best `keep` (a number, or below 1 a fraction)."""
     growth: float = 0.0
@@ -238,6 +240,11 @@ class SearchConfig:
     """Winner: best score, or least accuracy lost for the resource saved."""
     compact_at: float = 0.2
     """Slice the network physically when its MACs fell by this fraction since the last compilation."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether a candidate trains on a part of the clients; a centralised search has one client only."""
+        return bool(self.partial_clients and not self.centralised)
 
 
 @dataclass(frozen=True)
@@ -272,7 +279,8 @@ class ParticipationConfig:
 
     availability: Literal["always", "bernoulli", "intervals", "trace"] = "always"
     """Clients are there always; with probability `available` in each round; on and off in intervals like measured
-    ones (a phone is ready 2 minutes in the median, then away 8 minutes); or as a trace file says."""
+    ones (a phone is ready 2 minutes in the median, then away 8 minutes); or as a trace file says. Who goes away in the
+    midst of a round stops there; its work is wasted."""
     available: float = 1.0
     """Probability that a client is there in a round. Only for `availability=bernoulli`."""
     ready_seconds: tuple[float, float] = (138.0, 4178.0)
@@ -291,6 +299,11 @@ class ParticipationConfig:
     """Seconds after which the server closes a round of training; who is late works in vain. None: it waits for all."""
     dropout: float = 0.0
     """Probability that a client leaves in the midst of a round's training, after a random share of its steps."""
+
+    @property
+    def spells(self) -> bool:
+        """Whether clients come and go by the clock."""
+        return self.availability in ("intervals", "trace")
 
     @property
     def everybody(self) -> bool:
@@ -530,6 +543,9 @@ def validate(config: Config) -> None:
     if max(config.finetune.members, default=0) > s.max_iterations:
         got = f"finetune.members: got {max(config.finetune.members)}"
         raise ConfigError(f"{got}, want at most search.max_iterations, which is {s.max_iterations}")
+    for share in config.finetune.shares:
+        if not 0 < share <= 1:
+            raise ConfigError(f"finetune.shares: got {share}, want above 0 and at most 1")
     _validate_search(s)
     validate_clients(config, d.clients or None)
     _above("cost.seconds_per_example", c.seconds_per_example, 0)
@@ -570,7 +586,7 @@ def validate_clients(config: Config, clients: int | None) -> None:
     for name, value in cohorts.items():
         if not 0 <= value <= most:
             raise ConfigError(f"{name}: got {value}, want 0 (all) to {number}")
-    if s.partial_clients and not s.centralised and s.groups > most:
+    if s.partial and s.groups > most:
         raise ConfigError(f"search.groups: got {s.groups}, want at most {number}")
 
 

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("used", pa.bool_()),  # False: wasted, since the client left, was late or was not needed
         ("work", pa.dictionary(pa.int8(), pa.string())),  # which download it is: to train or to score
         ("forward", pa.int64()),  # MACs of the candidate's forward pass on one example, in the phases that compute
+        ("rung", pa.int32()),  # of the iteration, from 1; 0 outside of the search
     ]
 )
 
@@ -47,6 +48,7 @@ class Moment(NamedTuple):
     stage: str
     iteration: int
     round: int
+    rung: int = 0
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -116,16 +118,26 @@ class Work(NamedTuple):
 
 
 class Done(NamedTuple):
-    """How far T training tasks got."""
+    """How far T tasks got."""
 
-    share: np.ndarray  # [T, 3] of download, training and upload
+    share: np.ndarray  # [T, 3] of download, training and upload; of scoring [T, 2] of download and evaluation
     used: np.ndarray  # [T] bool
     cut: np.ndarray  # [T] bool: stopped by the clock, so that a part of an example or byte took time too
 
 
-def task_seconds(priced: Pricing, work: Work) -> np.ndarray:
+# What a task is done in, one after the other. The few bytes of a score are free.
+TRAINING = ("download", "train", "upload")
+SCORING = ("download", "evaluate")
+
+
+def training_seconds(priced: Pricing, work: Work) -> np.ndarray:
     """Seconds [T, 3] that download, training and upload of each task take if nothing stops them."""
-    return np.stack([_amount(priced, phase, work, None)[3] for phase in ("download", "train", "upload")], axis=1)
+    return np.stack([_amount(priced, phase, work, None)[3] for phase in TRAINING], axis=1)
+
+
+def scoring_seconds(priced: Pricing, work: Work) -> np.ndarray:
+    """Seconds [T, 2] that download and evaluation of each task take if nothing stops them."""
+    return np.stack([_amount(priced, phase, work, None)[3] for phase in SCORING], axis=1)
 
 
 def training(priced: Pricing, moment: Moment, work: Work, done: Done | None = None) -> pa.Table:
@@ -137,18 +149,23 @@ def training(priced: Pricing, moment: Moment, work: Work, done: Done | None = No
       work: the tasks.
       done: how far each got; None: to the end, and its update was used. Phases that were not begun have no row.
     """
-    phases = ("download", "train", "upload")
+    return _phases(priced, moment, "training", TRAINING, work, done)
+
+
+def scoring(priced: Pricing, moment: Moment, work: Work, done: Done | None = None) -> pa.Table:
+    """The rows of scoring tasks: download the averaged candidate, evaluate it. Arguments as of `training`."""
+    return _phases(priced, moment, "scoring", SCORING, work, done)
+
+
+def _phases(
+    priced: Pricing, moment: Moment, kind: str, phases: Sequence[str], work: Work, done: Done | None
+) -> pa.Table:
     return pa.concat_tables(
         [
-            _rows(priced, moment, phase, "training", work, done and done._replace(share=done.share[:, n]))
+            _rows(priced, moment, phase, kind, work, done and done._replace(share=done.share[:, n]))
             for n, phase in enumerate(phases)
         ]
     )
-
-
-def scoring(priced: Pricing, moment: Moment, work: Work) -> pa.Table:
-    """The rows of scoring tasks: download the averaged candidate, evaluate it. The few bytes of a count are free."""
-    return pa.concat_tables([_rows(priced, moment, phase, "scoring", work, None) for phase in ("download", "evaluate")])
 
 
 def _amount(
@@ -199,6 +216,7 @@ def _rows(priced: Pricing, moment: Moment, phase: str, kind: str, work: Work, do
         used,
         name(kind, KINDS),
         work.forward if phase in ("train", "evaluate") else np.zeros(count, np.int64),
+        np.full(count, moment.rung),
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
@@ -320,7 +338,7 @@ def totals(ledger: pa.Table, *by: str) -> pa.Table:
 
     Args:
       ledger: rows.
-      *by: columns such as 'client', 'candidate', 'round', 'iteration', 'phase', 'stage' or 'used'; none: of all.
+      *by: columns such as 'client', 'candidate', 'round', 'iteration', 'rung', 'phase', 'stage', 'used'; none: of all.
 
     Returns:
       A row for each combination that occurs, sorted; the columns of `by`, then the sums under their own names.

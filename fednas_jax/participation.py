@@ -88,14 +88,39 @@ def there(now: Presence, moment: tuple[int, ...], clock: float) -> tuple[np.ndar
             luck = generator(now.seed, Purpose.AVAILABLE, *moment, look)
             found = luck.uniform(size=now.clients) < config.available
         else:
-            at = (clock + waited + now.offset[now.client]) % now.cycle[now.client]
             found = np.zeros(now.clients, bool)
-            found[now.client[(now.start <= at) & (at < now.end)]] = True
+            found[now.client[_here(now, clock + waited)[1]]] = True
         if found.any():
             return found, waited
     raise ConfigError(
         f"participation.availability: got {config.availability} with nobody there in {MOST_LOOKS} looks, want a client"
     )
+
+
+def stays(now: Presence, clock: float) -> np.ndarray:
+    """Seconds [C] for which each client stays from now on: 0 for who is away, infinite where nobody goes by the clock.
+
+    Args:
+      now: `presence`'s.
+      clock: simulated seconds since the run's beginning.
+    """
+    if not now.config.spells:
+        return np.full(now.clients, np.inf)
+    at, here = _here(now, clock)
+    left = np.zeros(now.clients)
+    left[now.client[here]] = (now.end - at)[here]
+    # A spell that lasts to the end of the cycle goes on with one that begins it.
+    again = np.zeros(now.clients)
+    again[now.client[now.start == 0]] = now.end[now.start == 0]
+    on = now.client[here & (now.end == now.cycle[now.client])]
+    left[on] += np.where(again[on] == now.cycle[on], np.inf, again[on])
+    return left
+
+
+def _here(now: Presence, clock: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where in its client's cycle each spell's client is [S], and whether that is in the spell [S]."""
+    at = (clock + now.offset[now.client]) % now.cycle[now.client]
+    return at, (now.start <= at) & (at < now.end)
 
 
 def invited(
@@ -132,9 +157,9 @@ def leaving(now: Presence, moment: tuple[int, ...]) -> np.ndarray:
 class Outcome(NamedTuple):
     """What became of T tasks."""
 
-    done: np.ndarray  # [T, 3] shares of download, training and upload that were done
-    used: np.ndarray  # [T] bool: its update is averaged
-    cut: np.ndarray  # [T] bool: it was under way when the server closed its candidate's round
+    done: np.ndarray  # [T, 3] shares of download, training and upload that were done; [T, 2] of download, evaluation
+    used: np.ndarray  # [T] bool: its update is averaged, or its score is counted
+    cut: np.ndarray  # [T] bool: its client went away, or the server closed the round, before it was done
     seconds: float  # from the beginning to the last client taken, or to the deadline where somebody was late
 
 
@@ -145,11 +170,13 @@ def outcome(
     steps: np.ndarray,
     seconds: np.ndarray,
     leaves: np.ndarray,
+    gone: np.ndarray,
 ) -> Outcome:
     """Plays a round of training.
 
     A phone does its tasks one after another. A candidate closes when the first 1 / overcommitment of those invited for
-    it have sent their updates: who is still at it stops there and goes on with its next task. At the deadline all stop.
+    it have sent their updates: who is still at it stops there and goes on with its next task. Who goes away stops at
+    that moment and does not come back. At the deadline all stop.
 
     Args:
       config: overcommitment and deadline.
@@ -158,22 +185,66 @@ def outcome(
       steps: [T] local steps, at least 1.
       seconds: [T, 3] of download, training and upload.
       leaves: [C] share of all its steps after which a client leaves; infinite: it stays.
+      gone: [C] seconds after the round's beginning when a client goes away; infinite: it stays.
     """
     done = _planned(client, steps, leaves)
-    complete = done[:, 2] == 1
-    spent = done * seconds
     names, place = np.unique(candidate, return_inverse=True)
     wanted = np.maximum(1, np.floor(np.bincount(place, minlength=len(names)) / config.overcommit + 1e-9))
     deadline = np.inf if config.deadline_seconds is None else config.deadline_seconds
-    race = _Race(place, client, done[:, 0] > 0, complete, spent.sum(1), wanted, deadline)
+    return _played(done, seconds, place, client, wanted, deadline, gone, config.spells)
+
+
+def scored(candidate: np.ndarray, client: np.ndarray, seconds: np.ndarray, gone: np.ndarray, paired: bool) -> Outcome:
+    """Plays a round of scoring, in which nobody is cut or late, but may go away.
+
+    Args:
+      candidate: [T].
+      client: [T].
+      seconds: [T, 2] of download and evaluation.
+      gone: [C] seconds after the beginning when a client goes away; infinite: it stays.
+      paired: candidates are compared on the same clients: who has not scored all of its own was not used.
+    """
+    names, place = np.unique(candidate, return_inverse=True)
+    wanted = np.bincount(place, minlength=len(names))
+    found = _played(np.ones_like(seconds), seconds, place, client, wanted, np.inf, gone, True)
+    if paired:
+        missed = np.zeros(len(gone), bool)
+        missed[client[~found.used]] = True
+        found = found._replace(used=found.used & ~missed[client])
+    return found
+
+
+def _played(
+    done: np.ndarray,
+    seconds: np.ndarray,
+    place: np.ndarray,
+    client: np.ndarray,
+    wanted: np.ndarray,
+    deadline: float,
+    gone: np.ndarray,
+    closes: bool,
+) -> Outcome:
+    """Plays tasks of which the shares `done` [T, P] of P phases are done where the clock stops nobody.
+
+    Where clients come and go by the clock (`closes`), nobody works on when the round is over. Elsewhere the waste of a
+    client that leaves depends on its steps alone, not on anybody's speed, so that a run can be priced again.
+    """
+    complete = done[:, -1] == 1
+    spent = done * seconds
+    race = _Race(place, client, done[:, 0] > 0, complete, spent.sum(1), wanted, deadline, gone)
     race.run()
-    cut = race.elapsed < spent.sum(1)
+    last = race.end[race.used].max() if race.used.any() else race.end.max(initial=0.0)
+    elapsed = race.elapsed
+    if closes and not race.late:
+        # When the last update is there that the server will get, the round is over: who would have left later stops.
+        until = np.clip(last - (race.end - race.elapsed), 0, race.elapsed)
+        elapsed = np.where(race.used, race.elapsed, until)
+    cut = elapsed < spent.sum(1)
     cut &= ~race.used
     before = np.cumsum(spent, axis=1) - spent
-    elapsed = np.clip(race.elapsed[:, None] - before, 0, spent)
-    share = np.divide(elapsed, seconds, out=np.zeros_like(seconds), where=seconds > 0)
+    part = np.clip(elapsed[:, None] - before, 0, spent)
+    share = np.divide(part, seconds, out=np.zeros_like(seconds), where=seconds > 0)
     done = np.where(cut[:, None], share, done)
-    last = race.end[race.used].max() if race.used.any() else race.end.max(initial=0.0)
     return Outcome(done, race.used, cut, float(deadline if race.late else last))
 
 
@@ -205,9 +276,10 @@ class _Race:
         spent: np.ndarray,
         wanted: np.ndarray,
         deadline: float,
+        gone: np.ndarray,
     ):
         self.candidate, self.complete, self.spent = candidate, complete, spent
-        self.wanted, self.deadline = wanted.astype(int), deadline
+        self.wanted, self.deadline, self.gone = wanted.astype(int), deadline, gone
         self.used = np.zeros(len(client), bool)
         self.elapsed, self.end = np.zeros(len(client)), np.zeros(len(client))
         self.late = False
@@ -231,8 +303,8 @@ class _Race:
                 continue  # it was stopped before
             if now > self.deadline:
                 break
-            self._stop(who, now)
-            if not self.complete[task]:
+            away = self._stop(who, now)
+            if away or not self.complete[task]:
                 continue  # it left, and does not come back
             k = self.candidate[task]
             self.used[task] = True
@@ -251,19 +323,21 @@ class _Race:
         queue = self.waiting[who]
         while queue and not self.open[self.candidate[queue[0]]]:
             queue.popleft()
-        if queue:
+        if queue and now < self.gone[who]:
             task = queue.popleft()
             self.busy[who] = (task, now)
             self.at_work[self.candidate[task]].add(who)
-            heapq.heappush(self.events, (now + float(self.spent[task]), who, task))
+            heapq.heappush(self.events, (min(now + float(self.spent[task]), float(self.gone[who])), who, task))
 
-    def _stop(self, who: int, now: float) -> None:
+    def _stop(self, who: int, now: float) -> bool:
+        """Ends what a client is at; says whether before it was done."""
         task, began = self.busy.pop(who)
         self.at_work[self.candidate[task]].discard(who)
         # A task that was not stopped takes what it takes, to the last bit.
         finished = now == began + float(self.spent[task])
         self.elapsed[task] = self.spent[task] if finished else now - began
         self.end[task] = now
+        return not finished
 
 
 def _read_trace(path: Path, clients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -288,4 +362,8 @@ def _read_trace(path: Path, clients: int) -> tuple[np.ndarray, np.ndarray, np.nd
         raise ConfigError(
             f"{where} got client {who.max() if who.max() >= clients else who.min()}, want 0 to {clients - 1}"
         )
-    return who, start, end
+    # Spells that touch or overlap are one.
+    other = who[1:] != who[:-1]
+    last = np.concatenate([np.maximum.accumulate(e) for e in np.split(end, np.flatnonzero(other) + 1)])
+    new = np.append(True, other | (start[1:] > last[:-1]))
+    return who[new], start[new], last[np.append(new[1:], True)]

@@ -49,7 +49,13 @@ class Prices(NamedTuple):
         return cost.pricing(self.devices, self.config.seed, moment)
 
     def play(
-        self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], steps: np.ndarray, moment: cost.Moment
+        self,
+        tasks: Tasks,
+        numbers: np.ndarray,
+        widths: Sequence[Widths],
+        steps: np.ndarray,
+        moment: cost.Moment,
+        gone: np.ndarray,
     ) -> tuple[Tasks, pa.Table, float]:
         """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds.
 
@@ -59,6 +65,7 @@ class Prices(NamedTuple):
           widths: [K] its widths.
           steps: [T] local steps of each task.
           moment: when.
+          gone: [C] seconds after which a client goes away (`participation.stays`).
         """
         chosen, server = self.config.participation, self.config.cost.server_seconds
         priced = self.at(moment)
@@ -67,12 +74,42 @@ class Prices(NamedTuple):
             rows = cost.training(priced, moment, work)
             return tasks, rows, cost.duration(rows) + server
         leaves = participation.leaving(self.presence, moment.numbers)
-        seconds = cost.task_seconds(priced, work)
-        found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves)
+        seconds = cost.training_seconds(priced, work)
+        found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone)
         rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
-        stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None
+        stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None or chosen.spells
         taken = Tasks(*(field[found.used] for field in tasks))
         return taken, rows, (found.seconds if stopped else cost.duration(rows)) + server
+
+    def score(
+        self,
+        tasks: Tasks,
+        numbers: np.ndarray,
+        widths: Sequence[Widths],
+        examples: np.ndarray,
+        moment: cost.Moment,
+        gone: np.ndarray,
+        paired: bool,
+    ) -> tuple[Tasks, pa.Table, float]:
+        """Plays a round of scoring: as `play`, of validation examples.
+
+        Args:
+          tasks: T of them, in the order in which each phone does its own.
+          numbers: [K] number of the candidate at each place.
+          widths: [K] its widths.
+          examples: [T] validation examples of each task.
+          moment: when.
+          gone: [C] seconds after which a client goes away (`participation.stays`).
+          paired: only those who scored all of their candidates count.
+        """
+        priced, work = self.at(moment), self.work(tasks, numbers, widths, examples)
+        if np.isinf(gone[tasks.client]).all():
+            rows = cost.scoring(priced, moment, work)
+            return tasks, rows, cost.duration(rows)
+        seconds = cost.scoring_seconds(priced, work)
+        found = participation.scored(tasks.candidate, tasks.client, seconds, gone, paired)
+        rows = cost.scoring(priced, moment, work, cost.Done(found.done, found.used, found.cut))
+        return Tasks(*(field[found.used] for field in tasks)), rows, found.seconds
 
 
 def prices_of(config: Config, space: Space, packed: PackedClients) -> Prices:
@@ -106,4 +143,4 @@ def _fastest(prices: Prices, widths: Widths, packed: PackedClients) -> float:
     examples = local_steps(packed.train_count, prices.config.train) * prices.config.train.batch_size
     work = prices.work(everyone, np.zeros(1, int), [widths], examples)
     dealt = prices.devices
-    return float(cost.task_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min())
+    return float(cost.training_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min())

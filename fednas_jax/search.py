@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import Space, Variables, Widths
 
 SCHEMA = 1  # of result.json
+MOST_SCORINGS = 100  # tries to have all candidates of a round scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +73,17 @@ class Setup:
         """Number of clients C, one where the method is centralised."""
         return len(self.fleet.train_count)
 
+    @property
+    def cohort(self) -> int:
+        """Clients sampled in a group for each round of the search; 0 takes all, as without partial clients."""
+        return self.config.search.clients_per_group if self.config.search.partial else 0
+
     @functools.cached_property
     def plan(self) -> Callable[..., controller.Plan]:
         """The controller's plan, compiled for this run's groups."""
         s = self.config.search
         # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
-        everybody = self.config.participation.everybody
-        most, help_out = min(s.clients_per_group, self.clients) * everybody, s.idle_groups == "help"
+        most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
         return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
 
 
@@ -155,7 +161,7 @@ def prepare(
     dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     prices = prices_of(config, found, packed)
-    groups = s.groups if s.partial_clients and not s.centralised else 1
+    groups = s.groups if s.partial else 1
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
     parent = hosts.said(lambda: _parent(config, found, checkpoints))
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
@@ -239,15 +245,22 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
     state, spent = _fedavg(setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
     if state.round < stage.rounds:
         return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
-    everyone = Tasks(np.zeros(setup.clients, np.int32), np.arange(setup.clients, dtype=np.int32))
-    moment = cost.Moment("pretrain", 0, state.round)
-    tally, rows = _score(setup, state.shape, _filled(setup, state.stack), everyone, numbers, [state.widths], moment)
+    tally, rows, seconds = _score(
+        setup,
+        state.shape,
+        _filled(setup, state.stack),
+        lambda here, again: Tasks(np.zeros(len(here), np.int32), here.astype(np.int32)),
+        numbers,
+        [state.widths],
+        cost.Moment("pretrain", 0, state.round),
+        _clock(setup),
+    )
     score = float(tally.accuracy[0])
     if not np.isfinite(score):
         raise TrainingError(
             f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
         )
-    _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows))
+    _tell(setup, event="parent", score=score, macs=setup.space.macs(state.widths), **_sum(rows, simulated=seconds))
     member = Member(0, state.widths, state.shape, score)
     save_member(setup.run, setup.space.network, member, _place(state.stack, 0))
     state = state._replace(round=0, server=(), family=(member,))
@@ -383,7 +396,7 @@ def _fedavg(
     done, clock = state.round, _clock(setup)
     while done < rounds:
         moment = cost.Moment(stage, 0, done + 1)
-        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
+        present, gone, waited = _there(setup, moment, clock)
         clients = np.arange(setup.clients)
         if not config.participation.everybody:
             one = np.zeros(setup.clients, np.int32)
@@ -396,7 +409,7 @@ def _fedavg(
             np.repeat(np.arange(members, dtype=np.int32), len(clients)),
             np.tile(clients, members).astype(np.int32),
         )
-        tasks, rows, seconds = _part(setup, tasks, numbers, widths, moment)
+        tasks, rows, seconds = _part(setup, tasks, numbers, widths, moment, gone)
         seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
         stack, server = setup.fleet.train(state.shape, stack, server, tasks, (purpose, 0, done), numbers.tolist(), rate)
@@ -439,15 +452,14 @@ def _train_candidates(
     while not bool(controller.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
         plan = setup.plan(state, key, setup.group_of)
-        moment = cost.Moment("search", iteration, rounds + 1)
-        present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
+        rung = int(state.rung) + 1
+        moment = cost.Moment("search", iteration, rounds + 1, rung)
+        present, gone, waited = _there(setup, moment, clock)
         planned = tasks_of(plan, setup.group_of)
         if not setup.config.participation.everybody:
-            chosen = participation.invited(
-                setup.prices.presence, moment.numbers, present, setup.group_of, s.clients_per_group
-            )
+            chosen = participation.invited(setup.prices.presence, moment.numbers, present, setup.group_of, setup.cohort)
             planned = Tasks(*(field[chosen[planned.client]] for field in planned))
-        tasks, rows, seconds = _part(setup, planned, numbers, widths, moment)
+        tasks, rows, seconds = _part(setup, planned, numbers, widths, moment, gone)
         seconds += waited
         stack, server = setup.fleet.train(
             shape,
@@ -462,13 +474,13 @@ def _train_candidates(
         spent.append(rows)
         scores = np.full(setup.places, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
-            scorers = _scorers(setup, tasks, np.flatnonzero(state.alive), present, iteration, rounds)
-            tally, rows = _score(setup, shape, stack, scorers, numbers, widths, moment)
+            who = functools.partial(_scorers, setup, tasks, np.flatnonzero(state.alive), (iteration, rounds))
+            tally, rows, longer = _score(setup, shape, stack, who, numbers, widths, moment, clock + seconds)
             scores = tally.accuracy.astype(np.float32)
             spent.append(rows)
-            seconds += cost.duration(rows)
+            seconds += longer
         clock += seconds
-        before, rung = np.asarray(state.alive), int(state.rung) + 1
+        before = np.asarray(state.alive)
         state = controller.tell(state, scores)
         after = np.asarray(state.alive)
         _tell(
@@ -501,19 +513,19 @@ def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
 
 
 def _scorers(
-    setup: Setup, trained: Tasks, alive: np.ndarray, present: np.ndarray, iteration: int, rounds: int
+    setup: Setup, trained: Tasks, alive: np.ndarray, numbers: tuple[int, ...], here: np.ndarray, again: int
 ) -> Tasks:
     """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison.
 
-    Only clients that are there score. A candidate of whose cohort nobody was taken is scored by all who are there: it
-    is as good as before.
+    Only clients that are there score. A candidate of whose cohort nobody was taken, or is there any more, is scored by
+    all who are there: it is as good as before.
     """
-    here = np.flatnonzero(present)
     sample = min(setup.config.search.score_clients, len(here))
     if sample:
-        luck = generator(setup.config.seed, Purpose.SCORE, iteration, rounds)
+        luck = generator(setup.config.seed, Purpose.SCORE, *numbers, *([again] if again else []))
         clients = here[np.sort(luck.choice(len(here), sample, replace=False))]
         return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
+    trained = Tasks(*(field[np.isin(trained.client, here)] for field in trained))
     alone = np.setdiff1d(alive, trained.candidate).astype(np.int32)
     return Tasks(
         np.concatenate([trained.candidate, np.repeat(alone, len(here))]),
@@ -525,26 +537,65 @@ def _score(
     setup: Setup,
     shape: Widths,
     stack: Variables,
+    who: Callable[[np.ndarray, int], Tasks],
+    numbers: np.ndarray,
+    widths: Sequence[Widths],
+    moment: cost.Moment,
+    clock: float,
+) -> tuple[Tally, pa.Table, float]:
+    """Has candidates scored by clients that are there; the tally, what it cost, and the simulated seconds.
+
+    Args:
+      setup: of the run.
+      shape: the stack's.
+      stack: [K, ...].
+      who: the tasks, of those who are there and the number of times that this was tried.
+      numbers: [K] number of the candidate at each place.
+      widths: [K] its widths.
+      moment: when.
+      clock: simulated seconds since the run's beginning.
+
+    Raises:
+      ConfigError: nobody stays long enough, however often they are asked.
+    """
+    seconds, spent, paired = 0.0, [], bool(setup.config.search.score_clients)
+    for again in range(MOST_SCORINGS):
+        present, gone, waited = _there(setup, moment, clock + seconds)
+        tasks = who(np.flatnonzero(present), again)
+        examples = setup.fleet.val_count[tasks.client]
+        done, rows, took = setup.prices.score(tasks, numbers, widths, examples, moment, gone, paired)
+        spent.append(rows)
+        seconds += waited + took
+        # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
+        if set(done.candidate) == set(tasks.candidate):
+            return setup.fleet.evaluate(shape, stack, done), pa.concat_tables(spent), seconds
+    raise ConfigError(
+        f"participation.availability: got {setup.config.participation.availability} where in {MOST_SCORINGS} tries "
+        "nobody stayed to score every candidate, want clients that stay longer"
+    )
+
+
+def _there(setup: Setup, moment: cost.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Who is there [C], the seconds [C] until each goes away, and the seconds that the server waited for anybody."""
+    present, waited = participation.there(setup.prices.presence, moment.numbers, clock)
+    return present, participation.stays(setup.prices.presence, clock + waited), waited
+
+
+def _part(
+    setup: Setup,
     tasks: Tasks,
     numbers: np.ndarray,
     widths: Sequence[Widths],
     moment: cost.Moment,
-) -> tuple[Tally, pa.Table]:
-    tally = setup.fleet.evaluate(shape, stack, tasks)
-    work = setup.prices.work(tasks, numbers, widths, setup.fleet.val_count[tasks.client])
-    return tally, cost.scoring(setup.prices.at(moment), moment, work)
-
-
-def _part(
-    setup: Setup, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], moment: cost.Moment
+    gone: np.ndarray,
 ) -> tuple[Tasks, pa.Table, float]:
     """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds."""
-    return setup.prices.play(tasks, numbers, widths, setup.fleet.steps[tasks.client], moment)
+    return setup.prices.play(tasks, numbers, widths, setup.fleet.steps[tasks.client], moment, gone)
 
 
 def _clock(setup: Setup) -> float:
     """Simulated seconds since the run's beginning: what its events say, which a resumed run has taken back in part."""
-    if setup.config.participation.availability in ("always", "bernoulli"):
+    if not setup.config.participation.spells:
         return 0.0  # nobody asks
     return hosts.said(lambda: sum(e.get("simulated_seconds", 0.0) for e in setup.run.events()))
 
@@ -578,10 +629,22 @@ def _after_search(setup: Setup, state: RunState) -> RunState:
     return state._replace(stage=Stage.FINETUNE)
 
 
+def _asked(setup: Setup, family: Sequence[Member]) -> list[Member]:
+    """Members to be fine-tuned: those named by iteration and the largest within each share; nothing said: all."""
+    stage, macs = setup.config.finetune, setup.space.macs
+    if not stage.members and not stage.shares:
+        return list(family)
+    numbers = set(stage.members)
+    for share in stage.shares:
+        # MACs fall from iteration to iteration: the first that fits is the largest.
+        fits = (m.iteration for m in family if macs(m.widths) <= share * macs(family[0].widths))
+        numbers.update(itertools.islice(fits, 1))
+    return [m for m in family if m.iteration in numbers]
+
+
 def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
     """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
-    asked = setup.config.finetune.members or [m.iteration for m in state.family]
-    members = [m for m in state.family if m.iteration in asked]
+    members = _asked(setup, state.family)
     shapes = dict.fromkeys(m.shape for m in members)
     buckets = []
     for shape in shapes:

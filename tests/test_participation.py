@@ -14,12 +14,12 @@ from fednas_jax.errors import ConfigError
 STAY = np.full(9, np.inf)
 
 
-def play(candidate, client, seconds, leaves=STAY, steps=None, **fields):
+def play(candidate, client, seconds, leaves=STAY, steps=None, gone=STAY, **fields):
     """Seconds: [T, 3] of download, training and upload."""
     seconds = np.asarray(seconds, np.float64)
     steps = np.full(len(client), 10) if steps is None else np.asarray(steps)
     config = ParticipationConfig(**fields)
-    return participation.outcome(config, np.asarray(candidate), np.asarray(client), steps, seconds, leaves)
+    return participation.outcome(config, np.asarray(candidate), np.asarray(client), steps, seconds, leaves, gone)
 
 
 def test_a_round_in_which_all_take_part_lasts_as_long_as_the_slowest_phone():
@@ -61,6 +61,39 @@ def test_a_client_that_leaves_has_downloaded_and_done_whole_steps_and_does_not_c
     assert found.seconds == 10  # when the last update that is used is there
 
 
+def test_who_goes_away_stops_there_and_does_not_come_back():
+    gone = STAY.copy()
+    gone[0], gone[1] = 6, 3  # client 0 after 2 of 4 seconds of its second task's training; client 1 when it has sent
+    tasks = [(0, 0, (1, 1, 1)), (1, 0, (1, 4, 1)), (2, 0, (1, 1, 1)), (0, 1, (1, 1, 1)), (1, 1, (1, 1, 1))]
+    found = play(*zip(*tasks, strict=True), gone=gone)
+    assert found.used.tolist() == [True, False, False, True, False]
+    np.testing.assert_allclose(found.done, [(1, 1, 1), (1, 0.5, 0), (0, 0, 0), (1, 1, 1), (0, 0, 0)])
+    assert found.seconds == 3  # nobody waits for the others
+
+
+def test_where_clients_come_and_go_nobody_works_on_when_the_round_is_over():
+    gone = STAY.copy()
+    gone[1] = 9  # it would have trained until then, but the round is over after 6 seconds
+    found = play([0, 0], [0, 1], [(1, 4, 1), (2, 8, 1)], gone=gone, availability="intervals")
+    np.testing.assert_allclose(found.done, [(1, 1, 1), (1, 0.5, 0)])
+    assert found.cut.tolist() == [False, True]
+    assert found.seconds == 6
+
+
+def test_a_comparison_is_paired_or_each_score_counts_alone():
+    gone = STAY.copy()
+    gone[1] = 5
+    tasks = [(0, 0, (1, 2)), (1, 0, (1, 2)), (0, 1, (1, 2)), (1, 1, (1, 2))]
+    candidate, client, seconds = (np.asarray(column) for column in zip(*tasks, strict=True))
+    seconds = seconds.astype(float)
+    alone, paired = (participation.scored(candidate, client, seconds, gone, paired) for paired in (False, True))
+    assert alone.used.tolist() == [True, True, True, False]
+    assert paired.used.tolist() == [True, True, False, False]
+    for found in (alone, paired):
+        np.testing.assert_allclose(found.done, [(1, 1), (1, 1), (1, 1), (1, 0.5)])
+        assert found.cut.tolist() == [False, False, False, True]
+
+
 rounds = st.lists(
     st.tuples(st.integers(0, 2), st.integers(0, 8), st.tuples(*[st.floats(0.01, 9)] * 3), st.integers(1, 5)),
     min_size=1,
@@ -70,17 +103,21 @@ rounds = st.lists(
 leavers = st.lists(st.one_of(st.just(np.inf), st.floats(0, 0.99)), min_size=9, max_size=9).map(np.asarray)
 
 
-@given(rounds, leavers, st.floats(1, 3), st.one_of(st.none(), st.floats(0.1, 30)))
-def test_any_round_keeps_the_order_of_phases_the_places_and_the_clock(tasks, leaves, overcommit, deadline):
+goers = st.lists(st.one_of(st.just(np.inf), st.floats(0.01, 40)), min_size=9, max_size=9).map(np.asarray)
+
+
+@given(rounds, leavers, goers, st.floats(1, 3), st.one_of(st.none(), st.floats(0.1, 30)))
+def test_any_round_keeps_the_order_of_phases_the_places_and_the_clock(tasks, leaves, gone, overcommit, deadline):
     candidate, client, seconds, steps = (np.asarray(column) for column in zip(*sorted(tasks), strict=True))
-    found = play(candidate, client, seconds, leaves, steps, overcommit=overcommit, deadline_seconds=deadline)
+    found = play(candidate, client, seconds, leaves, steps, gone, overcommit=overcommit, deadline_seconds=deadline)
     done = found.done
     assert ((done >= 0) & (done <= 1 + 1e-9)).all()
     assert (done[found.used] == 1).all()
     assert not (found.used & found.cut).any()
     for earlier in (0, 1):  # a phase begins when the one before it is done
         assert (done[done[:, earlier + 1] > 1e-9, earlier] > 1 - 1e-9).all()
-    busy = np.bincount(client, (done * seconds).sum(1))
+    busy = np.bincount(client, (done * seconds).sum(1), len(gone))
+    assert (busy <= gone * (1 + 1e-9)).all()  # nobody works while it is away
     if deadline is not None:
         assert busy.max() <= deadline * (1 + 1e-9)
     for k in np.unique(candidate):
@@ -146,6 +183,36 @@ def test_a_trace_is_followed_and_repeats_and_the_server_waits_for_somebody(tmp_p
     assert at(210.0) == ([0], 0)
     assert at(660.0) == ([0, 1], 0)  # 400 + 260
     assert at(0.0) == ([1], 120)  # it looks again every 60 seconds
+
+
+def test_clients_stay_to_the_end_of_their_spell_and_over_the_end_of_the_trace(tmp_path):
+    lines = ["client,from [s],to [s]", "0,0,50", "0,350,400", "1,100,150", "1,150,180", "1,120,200", "2,0,400"]
+    (tmp_path / "trace.csv").write_text("\n".join(lines))
+    now = participation.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 4, 0)
+    for clock, want in [
+        (0.0, [50, 0, np.inf, 0]),
+        (110.0, [0, 90, np.inf, 0]),  # spells that touch or overlap are one
+        (370.0, [80, 0, np.inf, 0]),  # 30 seconds to the end, and the first 50 of the next time round
+        (1310.0, [0, 90, np.inf, 0]),
+    ]:
+        found = participation.stays(now, clock)
+        assert found.tolist() == want
+        np.testing.assert_array_equal(found > 0, participation.there(now, (1, 1, 1), clock)[0])
+    always = participation.presence(ParticipationConfig(availability="bernoulli", available=0.5), 3, 0)
+    assert np.isinf(participation.stays(always, 7.0)).all()
+
+
+@given(st.integers(0, 9), st.floats(0, 1e7))
+def test_who_is_there_stays_and_is_gone_right_after(seed, clock):
+    now = participation.presence(ParticipationConfig(availability="intervals"), 200, seed)
+    left = participation.stays(now, clock)
+    later, _ = participation.there(now, (1, 1, 1), clock + left.max() / 2)
+    assert later[left.argmax()]
+    here, waited = participation.there(now, (1, 1, 1), clock)
+    if not waited:
+        np.testing.assert_array_equal(here, left > 0)
+    for client in np.flatnonzero(here & (left > 0))[:3]:
+        assert participation.stays(now, clock + left[client] + 1e-3)[client] == 0
 
 
 def test_of_each_group_those_are_invited_who_are_there_and_some_too_many():

@@ -1,12 +1,29 @@
 """What the README shows works as it stands, and the public names are there."""
 
 import re
+import shlex
 from pathlib import Path
 
-import fednas_jax
+import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import fednas_jax
+from fednas_jax import search
+from fednas_jax.cli import main
+
+HOME = Path(__file__).parent.parent
+README = (HOME / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = (README, *(page.read_text() for page in sorted((HOME / "docs").glob("*.md"))))
+# Searches on digits or made-up data, in a block or in a sentence. Those that need a loop of the shell, several hosts,
+# files of the reader's own or a finished run are left to other tests.
+SEARCHES = sorted(
+    {
+        command
+        for page in PAGES
+        for command in re.findall(r"fednas (search (?:digits|\w+ --tiny) [^`\n]+)", page)
+        if not re.search(r"\$|--hosts|--help|--parent|--data\.folder|my_(nnx|linen):", command)
+    }
+)
 
 
 def test_every_public_name_is_there():
@@ -31,3 +48,26 @@ def test_the_files_of_the_readme_are_there():
 
 def test_nothing_is_left_to_be_filled_in():
     assert not re.findall(r"\b(FAMILY|CLAIMS|SETTLE|FASHION|RANDOM)\b", README)
+
+
+class Begun(Exception):
+    """A search had nothing to refuse, and would train now."""
+
+
+@pytest.mark.parametrize("command", SEARCHES)
+def test_searches_that_the_pages_show_are_not_refused(command, tmp_path, monkeypatch):
+    (block,) = [b for b in BLOCKS if "class Net" in b]
+    (tmp_path / "my_net.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+
+    def begin(*args, **more):
+        raise Begun
+
+    monkeypatch.setattr(search, "Fleet", begin)
+    with pytest.raises(Begun):
+        main(shlex.split(command))
+
+
+def test_the_pages_show_searches():
+    assert any("--search.resource" in command for command in SEARCHES)
+    assert any("my_net" in command for command in SEARCHES)

@@ -4,9 +4,10 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 
-from fednas_jax import cost
+from fednas_jax import cost, participation
 from fednas_jax.cli import main
 from fednas_jax.config import (
     Config,
@@ -197,6 +198,51 @@ def test_who_is_there_depends_on_the_simulated_clock_and_stopping_does_not_matte
     assert cost.read(mine.ledger).equals(cost.read(theirs.ledger))
     assert mine.result()["simulated_hours"] == theirs.result()["simulated_hours"]
     assert whole == theirs.path
+
+
+def seconds_there(now, client, start, end):
+    """Seconds between two moments in which a client is there, spell by spell, cycle by cycle."""
+    total, cycle = 0.0, now.cycle[client]
+    mine = now.client == client
+    for turn in range(int((start + now.offset[client]) // cycle), int((end + now.offset[client]) // cycle) + 1):
+        begins = now.start[mine] + turn * cycle - now.offset[client]
+        ends = now.end[mine] + turn * cycle - now.offset[client]
+        total += np.clip(np.minimum(ends, end) - np.maximum(begins, start), 0, None).sum()
+    return total
+
+
+@pytest.mark.parametrize("score_clients", [0, 2])
+def test_no_client_works_while_it_is_away(score_clients, tmp_path):
+    comes_and_goes = ParticipationConfig(
+        availability="intervals", ready_seconds=(20.0, 90.0), away_seconds=(20.0, 60.0), wait_seconds=5.0
+    )
+    config = dataclasses.replace(
+        TINY,
+        cost=CostConfig(),
+        participation=comes_and_goes,
+        search=dataclasses.replace(TINY.search, score_clients=score_clients),
+    )
+    result, out, given = recorded(config, tmp_path / "run")
+    now = participation.presence(comes_and_goes, 6, config.seed)
+    frame, clock = cost.read(RunDir(out).ledger).to_pandas(), 0.0
+    for event in RunDir(out).events():
+        if event["event"] not in ("round", "parent"):
+            continue
+        stage = event.get("stage", "pretrain")
+        rows = frame[frame.stage == stage]
+        if stage == "pretrain":
+            rows = rows[(rows.phase == "evaluate") | (rows.work == "scoring") == (event["event"] == "parent")]
+        rows = rows[(rows["round"] == event.get("round", config.pretrain.rounds))]
+        rows = rows[rows.iteration == event.get("iteration", 0)]
+        end = clock + event["simulated_seconds"]
+        for client, busy in rows.groupby("client").seconds.sum().items():
+            assert busy <= seconds_there(now, client, clock, end) * (1 + 1e-9)
+        clock = end
+    assert clock == pytest.approx(3600 * result["simulated_hours"]["all"])
+    # Somebody went away in the midst of its work, which was charged and not used.
+    assert result["wasted"]["all"]["seconds"] > 0
+    assert (~frame[frame.work == "training"].used).any()
+    assert sum(len(tasks) for tasks in given) == (frame.used & (frame.phase == "upload")).sum()
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def test_groups_train_in_parallel_and_dropping_sends_clients_to_rest(finished):
     first = trained[trained.iteration == 1]
     assert first.groupby("round").client.nunique().tolist() == [6, 4]
     assert first.groupby("round").candidate.nunique().tolist() == [3, 2]
+    assert first.groupby("round").rung.unique().map(list).tolist() == [[1], [2]]
+    assert (frame.rung == 0).equals(frame.stage != "search")
 
 
 def test_one_common_sample_of_clients_scores_all_candidates(finished):
@@ -237,7 +239,9 @@ def test_every_method_is_a_setting_of_the_same_machine(method, tmp_path):
     config = dataclasses.replace(
         TINY,
         method=method,
-        search=dataclasses.replace(TINY.search, max_iterations=1, settle_rounds=2, random_candidates=3),
+        search=dataclasses.replace(
+            TINY.search, max_iterations=1, settle_rounds=2, random_candidates=3, clients_per_group=1
+        ),
         finetune=FinetuneConfig(rounds=0),
         pretrain=StageConfig(rounds=1),
     )
@@ -248,10 +252,10 @@ def test_every_method_is_a_setting_of_the_same_machine(method, tmp_path):
     trained = frame[(frame.stage == "search") & (frame.phase == "train")]
     by_round = trained.groupby("round")
     expected = {
-        # rounds: (candidates, clients, tasks)
+        # rounds: (candidates, clients, tasks); one client of each group, where clients are divided into groups
         "naive": [(3, 6, 18)] * 2,
         "netadapt": [(3, 1, 3)] * 2,
-        "random": [(3, 6, 6), (2, 4, 4)],
+        "random": [(3, 3, 3), (2, 2, 2)],
         "uniform": [(1, 6, 6)] * 2,
     }[method]
     assert list(zip(by_round.candidate.nunique(), by_round.client.nunique(), by_round.size(), strict=True)) == expected
@@ -346,17 +350,20 @@ def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(fini
             one_device(config, tmp_path / "run", dataset=dataset)
 
 
-def test_several_budgets_hold_at_the_end_and_each_iteration_says_what_it_brings_down(tmp_path):
+def test_several_budgets_hold_at_the_end_and_the_members_asked_for_are_tested(tmp_path):
     budgets = {"resource": "memory,macs", "budget": (0.8, 0.55)}
     config = dataclasses.replace(
         TINY,
         net=NetConfig(widths=(4, 8, 16), multiple=(1, 1, 4)),
         pretrain=StageConfig(rounds=0),
         search=dataclasses.replace(TINY.search, **budgets, reduction=0.25, rungs=((1, 1),), compact_at=0.99),
-        finetune=FinetuneConfig(rounds=0, members=(0,)),
+        finetune=FinetuneConfig(rounds=0, members=(0,), shares=(0.9, 0.7, 0.01)),
     )
     result = one_device(config, tmp_path / "run")
     assert result["stop_reason"] == "budget reached"
+    within = [max(m["macs"] for m in result["models"] if m["macs"] <= s * result["parent"]["macs"]) for s in (0.9, 0.7)]
+    tested = [m["macs"] for m in (result["parent"], *result["models"]) if m["test_accuracy"] is not None]
+    assert tested == [result["parent"]["macs"], *within]
     memory, macs = (
         [m["resources"][name] for m in (result["parent"], *result["models"])] for name in ("memory", "macs")
     )
