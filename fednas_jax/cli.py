@@ -247,12 +247,14 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
             console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
             report.print_cost(console, result)
             return
-        page = parsed.out / "report.html"
-        if not (done_before and page.exists()):  # killed after its result was written
+        page, served = parsed.out / "report.html", []
+        if parsed.tiers is not None:
+            served = tiers.assign(parsed.out, tiers.read(parsed.tiers))
+        if served or not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)
         report.print_family(console, result)
-        if parsed.tiers is not None:
-            report.print_tiers(console, tiers.assign(parsed.out, tiers.read(parsed.tiers)))
+        if served:
+            report.print_tiers(console, served)
         if not done_before:
             console.print(f"report: {page}", soft_wrap=True)
 
@@ -302,6 +304,7 @@ def _tiers(args: list[str]) -> int:
 
     report.print_tiers(_console(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
     print(parsed.run / "tiers.json")
+    print(report.write_report(parsed.run))
     return 0
 
 

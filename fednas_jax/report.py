@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from fednas_jax import cost, draw, lut
+from fednas_jax import cost, draw, lut, tiers
 from fednas_jax.config import Config
 from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir
@@ -42,7 +42,11 @@ figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 <th scope="col">MB up</th><th scope="col">MB down</th><th scope="col">joules (assumed power)</th></tr>
 {% for row in costs %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-</html>
+{% if tiers %}<h2>What each class of phones runs</h2>
+<table><tr>{% for name in tier_header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
+{% for row in tiers %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% endif %}</html>
 """
 
 
@@ -250,6 +254,8 @@ def write_report(path: Path) -> Path:
             header=HEADER,
             rows=family_rows(result),
             costs=cost_rows(result),
+            tier_header=TIERS,
+            tiers=tier_rows(tiers.assigned(path)),
         )
     )
     return out

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from fednas_jax import inputs
 from fednas_jax.config import Config, differences, from_json, to_json
 from fednas_jax.errors import ConfigError, RunError
 
@@ -25,6 +26,7 @@ class RunDir:
         self.config_file = self.path / "config.json"
         self.events_file = self.path / "events.jsonl"
         self.result_file = self.path / "result.json"
+        self.inputs = self.path / "inputs"
         self.ledger = self.path / "ledger"
         self.checkpoints = self.path / "checkpoints"
 
@@ -36,7 +38,8 @@ class RunDir:
         """Sees whether this folder can hold a run of `config`: new, empty, or begun with the very same config.
 
         Raises:
-          RunError: it is a file, belongs to something else, or to another config (names the fields that differ).
+          RunError: it is a file, belongs to something else, or to another config (names the fields that differ), or
+            was begun with another table of that name.
         """
         for path in (self.path, *self.path.parents):
             if path.exists() and not path.is_dir():
@@ -48,11 +51,12 @@ class RunDir:
                 raise RunError(
                     f"--out: {self.path} holds a run of another config, want the same or a new folder: {fields}"
                 )
+            inputs.check(config, self.inputs)
         elif self.path.is_dir() and any(p.name != "config.json.tmp" for p in self.path.iterdir()):
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
     def create(self, config: Config, lanes: int, device_kind: str) -> None:
-        """Makes the folder and writes the config, with the versions, devices and lanes it runs on.
+        """Makes the folder, writes the config, with the versions, devices and lanes it runs on, and copies its tables.
 
         Raises:
           RunError: the folder cannot be made.
@@ -62,6 +66,7 @@ class RunDir:
         except OSError as error:
             raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from error
         if not self.config_file.exists():
+            inputs.keep(config, self.inputs)
             about = {
                 "config": to_json(config),
                 "versions": {"python": platform.python_version()}

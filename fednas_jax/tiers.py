@@ -65,6 +65,15 @@ def assign(run: Path, tiers: Sequence[Tier]) -> list[Choice]:
     return chosen
 
 
+def assigned(run: Path) -> list[Choice]:
+    """What `assign` wrote into a run's folder last; nothing where it never did."""
+    path = run / "tiers.json"
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text())["tiers"]
+    return [Choice(**(row | {"tier": Tier(**row["tier"])})) for row in rows]
+
+
 def choose(result: dict[str, Any], network: str, tier: Tier) -> Choice:
     """The member of a run's result that a tier gets; raises as `assign`."""
     members = [m for m in (result["parent"], *result["models"]) if m["test_accuracy"] is not None]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import fednas_jax
-from fednas_jax import search
+from fednas_jax import setup
 from fednas_jax.cli import main
 
 HOME = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def test_searches_that_the_pages_show_are_not_refused(command, tmp_path, monkeyp
     def begin(*args, **more):
         raise Begun
 
-    monkeypatch.setattr(search, "Fleet", begin)
+    monkeypatch.setattr(setup, "Fleet", begin)
     with pytest.raises(Begun):
         main(shlex.split(command))
 

@@ -193,6 +193,10 @@ def test_who_is_there_depends_on_the_simulated_clock_and_stopping_does_not_matte
     asked = iter([False, False])
     with pytest.raises(Interrupted):
         run(config, tmp_path / "stopped", should_stop=lambda: next(asked, True))
+    (tmp_path / "trace.csv").write_text("\n".join(["client,from [s],to [s]", "0,0,7"]))
+    with pytest.raises(RunError, match=r"^participation\.trace: .*trace\.csv has changed since this run began with it"):
+        run(config, tmp_path / "stopped")
+    (tmp_path / "trace.csv").write_bytes((tmp_path / "stopped" / "inputs" / "0-trace.csv").read_bytes())
     run(config, tmp_path / "stopped")
     mine, theirs = (RunDir(tmp_path / name) for name in ("stopped", "whole"))
     assert cost.read(mine.ledger).equals(cost.read(theirs.ledger))

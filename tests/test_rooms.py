@@ -13,15 +13,16 @@ ROWS = {
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
     1: {
         *("nets", "data", "controller", "presets", "schedule", "devices", "draw", "training_macs", "compression"),
-        *("lut", "program"),
+        *("lut", "program", "stacks", "inputs"),
     },
     2: {"augment", "local", "cost", "feed", "participation", "latency", "memory"},
     3: {"resources", "tuning", "checkpoint", "rundir"},
     4: {"candidates", "fleet", "parents", "runstate"},
     5: {"prices"},
-    6: {"search", "bench", "reprice", "tiers"},
-    7: {"report", "progress", "show"},
-    8: {"cli"},
+    6: {"setup", "bench", "reprice", "tiers"},
+    7: {"rounds", "results", "report", "progress", "show"},
+    8: {"search"},
+    9: {"cli"},
 }
 ROW_OF = {room: row for row, rooms in ROWS.items() for room in rooms}
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fednas_jax import lut, tiers
+from fednas_jax import cost, lut, tiers
 from fednas_jax.cli import main
 from fednas_jax.config import Config, to_json
 from fednas_jax.errors import ConfigError, RunError
@@ -20,6 +20,8 @@ def member(iteration, mmacs, score, test, width):
         "macs": mmacs * 10**6,
         "score": score,
         "test_accuracy": test,
+        "params": 100 * width,
+        "client_seconds": 1.5 * iteration,
     }
 
 
@@ -32,6 +34,12 @@ RESULT = {
         member(3, 10, 0.75, 0.70, 4),
         member(4, 1, 0.99, None, 2),
     ],
+    "method": "fednas",
+    "preset": "digits",
+    "seed": 0,
+    "clients": 4,
+    "stop_reason": "budget reached",
+    "client_cost": cost.client_cost(cost.SCHEMA.empty_table(), 4),
 }
 
 
@@ -111,6 +119,8 @@ def test_the_command_prints_what_each_tier_runs_and_writes_it(run, tmp_path, cap
     # 30 phones at 0.77 and 60 at 0.70.
     assert f"90 of 100 phones are served: mean test accuracy {(30 * 0.77 + 60 * 0.70) / 90:.4f}" in said
     assert "low: no member fits 1 ms; the fastest member takes 7.43 ms on s7_edge" in said
+    page = (run / "report.html").read_text()
+    assert page.index("What each class of phones runs") < page.index("<td>mid</td>") < page.index("none fits")
     written = json.loads((run / "tiers.json").read_text())["tiers"]
     assert [choice["iteration"] for choice in written] == [1, 3, None]
     assert written[0]["tier"] == {

@@ -1,0 +1,43 @@
+"""The tables that a config names by file: a run keeps a copy of each, and does not go on with others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fednas_jax.config import Config, limits
+from fednas_jax.errors import RunError
+
+
+def tables(config: Config) -> list[tuple[str, Path]]:
+    """Field and file of each table that a run reads: lookup tables of latency, phones of one's own, a trace."""
+    devices = (limit.resource.partition(":")[2] for limit in limits(config.search))
+    named = [("search.resource", Path(device)) for device in devices] + [
+        ("cost.population", Path(config.cost.population))
+    ]
+    found = [(field, path) for field, path in named if path.suffix in (".json", ".csv")]
+    if config.participation.trace is not None:
+        found.append(("participation.trace", config.participation.trace))
+    return list(dict.fromkeys(found))
+
+
+def keep(config: Config, folder: Path) -> None:
+    """Copies the tables into a run's folder."""
+    for kept, (_, path) in zip(_kept(config, folder), tables(config), strict=True):
+        folder.mkdir(exist_ok=True)
+        kept.write_bytes(path.read_bytes())
+
+
+def check(config: Config, folder: Path) -> None:
+    """Compares the tables with a run's copies, where it has them.
+
+    Raises:
+      RunError: one has changed since the run began.
+    """
+    for kept, (field, path) in zip(_kept(config, folder), tables(config), strict=True):
+        if kept.exists() and path.exists() and kept.read_bytes() != path.read_bytes():
+            raise RunError(f"{field}: {path} has changed since this run began with it, want {kept} or a new folder")
+
+
+def _kept(config: Config, folder: Path) -> list[Path]:
+    """Where the copies lie, in the order of the tables."""
+    return [folder / f"{number}-{path.name}" for number, (_, path) in enumerate(tables(config))]

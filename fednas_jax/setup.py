@@ -1,0 +1,175 @@
+"""What a run stands on: config, data, network, engine, prices and folder, checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fednas_jax import candidates, checkpoint, controller, cost, data, hosts, nets, parents, participation, space
+from fednas_jax.config import Config, differences, validate_clients
+from fednas_jax.errors import ConfigError, DataError
+from fednas_jax.fleet import Fleet
+from fednas_jax.prices import Prices, prices_of
+from fednas_jax.resources import Goal, goal_of
+from fednas_jax.rundir import RunDir
+from fednas_jax.space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What does not change during a run."""
+
+    config: Config
+    dataset: data.Dataset
+    space: Space
+    fleet: Fleet
+    places: int  # K: places in a stack
+    groups: int  # M
+    group_of: np.ndarray  # [C] group of each client
+    goal: Goal
+    prices: Prices
+    run: RunDir
+    checkpoints: checkpoint.Checkpoints
+    parent: parents.Parent | None  # given, in a run that begins
+    observe: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+    began: float  # time.perf_counter() at the process's start of this run
+    heterogeneity: data.Heterogeneity  # of the clients
+
+    @property
+    def clients(self) -> int:
+        """Number of clients C, one where the method is centralised."""
+        return len(self.fleet.train_count)
+
+    @property
+    def cohort(self) -> int:
+        """Clients sampled in a group for each round of the search; 0 takes all, as without partial clients."""
+        return self.config.search.clients_per_group if self.config.search.partial else 0
+
+    @functools.cached_property
+    def plan(self) -> Callable[..., controller.Plan]:
+        """The controller's plan, compiled for this run's groups."""
+        s = self.config.search
+        # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
+        most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
+        return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
+
+    def there(self, moment: cost.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Who is there [C], seconds [C] until each goes away, and seconds that the server waited for anybody."""
+        present, waited = participation.there(self.prices.presence, moment.numbers, clock)
+        return present, participation.stays(self.prices.presence, clock + waited), waited
+
+    def clock(self) -> float:
+        """Simulated seconds since the beginning, by the run's events, which a resumed run has taken back in part."""
+        if not self.config.participation.spells:
+            return 0.0  # nobody asks
+        return hosts.said(lambda: sum(e.get("simulated_seconds", 0.0) for e in self.run.events()))
+
+    def tell(self, **event: Any) -> None:
+        """Writes an event, and shows it to who observes the run; on the first host."""
+        if hosts.first():
+            self.run.append(event)
+            self.observe(event)
+
+    def effort(self) -> dict[str, float]:
+        """The simulator's effort so far, this process and those before."""
+        meter = self.fleet.meter
+        return dataclasses.asdict(meter) | {"wall_seconds": meter.wall_seconds + time.perf_counter() - self.began}
+
+
+def prepare(
+    config: Config,
+    run: RunDir,
+    observe: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    devices: Sequence[jax.Device] | None,
+    began: float,
+    given: data.Dataset | None,
+) -> Setup:
+    """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
+    s = config.search
+    dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
+    _same_data(dataset, packed)
+    prices = prices_of(config, found, packed)
+    groups = s.groups if s.partial else 1
+    checkpoints = checkpoint.Checkpoints(run.checkpoints)
+    parent = hosts.said(lambda: _parent(config, found, checkpoints))
+    # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
+    kind = (devices or jax.devices())[0].device_kind
+    lanes = config.engine.lanes or hosts.said(lambda: run.lanes(kind))
+    fleet = Fleet(
+        found.network,
+        packed,
+        dataset.mean,
+        dataset.std,
+        config.train,
+        dataclasses.replace(config.engine, lanes=lanes),
+        config.seed,
+        places,
+        devices,
+        tasks=packed.clients * (1 if s.partial_clients else places),
+    )
+    hosts.said(lambda: run.create(config, fleet.lanes, kind))
+    return Setup(
+        config,
+        dataset,
+        found,
+        fleet,
+        places,
+        groups,
+        controller.client_groups(packed.train_count, groups),
+        goal,
+        prices,
+        run,
+        checkpoints,
+        parent,
+        observe,
+        should_stop,
+        began,
+        data.heterogeneity(np.asarray(packed.labels), packed.offsets),
+    )
+
+
+def same_config(config: Config) -> None:
+    """Refuses hosts that were started with different commands."""
+    everyones = hosts.everyones(config)
+    for host, other in enumerate(everyones):
+        if differ := differences(everyones[0], other):
+            fields = "; ".join(f"{d} there" for d in differ)
+            raise ConfigError(f"host {host}: has another config than host 0, want the same command: {fields}")
+
+
+def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
+    """Refuses hosts that see different data."""
+    about = (packed.train_count, packed.val_count, dataset.train.labels[:100_000])
+    sums = hosts.everyones([zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in about])
+    for host, other in enumerate(sums):
+        if other != sums[0]:
+            raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
+
+
+def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
+    """What a host has of its own: data set, clients, and what the network's space says of goal and places."""
+    s = config.search
+    dataset = given or data.load(config.data, config.seed)
+    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
+    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
+    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
+    validate_clients(config, packed.clients)
+    if s.centralised:
+        packed = data.merge(packed)
+    network = nets.build(config.net, dataset.train.images.shape[1:], dataset.classes)
+    found = space.probe(network, config.net.multiple, depth=s.depth)
+    return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
+
+
+def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
+    """The parent that the config names; none where the run goes on and has its weights in a checkpoint."""
+    return None if config.parent is None or checkpoints.begun() else parents.load(config.parent, found)
