@@ -86,8 +86,8 @@ class TiersArgs:
     run: tyro.conf.Positional[Path]
     """Folder of a finished run."""
     tiers: tyro.conf.Positional[Path]
-    """JSON list of objects: name, device (a measured phone, or the .json of `fednas latency`), budget_ms or
-    budget_ratio (of the parent's latency), clients (phones of this class; 1)."""
+    """JSON list of objects: name, device (a measured phone, FILE:NAME of a table of your own, or the .json of `fednas
+    latency`), budget_ms or budget_ratio (of the parent's latency), clients (phones of this class; 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,7 +333,7 @@ def _latency(args: list[str]) -> int:
     if not parsed.out.resolve().parent.is_dir():
         raise ConfigError(f"--out: got {parsed.out}, want a file in a folder that is there")
     config = resolve(parsed.config)
-    from fednas_jax import data, latency, lut, nets, report, rundir, space
+    from fednas_jax import data, latency, lut, nets, report, rundir, space, stopwatch
 
     if named and name not in nets.NETWORKS and ":" not in name:  # MODULE:FUNCTION is a network of one's own
         raise ConfigError(f"latency: got {name!r}, want one of {', '.join(PRESETS)}, {', '.join(nets.NETWORKS)}")
@@ -343,9 +343,10 @@ def _latency(args: list[str]) -> int:
         image, classes = image or dataset.train.images.shape[1:], classes or dataset.classes
     found = space.probe(nets.build(config.net, image, classes), config.net.multiple, check=False)
     console = _console()
-    timer = latency.stopwatch(parsed.repeats, min if parsed.statistic == "min" else statistics.median)
     with console.status("measuring") as status:
-        table = latency.measure(found, timer, parsed.points, parsed.networks, config.seed, status.update)
+        pick = min if parsed.statistic == "min" else statistics.median
+        timer = stopwatch.stopwatch(parsed.repeats, pick, status.update)
+        table = latency.measure(found, timer, parsed.points, parsed.networks, config.seed)
     rundir.write_json(parsed.out, lut.to_json(table))
     report.print_table_check(console, table)
     print(parsed.out)

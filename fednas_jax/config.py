@@ -192,8 +192,8 @@ class SearchConfig:
     resource: str = "macs"
     """What the budget limits, one or several with commas between: macs (multiply-accumulates of a forward pass),
     params, bytes (of weights and statistics), memory (bytes of activations at their peak), latency:DEVICE (ms) or
-    energy:DEVICE (mJ), where DEVICE is a measured phone or the .json of `fednas latency`. Of several, the one that
-    exceeds its budget most is brought down; all must hold at the end."""
+    energy:DEVICE (mJ), where DEVICE is a measured phone, FILE:NAME of a table of your own, or the .json of `fednas
+    latency`. Of several, the one that exceeds its budget most is brought down; all must hold at the end."""
     budget: Annotated[float | tuple[float, ...], Numbers] = 0.25
     """Stop when the network uses this fraction of the parent's resource; of several, one for all or one for each."""
     budget_absolute: Annotated[float | tuple[float | None, ...] | None, Numbers] = None
@@ -255,7 +255,8 @@ class CostConfig:
     """Phones: paper, uniform (all are `phone`), phones (six measured ones), flash, flash_kilobytes (its three classes
     and links), lognormal (around `phone`); or the file of a table of your own, .csv or .json."""
     phone: str = "pixel1"
-    """Measured phone: lg_g8, note10, pixel1, note8, pixel2 or s7_edge. Only for uniform and lognormal."""
+    """Measured phone: lg_g8, note10, pixel1, note8, pixel2 or s7_edge; or FILE:NAME of a table of your own. Only for
+    uniform and lognormal."""
     sigma: float = 0.78
     """Standard deviation of the log of the phones' times. Only for lognormal; 957 measured phones have 0.78."""
     seconds_per_example: float = 0.1

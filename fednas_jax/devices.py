@@ -134,15 +134,28 @@ def _flash(name: str, megabits: float) -> Population:
 POPULATIONS = ("paper", "uniform", "phones", "flash", "flash_kilobytes", "lognormal")
 
 
-def phone(name: str) -> Phone:
-    """A measured phone by name.
+def phone(name: str, field: str = "cost.phone") -> Phone:
+    """A measured phone by its name, or one of a table of one's own: FILE:NAME.
+
+    Args:
+      name: of PHONES, or such as 'phones.csv:slow'.
+      field: that named it, for the message.
 
     Raises:
-      ConfigError: it is not in the table.
+      ConfigError: there is none of that name, or the table cannot be read.
     """
-    if name not in PHONES:
-        raise ConfigError(f"cost.phone: got {name!r}, want one of {', '.join(PHONES)}")
-    return PHONES[name]
+    if name in PHONES:
+        return PHONES[name]
+    file, _, own = name.rpartition(":")
+    if Path(file).suffix not in TABLES:
+        want = f"want one of {', '.join(PHONES)}, or FILE.csv:NAME of a table of your own"
+        if field != "cost.phone":
+            want += ", or the .json of fednas latency"
+        raise ConfigError(f"{field}: got {name!r}, {want}")
+    phones = {p.name: p for p in read_table(Path(file), field).phones}
+    if own not in phones:
+        raise ConfigError(f"{field}: got {own!r} of {file}, want one of {', '.join(phones)}")
+    return phones[own]
 
 
 def population(config: CostConfig, parent_macs: int) -> Population:
@@ -177,7 +190,7 @@ def population(config: CostConfig, parent_macs: int) -> Population:
     if name == "flash_kilobytes":
         return _flash(name, 8e-3)
     path = Path(name)
-    if path.suffix not in (".csv", ".json"):
+    if path.suffix not in TABLES:
         raise ConfigError(
             f"cost.population: got {name!r}, want one of {', '.join(POPULATIONS)}, or a table's file, .csv or .json"
         )
@@ -271,16 +284,21 @@ UNITS: dict[str, dict[str, float]] = {
     "power": {"W": 1.0, "mW": 1e-3},
     "energy": {"J/MB": 1.0, "J/kB": 1e3},
 }
+TABLES = (".csv", ".json")  # files of tables of one's own
 PLAIN = ("name", "share", "training", "spread", "variation")  # columns without a unit
 REQUIRED = ("name", "base", "speed", "down", "up")
 
 
-def read_table(path: Path) -> Population:
+def read_table(path: Path, field: str = "cost.population") -> Population:
     """A table of one's own: CSV with a header, or JSON, a list of objects; a row is a kind of phone.
 
     Columns are `name`, `base [ms]`, `speed [ms/MMAC]`, `down [Mbit/s]`, `up [Mbit/s]`, and where wanted `share` (1),
     `training` (forward passes that training takes; counted from the network), `spread` (of the log of the time; 0),
     `variation` (of the links between rounds; 0), `power [W]` and `energy [J/MB]`. UNITS has the units to choose from.
+
+    Args:
+      path: of the file.
+      field: that named it, for messages.
 
     Raises:
       ConfigError: the file, a column, its unit or a value cannot be used.
@@ -292,22 +310,22 @@ def read_table(path: Path) -> Population:
         )
     except (OSError, ValueError, csv.Error) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cost.population: {path} cannot be read: {said}") from None
+        raise ConfigError(f"{field}: {path} cannot be read: {said}") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"cost.population: {path} got no rows, want one for each kind of phone")
-    kinds = [_kind(path, number, row) for number, row in enumerate(rows, 1)]
+        raise ConfigError(f"{field}: {path} got no rows, want one for each kind of phone")
+    kinds = [_kind(f"{field}: {path}", number, row) for number, row in enumerate(rows, 1)]
     shares = tuple(share for _, share in kinds)
     if not sum(shares):
-        raise ConfigError(f"cost.population: {path}, column 'share': got only 0, want one above 0")
+        raise ConfigError(f"{field}: {path}, column 'share': got only 0, want one above 0")
     return Population(str(path), tuple(k for k, _ in kinds), shares, str(path), "the user's")
 
 
-def _kind(path: Path, number: int, row: Mapping[str, Any]) -> tuple[Phone, float]:
+def _kind(table: str, number: int, row: Mapping[str, Any]) -> tuple[Phone, float]:
     """One row of a table: the phone and its share."""
     found: dict[str, Any] = {}
     for header, value in row.items():
         column, _, unit = (part.strip() for part in str(header).partition("["))
-        where = f"cost.population: {path}, column {column!r}"
+        where = f"{table}, column {column!r}"
         if column in UNITS:
             unit, known = unit.rstrip("]").strip(), UNITS[column]
             if unit not in known:
@@ -332,7 +350,7 @@ def _kind(path: Path, number: int, row: Mapping[str, Any]) -> tuple[Phone, float
             raise ConfigError(f"{where}: got {value} in row {number}, want {want}")
     missing = [column for column in REQUIRED if column not in found]
     if missing:
-        raise ConfigError(f"cost.population: {path} got no column {missing[0]!r}, want {', '.join(REQUIRED)}")
+        raise ConfigError(f"{table} got no column {missing[0]!r}, want {', '.join(REQUIRED)}")
     variation = found.get("variation", 0.0)
     built = Phone(
         found["name"],

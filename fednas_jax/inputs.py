@@ -10,11 +10,11 @@ from fednas_jax.errors import RunError
 
 def tables(config: Config) -> list[tuple[str, Path]]:
     """Field and file of each table that a run reads: lookup tables of latency, phones of one's own, a trace."""
-    devices = (limit.resource.partition(":")[2] for limit in limits(config.search))
-    named = [("search.resource", Path(device)) for device in devices] + [
-        ("cost.population", Path(config.cost.population))
-    ]
-    found = [(field, path) for field, path in named if path.suffix in (".json", ".csv")]
+    named = [("search.resource", limit.resource.partition(":")[2]) for limit in limits(config.search)]
+    named += [("cost.population", config.cost.population), ("cost.phone", config.cost.phone)]
+    # A table alone, or a phone of it: FILE:NAME.
+    files = [(field, Path(part)) for field, name in named for part in (name, name.rpartition(":")[0])]
+    found = [(field, path) for field, path in files if path.suffix in (".json", ".csv")]
     if config.participation.trace is not None:
         found.append(("participation.trace", config.participation.trace))
     return list(dict.fromkeys(found))

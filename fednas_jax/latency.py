@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,41 +19,7 @@ from fednas_jax.errors import DeviceError, NetworkError
 from fednas_jax.program import LAYERS, Piece, Program, flatten, pieces, runner, signature
 from fednas_jax.seeds import Purpose, generator
 from fednas_jax.space import Network, Space, Widths, grown_by_primes, powers, primes
-
-# Seconds that one call of a function takes, given the shapes and dtypes of its arguments.
-Timer = Callable[[Callable[..., Any], Sequence[Any]], float]
-
-
-def stopwatch(
-    repeats: int = 21, pick: Callable[[Sequence[float]], float] = statistics.median, least_seconds: float = 1e-4
-) -> Timer:
-    """A timer that compiles, warms up, and takes the median of several runs.
-
-    Args:
-      repeats: number of runs.
-      pick: what is made of their seconds. The median is what a user of a quiet machine meets; `min` is what is left
-        to take on a machine that others use, where most runs wait for them.
-      least_seconds: a run calls the function so often that it takes about this long: much above the clock's step,
-        much below the slice of time that the system gives a program.
-    """
-
-    def run(function: Callable[..., Any], calls: int, arguments: Sequence[Any]) -> float:
-        began = time.perf_counter()
-        for _ in range(calls):
-            jax.block_until_ready(function(*arguments))
-        return (time.perf_counter() - began) / calls
-
-    def timed(function: Callable[..., Any], shapes: Sequence[Any]) -> float:
-        rng = np.random.default_rng(0)
-        # Positive, so that variances are; small, so that nothing overflows in deep networks.
-        draw = lambda s: jax.device_put(rng.uniform(0.01, 0.1, s.shape).astype(s.dtype))  # noqa: E731
-        arguments = jax.tree.map(draw, list(shapes))
-        compiled = jax.jit(function).lower(*arguments).compile()
-        run(compiled, 2, arguments)
-        calls = max(1, math.ceil(least_seconds / run(compiled, 3, arguments)))
-        return pick([run(compiled, calls, arguments) for _ in range(repeats)])
-
-    return timed
+from fednas_jax.stopwatch import Timed, Timer
 
 
 def measure(
@@ -64,7 +28,6 @@ def measure(
     points: int = 5,
     networks: int = 8,
     seed: int = 0,
-    observe: Callable[[str], None] = lambda line: None,
 ) -> lut.Table:
     """Measures a network's layers, fits their sum to whole networks, and checks it on others.
 
@@ -74,22 +37,19 @@ def measure(
       points: measured widths of a group, from its multiple up to its width; 3 for layers of more than two groups.
       networks: whole networks at random widths to fit to (with the parent), and as many to check with.
       seed: of those widths.
-      observe: told what is measured.
 
     Raises:
       NetworkError: the widths change which layers there are, or the size of a layer follows no group.
       DeviceError: the times do not grow with the layers.
     """
     groups = space.groups
-    call = 1e3 * timer(lambda x: x + 1, [jax.ShapeDtypeStruct((1,), np.float32)])
-    layers = tuple(_layers(space, timer, points, call, observe))
+    layers = tuple(_layers(space, timer, points))
 
-    def whole(widths: Widths) -> float:
-        observe(f"network {'-'.join(map(str, widths))}")
+    def whole(widths: Widths) -> Timed:
         variables = space.network.abstract(widths)
         image = jax.ShapeDtypeStruct((1, *space.network.input_shape), np.float32)
         forward = lambda v, x: space.network.apply(widths, v, x, train=False)[0]  # noqa: E731
-        return 1e3 * timer(forward, [variables, image])
+        return Timed(f"network {'-'.join(map(str, widths))}", forward, [variables, image])
 
     luck = generator(seed, Purpose.PROPOSE)
     most = [w // m for w, m in zip(space.widths, space.multiple, strict=True)]
@@ -98,7 +58,8 @@ def measure(
         for _ in range(2 * networks)
     ]
     known = [space.widths, *drawn[:networks]]
-    base, scale = fitted(lut.layers_ms(groups, layers, known), np.asarray([whole(w) for w in known]))
+    milliseconds = 1e3 * np.asarray(timer([whole(w) for w in (*known, *drawn[networks:])]))
+    base, scale = fitted(lut.layers_ms(groups, layers, known), milliseconds[: len(known)])
     table = lut.Table(
         network=space.network.name,
         input_shape=tuple(space.network.input_shape),
@@ -111,7 +72,8 @@ def measure(
         scale=scale,
         checked=(),
     )
-    checked = tuple(lut.Whole(w, whole(w), table(w)) for w in drawn[networks:])
+    fresh = zip(drawn[networks:], milliseconds[len(known) :].tolist(), strict=True)
+    checked = tuple(lut.Whole(w, ms, table(w)) for w, ms in fresh)
     return lut.Table(**(vars(table) | {"checked": checked}))
 
 
@@ -131,15 +93,16 @@ def fitted(layers_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float
     return float(base), float(scale)
 
 
-def _layers(space: Space, timer: Timer, points: int, call: float, observe: Callable[[str], None]) -> list[lut.Layer]:
+def _layers(space: Space, timer: Timer, points: int) -> list[lut.Layer]:
     """Every layer on the grid of widths of its groups; what computes the same is measured once."""
     network, parent = space.network, space.widths
     program = flatten(network, parent)
     parts = pieces(program)
     used = _groups(network, program, parts, flatten(network, grown_by_primes(parent)), parent)
     color = _colors(used, len(space.groups))
-    times: dict[str, float] = {}
-    grids: list[dict[tuple[int, ...], float]] = [{} for _ in parts]
+    # A call takes time itself, which is not the layer's.
+    wanted = {"": Timed("an empty call", lambda x: x + 1, [jax.ShapeDtypeStruct((1,), np.float32)])}
+    grids: list[dict[tuple[int, ...], str]] = [{} for _ in parts]
 
     def widths_of(group: int, count: int) -> list[int]:
         step, most = space.multiple[group], parent[group]
@@ -151,14 +114,14 @@ def _layers(space: Space, timer: Timer, points: int, call: float, observe: Calla
     # Layers of which no two groups have one colour get all their grid from one network for each choice of a number
     # for each colour: the group takes its measured width of that number.
     for numbers in itertools.product(range(points), repeat=max(color, default=0) + 1):
-        wanted = [
+        missing = [
             n
             for n, (groups, choice) in enumerate(zip(used, of_layer, strict=True))
             if all(numbers[color[g]] < len(choice[g]) for g in groups)
             and tuple(choice[g][numbers[color[g]]] for g in groups) not in grids[n]
         ]
         for choice in (fine, coarse):
-            mine = [n for n in wanted if of_layer[n] is choice]
+            mine = [n for n in missing if of_layer[n] is choice]
             if not mine:
                 continue
             widths = tuple(choice[g][min(numbers[color[g]], len(choice[g]) - 1)] for g in range(len(parent)))
@@ -168,17 +131,18 @@ def _layers(space: Space, timer: Timer, points: int, call: float, observe: Calla
                 raise NetworkError(f"{network.name}: the widths change which layers there are")
             for n in mine:
                 known = signature(traced, cut[n])
-                if known not in times:
-                    observe(f"layer {n + 1} of {len(parts)}: {_name(traced, cut[n])}")
+                if known not in wanted:
                     shapes = [traced.avals[value] for value in cut[n].inputs]
-                    times[known] = max(0.0, 1e3 * timer(runner(traced, cut[n]), shapes) - call)
-                grids[n][tuple(widths[g] for g in used[n])] = times[known]
+                    wanted[known] = Timed(_name(traced, cut[n]), runner(traced, cut[n]), shapes)
+                grids[n][tuple(widths[g] for g in used[n])] = known
+    call, *seconds = timer(list(wanted.values()))
+    times = dict(zip(list(wanted)[1:], (1e3 * max(0.0, s - call) for s in seconds), strict=True))
     return [
         lut.Layer(
             _name(program, part),
             tuple(space.groups[g] for g in groups),
             tuple(tuple(choice[g]) for g in groups),
-            _nested(grid, [choice[g] for g in groups]),
+            _nested({widths: times[known] for widths, known in grid.items()}, [choice[g] for g in groups]),
         )
         for part, groups, choice, grid in zip(parts, used, of_layer, grids, strict=True)
     ]

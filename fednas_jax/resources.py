@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fednas_jax import lut
+from fednas_jax import devices, lut
 from fednas_jax.config import CostConfig, Limit, SearchConfig, limits
-from fednas_jax.devices import PHONES
 from fednas_jax.errors import ConfigError
 from fednas_jax.memory import peak_table
 from fednas_jax.space import Space, Widths
+
+FIELD = "search.resource"  # whose value a message is about
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def resource_of(space: Space, name: str, cost: CostConfig) -> Resource:
 
     - `macs`, `params`, `bytes` (parameters and statistics): exact integers.
     - `memory`: bytes of activations at their peak, at batch 1 (see `memory.peak_table`).
-    - `latency:DEVICE`: milliseconds of a forward pass at batch 1, by a phone's fit a + b x MMAC (`devices.PHONES`) or,
+    - `latency:DEVICE`: milliseconds of a forward pass at batch 1, by a phone's fit a + b x MMAC (`devices.phone`) or,
       where DEVICE is a .json file, by the lookup table that `fednas latency` measured.
     - `energy:DEVICE`: that latency times the watts of the phone, or else of `cost.watts`: millijoules.
 
@@ -79,10 +80,10 @@ def resource_of(space: Space, name: str, cost: CostConfig) -> Resource:
         return Resource(name, {"macs": "MACs", "params": "parameters", "bytes": "bytes"}[kind], space.resource(kind))
     if kind == "memory":
         return Resource(name, "bytes", peak_table(space.network, space.widths))
-    latency = _latency(space, name, device)
+    latency = _latency(space, device)
     if kind == "latency":
         return Resource(name, "ms", latency)
-    own = PHONES[device].watts if device in PHONES else None
+    own = None if Path(device).suffix == ".json" else devices.phone(device, FIELD).watts
     watts = cost.watts if own is None else own
     return Resource(name, "mJ", lambda widths: watts * latency(widths))
 
@@ -112,13 +113,11 @@ def goal_of(space: Space, search: SearchConfig, cost: CostConfig | None = None, 
     return Goal(resources, tuple(map(float, budgets)), whole)
 
 
-def _latency(space: Space, name: str, device: str) -> Callable[[Any], Any]:
+def _latency(space: Space, device: str) -> Callable[[Any], Any]:
     """Milliseconds of widths [..., G] on a device."""
     if Path(device).suffix != ".json":
-        if device not in PHONES:
-            want = f"want one of {', '.join(PHONES)}, or a table's file, .json (fednas latency)"
-            raise ConfigError(f"search.resource: got {name!r}, {want}")
-        return lambda widths: PHONES[device].latency_ms(space.macs(widths))
+        phone = devices.phone(device, FIELD)
+        return lambda widths: phone.latency_ms(space.macs(widths))
     table = lut.read(Path(device))
     for what, there, here in (
         ("network", (table.network,), (space.network.name,)),

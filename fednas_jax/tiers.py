@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fednas_jax import lut
-from fednas_jax.devices import PHONES
+from fednas_jax import devices, lut
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.rundir import RunDir, write_json
 
@@ -25,7 +24,7 @@ class Tier:
     """A class of phones."""
 
     name: str
-    device: str  # a measured phone, or the .json of `fednas latency`
+    device: str  # a measured phone, FILE:NAME of a table of one's own, or the .json of `fednas latency`
     budget_ms: float | None  # milliseconds of a forward pass at batch 1; None: budget_ratio
     budget_ratio: float | None  # of the parent's latency on this device
     clients: int  # phones of this class
@@ -139,10 +138,7 @@ def _latency(tier: Tier, network: str, member: dict[str, Any]) -> float:
     """Milliseconds of a forward pass of a member on the tier's device."""
     where = f"tiers: tier {tier.name!r}, device"
     if Path(tier.device).suffix != ".json":
-        if tier.device not in PHONES:
-            want = f"want one of {', '.join(PHONES)}, or a table's file, .json (fednas latency)"
-            raise ConfigError(f"{where}: got {tier.device!r}, {want}")
-        return float(PHONES[tier.device].latency_ms(member["macs"]))
+        return float(devices.phone(tier.device, where).latency_ms(member["macs"]))
     table = lut.read(Path(tier.device))
     groups, widths = tuple(member["widths"]), tuple(member["widths"].values())
     fits = groups == table.groups and all(w <= most for w, most in zip(widths, table.widths, strict=True))

@@ -145,7 +145,7 @@ MISTAKES = {
     ),
     "unknown phone": (
         ["search", "digits", "--out", "x", "--search.resource", "latency:pixel9"],
-        "search.resource: got 'latency:pixel9', want one of lg_g8, note10",
+        "search.resource: got 'pixel9', want one of lg_g8, note10",
     ),
     "no such lookup table": (
         ["search", "digits", "--out", "x", "--search.resource", "latency:nowhere.json"],

@@ -11,10 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax import lut
+from fednas_jax import inputs, lut
 from fednas_jax.candidates import propose, target_of
-from fednas_jax.config import Config, CostConfig, Limit, NetConfig, SearchConfig, limits, resolve
-from fednas_jax.errors import ConfigError
+from fednas_jax.config import (
+    Config,
+    CostConfig,
+    Limit,
+    NetConfig,
+    ParticipationConfig,
+    SearchConfig,
+    limits,
+    resolve,
+)
+from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.memory import peak_table
 from fednas_jax.nets import build
 from fednas_jax.resources import goal_of, resource_of
@@ -275,8 +284,51 @@ def test_resources_and_budgets_that_do_not_fit_are_refused_in_one_line(config, w
 
 
 def test_a_device_that_is_not_in_the_table_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"^search.resource: got 'latency:pixel9', want one of lg_g8, .*or a table's"):
+    want = r"want one of lg_g8, .*, or FILE.csv:NAME of a table of your own, or the .json of fednas latency$"
+    with pytest.raises(ConfigError, match=rf"^search.resource: got 'pixel9', {want}"):
         goal_of(space_of(), search("macs,latency:pixel9"))
+
+
+OWN = "name,base [s],speed [ns/MAC],down [Mbit/s],up [Mbit/s],power [mW]\nold,0.009,700,1,1,1500\n"
+
+
+def test_a_device_may_be_a_phone_of_ones_own_table(tmp_path):
+    """9 ms and 700 ms for a million MACs, at 1.5 W."""
+    path = tmp_path / "phones.csv"
+    path.write_text(OWN)
+    ms = 9 + 700 * macs(PARENT) / 1e6
+    assert resource_of(space_of(), f"latency:{path}:old", CostConfig())(PARENT) == pytest.approx(ms)
+    assert resource_of(space_of(), f"energy:{path}:old", CostConfig(watts=3.0))(PARENT) == pytest.approx(1.5 * ms)
+    for device, want in (
+        (f"{path}:new", f"got 'new' of {path}, want one of old"),
+        ("none.csv:old", "none.csv cannot be read: No such file"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            resource_of(space_of(), f"latency:{device}", CostConfig())
+        assert str(caught.value).startswith(f"search.resource: {want}")
+
+
+def test_a_run_keeps_the_tables_it_names_and_sees_when_they_change(tmp_path):
+    names = ("phones.csv", "lut.json", "trace.csv")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    phones, lookup, trace = (tmp_path / name for name in names)
+    config = Config(
+        search=search(f"macs,latency:{lookup},energy:{lookup},energy:{phones}:old,latency:pixel2"),
+        cost=CostConfig(population=str(phones)),
+        participation=ParticipationConfig(availability="trace", trace=trace),
+    )
+    want = [("search.resource", lookup), ("search.resource", phones), ("cost.population", phones)]
+    assert inputs.tables(config) == [*want, ("participation.trace", trace)]
+    assert inputs.tables(Config()) == []
+    inputs.keep(config, tmp_path / "inputs")
+    assert sorted(p.read_text() for p in (tmp_path / "inputs").iterdir()) == [names[1], names[0], names[0], names[2]]
+    inputs.check(config, tmp_path / "inputs")
+    phones.write_text("others")
+    with pytest.raises(
+        RunError, match=r"^search\.resource: .*phones\.csv has changed since this run began with it, want"
+    ):
+        inputs.check(config, tmp_path / "inputs")
 
 
 @pytest.mark.parametrize(

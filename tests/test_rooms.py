@@ -13,7 +13,7 @@ ROWS = {
     0: {"cache", "config", "cores", "hosts", "seeds", "space"},
     1: {
         *("nets", "data", "controller", "presets", "schedule", "devices", "draw", "training_macs", "compression"),
-        *("lut", "program", "stacks", "inputs"),
+        *("lut", "program", "stacks", "inputs", "stopwatch"),
     },
     2: {"augment", "local", "cost", "feed", "participation", "latency", "memory"},
     3: {"resources", "tuning", "checkpoint", "rundir"},

@@ -96,6 +96,13 @@ def test_a_tiers_device_may_be_a_lookup_table(tmp_path):
     assert tiers.choose(RESULT, "cnn", tier(device=table(tmp_path), ratio=0.6)).budget_ms == pytest.approx(0.6 * 41)
 
 
+def test_a_tiers_device_may_be_a_phone_of_ones_own_table(tmp_path):
+    path = tmp_path / "phones.csv"
+    path.write_text("name,base [ms],speed [ms/MMAC],down [Mbit/s],up [Mbit/s]\nold,1,2,1,1\n")
+    choice = tiers.choose(RESULT, "cnn", tier(device=f"{path}:old", ms=41))
+    assert (choice.iteration, choice.ms) == (3, 21)
+
+
 @pytest.mark.parametrize("changes", [{"network": "vgg"}, {"groups": ("other",)}, {"widths": (39,)}])
 def test_a_lookup_table_of_another_network_is_refused(changes, tmp_path):
     if "groups" in changes:
@@ -168,7 +175,9 @@ def test_tiers_that_say_too_little_or_too_much_are_refused_in_one_line(rows, wan
 
 
 def test_a_device_that_is_not_in_the_table_is_refused_by_name():
-    with pytest.raises(ConfigError, match=r"^tiers: tier 't', device: got 'pixel9', want one of lg_g8, .*or a table's"):
+    with pytest.raises(
+        ConfigError, match=r"^tiers: tier 't', device: got 'pixel9', want one of lg_g8, .* FILE.csv:NAME"
+    ):
         tiers.choose(RESULT, "cnn", tier(device="pixel9", ms=10))
 
 
