@@ -20,6 +20,7 @@ import dataclasses
 import itertools
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,9 @@ from fednas_jax.search import run_search
 SWITCHES = ("partial_clients", "early_dropping", "dynamic_rounds")
 SHORT = {"partial_clients": "P", "early_dropping": "D", "dynamic_rounds": "R"}
 POPULATIONS = ("paper", "flash")
-HEADER = (
-    *("switches", "train s", "evaluate s", "download s", "upload s", "all s", "times cheaper", "training alone"),
-    *("in theory", "MB", "times fewer", "test accuracy at 50 % of the MACs"),
-)
+SECONDS = ("switches", "train s", "evaluate s", "download s", "upload s", "all s", "times cheaper", "training alone")
+REST = ("in theory", "MB", "times fewer", "accuracy at 50 % MACs")  # the same under every population
+BASE = "---"  # the straightforward design
 SHARE = 0.5  # of the parent's MACs, at which accuracies are compared
 
 
@@ -68,7 +68,7 @@ def prepared(args: argparse.Namespace) -> tuple[Config, data.Dataset | None]:
         finetune = dataclasses.replace(finetune, rounds=round(finetune.rounds * more))
     if args.tiny:
         pretrain = dataclasses.replace(pretrain, rounds=2)
-        finetune = dataclasses.replace(config.finetune, rounds=1)
+        finetune = dataclasses.replace(finetune, rounds=1, shares=(1.0,))
         search = dataclasses.replace(search, max_iterations=1, settle_rounds=3)
     return dataclasses.replace(config, pretrain=pretrain, search=search, finetune=finetune), dataset
 
@@ -152,30 +152,35 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(report_of: dict[str, Any]) -> None:
     """The tables as Markdown: seconds and megabytes of an average client in the search, and times cheaper than ---."""
-    for population, rows in report_of["populations"].items():
-        base = next(iter(rows.values()))
+    for number, (population, rows) in enumerate(report_of["populations"].items()):
+        base, header = rows[BASE], SECONDS + REST * (not number)
         print(f"\n{report_of['preset']}, population `{population}`, {len(report_of['seeds'])} seeds, search phase:\n")
-        print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
+        print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
         for name, row in rows.items():
-            phases = " | ".join(f"{row[phase]:,.1f}" for phase in ("train", "evaluate", "download", "upload"))
-            accuracy = "none" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-            factors = [base[key] / row[key] for key in ("seconds", "train", "tasks")]
-            print(
-                f"| `{name}` | {phases} | {row['seconds']:,.1f} | "
-                + " | ".join(f"{f:,.1f}" for f in factors)
-                + f" | {row['megabytes']:,.2f} | {base['megabytes'] / row['megabytes']:,.1f} | {accuracy} |"
-            )
+            cells = [
+                f"`{name}`",
+                *(f"{row[key]:,.1f}" for key in ("train", "evaluate", "download", "upload", "seconds")),
+            ]
+            cells += [f"{base[key] / row[key]:,.1f}" for key in ("seconds", "train", "tasks")]
+            cells += [f"{row['megabytes']:,.2f}", f"{base['megabytes'] / row['megabytes']:,.1f}"]
+            cells += ["none" if row["accuracy"] is None else f"{row['accuracy']:.1%}"]
+            print(f"| {' | '.join(cells[: len(header)])} |")
 
 
-def main() -> None:
-    """Runs what is not there yet, prints the tables and writes them to OUT/client_cost.json."""
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/client_cost"), help="folder of the runs")
     parser.add_argument("--preset", default="digits", help="digits, fashion_mnist, ... (default: digits)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--examples", type=int, help="so many of the training images, drawn once (default: all)")
     parser.add_argument("--tiny", action="store_true", help="one iteration, few rounds")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Runs what is not there yet, prints the tables and writes them to OUT/client_cost.json."""
+    args = arguments()
     cores.use_all()
     args.prepared = prepared(args)
     found = compare(args)

@@ -240,21 +240,21 @@ def _search(command: Literal["search", "pretrain"], args: list[str]) -> int:
 
     def show() -> None:
         if done_before:
-            console.print(f"{parsed.out}: this run is finished; nothing was changed", soft_wrap=True)
+            kept = "changed" if parsed.tiers is None else "trained again"
+            console.print(f"{parsed.out}: this run is finished; nothing was {kept}", soft_wrap=True)
         if command == "pretrain":
             parent = result["parent"]
             score = f"validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
             console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
             report.print_cost(console, result)
             return
-        page, served = parsed.out / "report.html", []
-        if parsed.tiers is not None:
-            served = tiers.assign(parsed.out, tiers.read(parsed.tiers))
-        if served or not (done_before and page.exists()):  # killed after its result was written
+        page = parsed.out / "report.html"
+        if not (done_before and page.exists()):  # killed after its result was written
             report.write_report(parsed.out)
         report.print_family(console, result)
-        if served:
-            report.print_tiers(console, served)
+        if parsed.tiers is not None:
+            report.print_tiers(console, tiers.assign(parsed.out, tiers.read(parsed.tiers)))
+            report.write_report(parsed.out)
         if not done_before:
             console.print(f"report: {page}", soft_wrap=True)
 

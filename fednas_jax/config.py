@@ -581,7 +581,7 @@ def validate_clients(config: Config, clients: int | None) -> None:
     cohorts = {
         "pretrain.clients_per_round": config.pretrain.clients_per_round,
         "finetune.clients_per_round": config.finetune.clients_per_round,
-        "search.clients_per_group": s.clients_per_group,
+        "search.clients_per_group": s.clients_per_group if s.partial else 0,
         "search.score_clients": s.score_clients,
     }
     for name, value in cohorts.items():

@@ -157,6 +157,12 @@ def scoring(priced: Pricing, moment: Moment, work: Work, done: Done | None = Non
     return _phases(priced, moment, "scoring", SCORING, work, done)
 
 
+def in_vain(rows: pa.Table) -> pa.Table:
+    """The same rows as work that was not used."""
+    at = SCHEMA.get_field_index("used")
+    return rows.set_column(at, SCHEMA.field(at), pa.array(np.zeros(rows.num_rows, bool)))
+
+
 def _phases(
     priced: Pricing, moment: Moment, kind: str, phases: Sequence[str], work: Work, done: Done | None
 ) -> pa.Table:

@@ -158,6 +158,11 @@ def phone(name: str, field: str = "cost.phone") -> Phone:
     return phones[own]
 
 
+def _origin(name: str) -> tuple[str, str]:
+    """Source and licence of a phone by its name."""
+    return OFA if name in PHONES else (name.rpartition(":")[0], OWN)
+
+
 def population(config: CostConfig, parent_macs: int) -> Population:
     """The population that `cost.population` names, or the table in the file of that name.
 
@@ -179,12 +184,13 @@ def population(config: CostConfig, parent_macs: int) -> Population:
         pixel = Phone("pixel", 0.0, ms, THREE_PASSES)
         return Population(name, (pixel,), (1.0,), "FedNAS, arXiv 2002.06352, section 5", "figures quoted")
     if name == "uniform":
-        return Population(name, (phone(config.phone),), (1.0,), *OFA)
+        return Population(name, (phone(config.phone),), (1.0,), *_origin(config.phone))
     if name == "phones":
         return Population(name, tuple(PHONES.values()), (1.0,) * len(PHONES), *OFA)
     if name == "lognormal":
-        source = f"{OFA[0]}; spread: statistic of FLHetBench's 957 phones"
-        return Population(name, (phone(config.phone)._replace(spread=config.sigma),), (1.0,), source, OFA[1])
+        source, licence = _origin(config.phone)
+        source += "; spread: statistic of FLHetBench's 957 phones"
+        return Population(name, (phone(config.phone)._replace(spread=config.sigma),), (1.0,), source, licence)
     if name == "flash":
         return _flash(name, 1e-3)
     if name == "flash_kilobytes":
@@ -285,6 +291,7 @@ UNITS: dict[str, dict[str, float]] = {
     "energy": {"J/MB": 1.0, "J/kB": 1e3},
 }
 TABLES = (".csv", ".json")  # files of tables of one's own
+OWN = "the user's"  # their licence
 PLAIN = ("name", "share", "training", "spread", "variation")  # columns without a unit
 REQUIRED = ("name", "base", "speed", "down", "up")
 
@@ -314,10 +321,14 @@ def read_table(path: Path, field: str = "cost.population") -> Population:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"{field}: {path} got no rows, want one for each kind of phone")
     kinds = [_kind(f"{field}: {path}", number, row) for number, row in enumerate(rows, 1)]
+    names = [kind.name for kind, _ in kinds]
+    twice = [name for n, name in enumerate(names) if name in names[:n]]
+    if twice:
+        raise ConfigError(f"{field}: {path} got two phones named {twice[0]!r}, want different names")
     shares = tuple(share for _, share in kinds)
     if not sum(shares):
         raise ConfigError(f"{field}: {path}, column 'share': got only 0, want one above 0")
-    return Population(str(path), tuple(k for k, _ in kinds), shares, str(path), "the user's")
+    return Population(str(path), tuple(k for k, _ in kinds), shares, str(path), OWN)
 
 
 def _kind(table: str, number: int, row: Mapping[str, Any]) -> tuple[Phone, float]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fednas_jax.config import Config, limits
-from fednas_jax.errors import RunError
+from fednas_jax.errors import ConfigError, RunError
 
 
 def tables(config: Config) -> list[tuple[str, Path]]:
     """Field and file of each table that a run reads: lookup tables of latency, phones of one's own, a trace."""
     named = [("search.resource", limit.resource.partition(":")[2]) for limit in limits(config.search)]
-    named += [("cost.population", config.cost.population), ("cost.phone", config.cost.phone)]
+    named += [("cost.population", config.cost.population)]
+    if config.cost.population in ("uniform", "lognormal"):
+        named += [("cost.phone", config.cost.phone)]
     # A table alone, or a phone of it: FILE:NAME.
     files = [(field, Path(part)) for field, name in named for part in (name, name.rpartition(":")[0])]
     found = [(field, path) for field, path in files if path.suffix in (".json", ".csv")]
@@ -21,10 +23,17 @@ def tables(config: Config) -> list[tuple[str, Path]]:
 
 
 def keep(config: Config, folder: Path) -> None:
-    """Copies the tables into a run's folder."""
-    for kept, (_, path) in zip(_kept(config, folder), tables(config), strict=True):
+    """Copies the tables into a run's folder.
+
+    Raises:
+      ConfigError: one cannot be read.
+    """
+    for kept, (field, path) in zip(_kept(config, folder), tables(config), strict=True):
         folder.mkdir(exist_ok=True)
-        kept.write_bytes(path.read_bytes())
+        try:
+            kept.write_bytes(path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{field}: {path} cannot be read: {error.strerror}") from None
 
 
 def check(config: Config, folder: Path) -> None:

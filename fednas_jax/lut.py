@@ -95,8 +95,12 @@ def to_json(table: Table) -> dict[str, Any]:
     return {"schema": SCHEMA, "unit": "ms", "batch": 1} | asdict(table) | {"relative_error": about}
 
 
-def read(path: Path) -> Table:
+def read(path: Path, field: str) -> Table:
     """The table that `fednas latency` wrote.
+
+    Args:
+      path: of the file.
+      field: that named it, for the message.
 
     Raises:
       ConfigError: the file is missing or no such table.
@@ -114,10 +118,11 @@ def read(path: Path) -> Table:
             raise ValueError(f"{least} ms at its own widths")
         return table
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; want a table that fednas latency wrote") from None
+        want = "want a table that fednas latency wrote"
+        raise ConfigError(f"{field}: {path} cannot be read: {error.strerror}; {want}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{path}: got {said or 'no JSON'}, want a table that fednas latency wrote") from None
+        raise ConfigError(f"{field}: {path} got {said or 'no JSON'}, want a table that fednas latency wrote") from None
 
 
 def _tuples(value: Any) -> Any:

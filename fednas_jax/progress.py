@@ -102,7 +102,10 @@ class Display:
         self._say(f"search over after {event['iteration']} iterations: {event['reason']}")
 
     def _on_skip(self, event: dict[str, Any]) -> None:
-        self._say(f"no fine-tuning of iterations {event['members']}: the search stopped before them")
+        if event["members"]:
+            self._say(f"no fine-tuning of iterations {event['members']}: the search stopped before them")
+        for share in event.get("shares", []):
+            self._say(f"no fine-tuning within {share:g} of the parent's MACs: the search found no network so small")
 
     def _on_diverged(self, event: dict[str, Any]) -> None:
         self._say(f"iteration {event['iteration']} diverged in fine-tuning; try a lower train.learning_rate")

@@ -284,7 +284,8 @@ def compare(console: Console, paths: Sequence[Path]) -> None:
     for name, group in lines:
         seconds = _search_seconds(group)
         cheaper = f"{reference / seconds:.3g}" if seconds else "-"
-        picked = [[at_ratio(run.result, ratio) for run in group] for ratio in (1.0, *RATIOS)]
+        picked = [[_parent(run.result) for run in group]]
+        picked += [[at_ratio(run.result, ratio) for run in group] for ratio in RATIOS]
         cells = [_mean_accuracy(some) for some in picked]
         accuracy.append([name, *cells, f"{seconds:,.1f}", cheaper])
         per_client = [[run.phases[p] / run.result["clients"] for run in group] for p in cost.PHASES]
@@ -314,6 +315,11 @@ def _search_seconds(runs: Sequence[Run]) -> float:
     return float(np.mean([run.result["client_cost"]["search"]["seconds"]["mean"] for run in runs]))
 
 
+def _parent(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The parent, where it was tested."""
+    return None if result["parent"]["test_accuracy"] is None else result["parent"]
+
+
 def _mean_accuracy(found: Sequence[dict[str, Any] | None]) -> str:
     values = [m["test_accuracy"] for m in found if m is not None]
     return f"{np.mean(values):.4f}" if len(values) == len(found) else "-"
@@ -325,7 +331,7 @@ def _front(runs: Sequence[Run]) -> str:
         tested = [m for m in members(run.result) if m["test_accuracy"] is not None]
         macs, accuracy = [m["macs"] / 1e6 for m in tested], [100 * m["test_accuracy"] for m in tested]
         axes.plot(macs, accuracy, "o-", label=f"{run.result['method']}, seed {run.result['seed']}")
-        if tested:
+        if tested and not tested[0]["iteration"]:
             axes.annotate("parent", (macs[0], accuracy[0]), xytext=(0, 8), textcoords="offset points", ha="right")
     axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
     axes.set_xlim(0, None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import cost, devices
+from fednas_jax import cost, devices, inputs
 from fednas_jax.config import CostConfig, ParticipationConfig, to_json, validate
 from fednas_jax.errors import RunError
 from fednas_jax.rundir import RunDir, write_json
@@ -37,6 +37,8 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
         raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas search command to go on")
     _refuse_if_priced(path, config.participation)
     validate(dataclasses.replace(config, cost=prices))
+    if prices.population == config.cost.population:
+        inputs.check(config, run.inputs)
     clients = result["clients"]
     population = devices.population(prices, result["parent"]["macs"])
     dealt = devices.sample(population, prices, clients, config.seed)
@@ -53,13 +55,13 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
             raise RunError(f"{path}: ledger/{file} is of an older version, want a run of this one: search again")
         table = cost.reprice(recorded, dealt, config.seed)
         tables.append(table)
-        for moment, kind, rows in cost.rounds(table):
-            seconds = cost.duration(rows) + prices.server_seconds * (kind == "training")
-            last(moment.stage, moment.iteration, seconds)
+        for moment, _, rows in cost.rounds(table):
+            last(moment.stage, moment.iteration, cost.duration(rows))
     for event in run.events():
-        waited = event.get("waited_seconds", 0.0)  # for clients that were away, whatever their phones
-        if waited:
-            last(event["stage"], event.get("iteration", 0), waited)
+        if event["event"] in ("round", "parent"):
+            # The server's own time, and what it waited for clients that were away, whatever their phones.
+            waited = event.get("waited_seconds", 0.0) + prices.server_seconds * (event["event"] == "round")
+            last(event.get("stage", "pretrain"), event.get("iteration", 0), waited)
     ledger = pa.concat_tables([cost.SCHEMA.empty_table(), *tables]).unify_dictionaries()
     spent = cost.search_seconds(ledger, len(each), clients)
     found = {

@@ -118,7 +118,7 @@ def _latency(space: Space, device: str) -> Callable[[Any], Any]:
     if Path(device).suffix != ".json":
         phone = devices.phone(device, FIELD)
         return lambda widths: phone.latency_ms(space.macs(widths))
-    table = lut.read(Path(device))
+    table = lut.read(Path(device), FIELD)
     for what, there, here in (
         ("network", (table.network,), (space.network.name,)),
         ("images of", table.input_shape, tuple(space.network.input_shape)),

@@ -119,10 +119,10 @@ def train_candidates(
         scores = np.full(setup.places, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
             who = functools.partial(scorers, setup, tasks, np.flatnonzero(state.alive), (iteration, rounds))
-            tally, rows, longer = score(setup, shape, stack, who, numbers, widths, moment, clock + seconds)
+            tally, rows, longer, again = score(setup, shape, stack, who, numbers, widths, moment, clock + seconds)
             scores = tally.accuracy.astype(np.float32)
             ledger.append(rows)
-            seconds += longer
+            seconds, waited = seconds + longer, waited + again
         spent += ledger
         clock += seconds
         before = np.asarray(state.alive)
@@ -186,8 +186,8 @@ def score(
     widths: Sequence[Widths],
     moment: cost.Moment,
     clock: float,
-) -> tuple[Tally, pa.Table, float]:
-    """Has candidates scored by clients that are there; the tally, what it cost, and the simulated seconds.
+) -> tuple[Tally, pa.Table, float, float]:
+    """Has candidates scored by clients that are there.
 
     Args:
       setup: of the run.
@@ -199,20 +199,27 @@ def score(
       moment: when.
       clock: simulated seconds since the run's beginning.
 
+    Returns:
+      The tally, what it cost, the simulated seconds, and how many of them the server waited for anybody.
+
     Raises:
       ConfigError: nobody stays long enough, however often they are asked.
     """
-    seconds, spent, paired = 0.0, [], bool(setup.config.search.score_clients)
+    seconds, waits, spent, paired = 0.0, 0.0, [], bool(setup.config.search.score_clients)
+    # Who comes by chance is there for the whole round: it was waited for before the training, where there was any.
+    trained = moment.round > 0 and not setup.config.participation.spells
     for again in range(MOST_SCORINGS):
         present, gone, waited = setup.there(moment, clock + seconds)
         tasks = who(np.flatnonzero(present), again)
         examples = setup.fleet.val_count[tasks.client]
         done, rows, took = setup.prices.score(tasks, numbers, widths, examples, moment, gone, paired)
-        spent.append(rows)
-        seconds += waited + took
-        # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
+        waited *= not trained
+        seconds, waits = seconds + waited + took, waits + waited
         if set(done.candidate) == set(tasks.candidate):
-            return setup.fleet.evaluate(shape, stack, done), pa.concat_tables(spent), seconds
+            spent.append(rows)
+            return setup.fleet.evaluate(shape, stack, done), pa.concat_tables(spent), seconds, waits
+        # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
+        spent.append(cost.in_vain(rows))
     raise ConfigError(
         f"participation.availability: got {setup.config.participation.availability} where in {MOST_SCORINGS} tries "
         "nobody stayed to score every candidate, want clients that stay longer"

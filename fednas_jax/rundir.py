@@ -26,6 +26,7 @@ class RunDir:
         self.config_file = self.path / "config.json"
         self.events_file = self.path / "events.jsonl"
         self.result_file = self.path / "result.json"
+        self.unfinished = self.path / "config.json.tmp"  # with `inputs` what a run leaves that was killed at its start
         self.inputs = self.path / "inputs"
         self.ledger = self.path / "ledger"
         self.checkpoints = self.path / "checkpoints"
@@ -38,8 +39,7 @@ class RunDir:
         """Sees whether this folder can hold a run of `config`: new, empty, or begun with the very same config.
 
         Raises:
-          RunError: it is a file, belongs to something else, or to another config (names the fields that differ), or
-            was begun with another table of that name.
+          RunError: it is a file, belongs to something else, or to another config (names the fields that differ).
         """
         for path in (self.path, *self.path.parents):
             if path.exists() and not path.is_dir():
@@ -51,8 +51,7 @@ class RunDir:
                 raise RunError(
                     f"--out: {self.path} holds a run of another config, want the same or a new folder: {fields}"
                 )
-            inputs.check(config, self.inputs)
-        elif self.path.is_dir() and any(p.name != "config.json.tmp" for p in self.path.iterdir()):
+        elif self.path.is_dir() and any(p not in (self.inputs, self.unfinished) for p in self.path.iterdir()):
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
     def create(self, config: Config, lanes: int, device_kind: str) -> None:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax import candidates, controller, cores, cost, data, hosts, results, rounds, runstate, stacks
+from fednas_jax import candidates, controller, cores, cost, data, hosts, inputs, results, rounds, runstate, stacks
 from fednas_jax.config import Config, resolve
 from fednas_jax.errors import Interrupted, TrainingError
 from fednas_jax.fleet import Tasks
@@ -62,6 +62,7 @@ def run_search(
     finished = hosts.said(run.result)
     if finished is not None:
         return finished
+    hosts.said(lambda: inputs.check(config, run.inputs))
     setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began, dataset)
     try:
         state = _restored(setup) or _first(setup)
@@ -93,7 +94,7 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
     state, spent = rounds.fedavg(setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
     if state.round < stage.rounds:
         return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
-    tally, rows, seconds = rounds.score(
+    tally, rows, seconds, waited = rounds.score(
         setup,
         state.shape,
         stacks.filled(state.stack, setup.places),
@@ -109,7 +110,11 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
             f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
         )
     setup.tell(
-        event="parent", score=score, macs=setup.space.macs(state.widths), **rounds.summed(rows, simulated=seconds)
+        event="parent",
+        score=score,
+        macs=setup.space.macs(state.widths),
+        **rounds.summed(rows, simulated=seconds),
+        **({"waited_seconds": waited} if waited else {}),
     )
     member = Member(0, state.widths, state.shape, score)
     save_member(setup.run, setup.space.network, member, stacks.place(state.stack, 0))
@@ -258,9 +263,11 @@ def _after_search(setup: Setup, state: RunState) -> RunState:
     """Moves on to fine-tuning where the search has a reason to stop."""
     if not state.stop_reason:
         return state
-    missing = sorted(set(setup.config.finetune.members) - {m.iteration for m in state.family})
-    if missing:
-        setup.tell(event="skip", members=missing)
+    stage, smallest = setup.config.finetune, setup.space.macs(state.widths) / setup.space.macs(setup.space.widths)
+    missing = sorted(set(stage.members) - {m.iteration for m in state.family})
+    shares = [share for share in stage.shares if share < smallest]
+    if missing or shares:
+        setup.tell(event="skip", members=missing, shares=shares)
     setup.tell(event="stop", reason=state.stop_reason, iteration=state.iteration)
     return state._replace(stage=Stage.FINETUNE)
 

@@ -12,7 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from fednas_jax import candidates, checkpoint, controller, cost, data, hosts, nets, parents, participation, space
+from fednas_jax import (
+    candidates,
+    checkpoint,
+    controller,
+    cost,
+    data,
+    hosts,
+    inputs,
+    nets,
+    parents,
+    participation,
+    space,
+)
 from fednas_jax.config import Config, differences, validate_clients
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.fleet import Fleet
@@ -70,7 +82,14 @@ class Setup:
         """Simulated seconds since the beginning, by the run's events, which a resumed run has taken back in part."""
         if not self.config.participation.spells:
             return 0.0  # nobody asks
-        return hosts.said(lambda: sum(e.get("simulated_seconds", 0.0) for e in self.run.events()))
+
+        def summed() -> float:
+            seconds = 0.0
+            for event in self.run.events():
+                seconds += event.get("simulated_seconds", 0.0)  # one by one, as the rounds do: exactly the same sum
+            return seconds
+
+        return hosts.said(summed)
 
     def tell(self, **event: Any) -> None:
         """Writes an event, and shows it to who observes the run; on the first host."""
@@ -97,6 +116,7 @@ def prepare(
     s = config.search
     dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
     _same_data(dataset, packed)
+    _same_tables(config)
     prices = prices_of(config, found, packed)
     groups = s.groups if s.partial else 1
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
@@ -114,7 +134,7 @@ def prepare(
         config.seed,
         places,
         devices,
-        tasks=packed.clients * (1 if s.partial_clients else places),
+        tasks=packed.clients * (1 if s.partial else places),
     )
     hosts.said(lambda: run.create(config, fleet.lanes, kind))
     return Setup(
@@ -153,6 +173,16 @@ def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
     for host, other in enumerate(sums):
         if other != sums[0]:
             raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
+
+
+def _same_tables(config: Config) -> None:
+    """Refuses hosts that read different tables of latency, of which each makes its own candidates."""
+    paths = [path for field, path in inputs.tables(config) if field == "search.resource"]
+    sums = hosts.everyones([zlib.crc32(path.read_bytes()) for path in paths])
+    for host, other in enumerate(sums):
+        for path, mine, there in zip(paths, sums[0], other, strict=True):
+            if mine != there:
+                raise DataError(f"search.resource: host {host} has another {path}, want the same file on every host")
 
 
 def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:

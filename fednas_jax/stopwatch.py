@@ -60,6 +60,7 @@ def stopwatch(
                     _run(compiled, 1, arguments)  # the one before has left its own data in the caches
                     mine.append(_run(compiled, calls, arguments))
             found += [pick(mine) for mine in seconds]
+            del ready, compiled, arguments  # before the next lot is made
         return found
 
     return timed

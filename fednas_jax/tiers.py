@@ -131,6 +131,10 @@ def _tier(where: str, row: dict[str, Any]) -> Tier:
         raise ConfigError(f"{where}, {given[0]}: got {value!r}, want a number above 0")
     if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
         raise ConfigError(f"{where}, clients: got {clients!r}, want a whole number of at least 1")
+    if Path(row["device"]).suffix == ".json":
+        lut.read(Path(row["device"]), f"{where}, device")
+    else:
+        devices.phone(row["device"], f"{where}, device")
     return Tier(row["name"], row["device"], row.get("budget_ms"), row.get("budget_ratio"), clients)
 
 
@@ -139,7 +143,7 @@ def _latency(tier: Tier, network: str, member: dict[str, Any]) -> float:
     where = f"tiers: tier {tier.name!r}, device"
     if Path(tier.device).suffix != ".json":
         return float(devices.phone(tier.device, where).latency_ms(member["macs"]))
-    table = lut.read(Path(tier.device))
+    table = lut.read(Path(tier.device), where)
     groups, widths = tuple(member["widths"]), tuple(member["widths"].values())
     fits = groups == table.groups and all(w <= most for w, most in zip(widths, table.widths, strict=True))
     if table.network != network or not fits:

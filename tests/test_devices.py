@@ -119,6 +119,19 @@ def test_json_says_the_same_as_csv(tmp_path):
     np.testing.assert_allclose([found.watts[0], found.joules_per_byte[0]], [1.5, 2e-6])
 
 
+def test_phones_may_all_be_one_of_ones_own_table(tmp_path):
+    path = tmp_path / "phones.csv"
+    path.write_text(TABLE)
+    name = TABLE.splitlines()[2].split(",")[0]
+    for population in ("uniform", "lognormal"):
+        config = CostConfig(population=population, phone=f"{path}:{name}", sigma=0.0)
+        chosen = devices.population(config, 10**6)
+        assert chosen.source.startswith(str(path))
+        assert chosen.licence == "the user's"
+        one, table = devices.sample(chosen, config, 3, 0), devices.read_table(path)
+        np.testing.assert_allclose(one.per_mac, 1e-9 * table.phones[1].ms_per_mmac)
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -130,6 +143,7 @@ def test_json_says_the_same_as_csv(tmp_path):
         (TABLE.replace("base [ms]", "colour"), r"column 'colour': got no such column, want one of name"),
         ("name,base [ms]\nslow,2\n", r"got no column 'speed', want name, base, speed, down, up"),
         ("", r"got no rows, want one for each kind of phone"),
+        (TABLE + TABLE.splitlines()[1] + "\n", r"got two phones named '.*', want different names"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(table, message, tmp_path):

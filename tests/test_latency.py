@@ -116,7 +116,7 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path):
     table, _ = measured()
     path = tmp_path / "lut.json"
     path.write_text(json.dumps(lut.to_json(table)))
-    again = lut.read(path)
+    again = lut.read(path, "search.resource")
     assert again == table
     assert json.loads(path.read_text())["relative_error"]["largest"] < 1e-9
     assert again((3, 5, 7)) == table((3, 5, 7))
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_line(text, want, tmp_path):
     if text is not None:
         path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        lut.read(path)
+        lut.read(path, "search.resource")
     assert want in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -202,6 +202,19 @@ def test_clients_stay_to_the_end_of_their_spell_and_over_the_end_of_the_trace(tm
     assert np.isinf(participation.stays(always, 7.0)).all()
 
 
+def test_rounding_leaves_nobody_there_for_an_instant(tmp_path):
+    """Rounds that end when the last client goes: the clock is a sum of remainders, and must get on."""
+    (tmp_path / "trace.csv").write_text("client,from [s],to [s]\n0,0,50.3\n1,100,150.9\n2,230.7,231.3\n")
+    now = participation.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 3, 0)
+    clock, departures = 0.0, 0
+    while clock < 1e6:
+        here, waited = participation.there(now, (1, 1, 1), clock)
+        left = participation.stays(now, clock + waited)
+        assert left[here].min() >= participation.INSTANT
+        clock, departures = clock + waited + left.max(), departures + 1
+    assert departures > 1000
+
+
 @given(st.integers(0, 9), st.floats(0, 1e7))
 def test_who_is_there_stays_and_is_gone_right_after(seed, clock):
     now = participation.presence(ParticipationConfig(availability="intervals"), 200, seed)

@@ -35,7 +35,7 @@ TINY = Config(
     search=SearchConfig(groups=3, rungs=((1, 2), (1, 1)), max_iterations=1, compact_at=0.99, budget=0.5),
     finetune=FinetuneConfig(rounds=2),
     cost=CostConfig(population="flash", server_seconds=0.5),
-    participation=ParticipationConfig(availability="bernoulli", available=0.8, dropout=0.3, overcommit=1.0),
+    participation=ParticipationConfig(availability="bernoulli", available=0.3, dropout=0.3, overcommit=1.0),
     engine=EngineConfig(lanes=2, checkpoint_rounds=2),
 )
 TABLE = "name,share,base [ms],speed [ms/MMAC],down [Mbit/s],up [Mbit/s]\nslow,1,9,900,0.1,0.1\nfast,1,0.5,1,8,8\n"
@@ -144,6 +144,7 @@ def test_repricing_a_run_on_its_own_phones_gives_its_own_ledger(leaving):
     assert found["client_cost"] == result["client_cost"]
     assert found["wasted"] == result["wasted"]
     assert found["simulated_hours"] == pytest.approx(result["simulated_hours"], rel=1e-12)
+    assert any("waited_seconds" in event for event in RunDir(out).events())
     assert found["models"][1]["client_seconds"] == result["models"][0]["client_seconds"]
     assert found["models"][1]["simulated_hours"] == pytest.approx(result["models"][0]["simulated_hours"])
     assert json.loads((out / "reprice" / "flash.json").read_text()) == found
@@ -243,6 +244,9 @@ def test_no_client_works_while_it_is_away(score_clients, tmp_path):
             assert busy <= seconds_there(now, client, clock, end) * (1 + 1e-9)
         clock = end
     assert clock == pytest.approx(3600 * result["simulated_hours"]["all"])
+    # A client's score of a candidate counts once, however often it was asked.
+    counted = frame[frame.used & (frame.phase == "evaluate")]
+    assert not counted.duplicated(["stage", "iteration", "round", "candidate", "client"]).any()
     # Somebody went away in the midst of its work, which was charged and not used.
     assert result["wasted"]["all"]["seconds"] > 0
     assert (~frame[frame.work == "training"].used).any()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax import inputs, lut
+from fednas_jax import inputs, lut, setup
 from fednas_jax.candidates import propose, target_of
 from fednas_jax.config import (
     Config,
@@ -23,7 +23,7 @@ from fednas_jax.config import (
     limits,
     resolve,
 )
-from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.errors import ConfigError, DataError, RunError
 from fednas_jax.memory import peak_table
 from fednas_jax.nets import build
 from fednas_jax.resources import goal_of, resource_of
@@ -308,6 +308,16 @@ def test_a_device_may_be_a_phone_of_ones_own_table(tmp_path):
         assert str(caught.value).startswith(f"search.resource: {want}")
 
 
+def test_hosts_that_read_different_tables_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "phones.csv"
+    path.write_text(OWN)
+    config = Config(search=search(f"macs,latency:{path}:old"))
+    setup._same_tables(config)  # one process agrees with itself
+    monkeypatch.setattr(setup.hosts, "everyones", lambda sums: [sums, [s + 1 for s in sums]])
+    with pytest.raises(DataError, match=r"^search\.resource: host 1 has another .*phones\.csv, want the same file"):
+        setup._same_tables(config)
+
+
 def test_a_run_keeps_the_tables_it_names_and_sees_when_they_change(tmp_path):
     names = ("phones.csv", "lut.json", "trace.csv")
     for name in names:
@@ -321,6 +331,12 @@ def test_a_run_keeps_the_tables_it_names_and_sees_when_they_change(tmp_path):
     want = [("search.resource", lookup), ("search.resource", phones), ("cost.population", phones)]
     assert inputs.tables(config) == [*want, ("participation.trace", trace)]
     assert inputs.tables(Config()) == []
+    own = f"{phones}:old"
+    assert inputs.tables(Config(cost=CostConfig(phone=own))) == []  # nobody reads it
+    assert inputs.tables(Config(cost=CostConfig(population="uniform", phone=own))) == [("cost.phone", phones)]
+    absent = Config(participation=ParticipationConfig(availability="trace", trace=tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"^participation\.trace: .*none cannot be read: No such file"):
+        inputs.keep(absent, tmp_path / "other")
     inputs.keep(config, tmp_path / "inputs")
     assert sorted(p.read_text() for p in (tmp_path / "inputs").iterdir()) == [names[1], names[0], names[0], names[2]]
     inputs.check(config, tmp_path / "inputs")

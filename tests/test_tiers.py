@@ -160,6 +160,8 @@ GOOD = {"name": "low", "device": "pixel2", "budget_ms": 9}
         ([GOOD | {"budget_ms": "40 ms"}], "tier 'low', budget_ms: got '40 ms', want a number above 0"),
         ([GOOD | {"budget_ms": -1}], "tier 'low', budget_ms: got -1, want a number above 0"),
         ([GOOD | {"clients": 0}], "tier 'low', clients: got 0, want a whole number of at least 1"),
+        ([GOOD | {"device": "pixel9"}], "tier 'low', device: got 'pixel9', want one of lg_g8"),
+        ([GOOD | {"device": "none.json"}], "tier 'low', device: none.json cannot be read: No such file"),
         ([GOOD, GOOD], "got two tiers named 'low', want different names"),
     ],
 )
