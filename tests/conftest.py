@@ -16,5 +16,13 @@ if "FEDNAS_TESTS" not in os.environ:
     _flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flags}".strip()
 
+# Files that take longest, in that order. They are begun first, so that at the end no worker waits for another.
+LONGEST = ("test_search", "test_hosts", "test_registry", "test_cli", "test_reprice", "test_fleet", "test_training_macs")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("ci")

@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "no such lookup table": (
         ["search", "digits", "--out", "x", "--search.resource", "latency:nowhere.json"],
-        "nowhere.json: cannot be read",
+        "nowhere.json cannot be read",
     ),
     "nothing to measure": (["latency", "--out", "x.json"], "latency: got no preset or network, want one of digits"),
     "no network to measure": (

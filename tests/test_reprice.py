@@ -216,17 +216,11 @@ def seconds_there(now, client, start, end):
     return total
 
 
-@pytest.mark.parametrize("score_clients", [0, 2])
-def test_no_client_works_while_it_is_away(score_clients, tmp_path):
+def test_no_client_works_while_it_is_away(tmp_path):
     comes_and_goes = ParticipationConfig(
         availability="intervals", ready_seconds=(20.0, 90.0), away_seconds=(20.0, 60.0), wait_seconds=5.0
     )
-    config = dataclasses.replace(
-        TINY,
-        cost=CostConfig(),
-        participation=comes_and_goes,
-        search=dataclasses.replace(TINY.search, score_clients=score_clients),
-    )
+    config = dataclasses.replace(TINY, cost=CostConfig(), participation=comes_and_goes)
     result, out, given = recorded(config, tmp_path / "run")
     now = participation.presence(comes_and_goes, 6, config.seed)
     frame, clock = cost.read(RunDir(out).ledger).to_pandas(), 0.0
