@@ -13,8 +13,8 @@ Command:  python experiments/client_cost.py --out runs/cost              (digits
 Hardware: 2 cores, no accelerator; about 20 minutes for digits, an hour for fashion_mnist with 7,500 examples, a night
           with all.
 Expected: the README's tables, "What it saves". Digits, seeds 0 to 2: all three 28.1 times cheaper than none (8.6
-          against 241.0 s), 34.8 times in training alone. Fashion-MNIST with 7,500 examples: 67.8 times (19.7 against 1,332.8 s)
-          and 162.4 times in training alone; 117 times (11.4 s) where 5 phones score.
+          against 241.0 s), 34.8 times in training alone. Fashion-MNIST with 7,500 examples: 67.8 times (19.7 against
+          1,332.8 s) and 162.4 times in training alone; 117 times (11.4 s) where 5 phones score.
 """
 
 from __future__ import annotations

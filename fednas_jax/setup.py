@@ -25,7 +25,7 @@ from fednas_jax import (
     participation,
     space,
 )
-from fednas_jax.config import Config, differences, validate_clients
+from fednas_jax.config import Config, NetConfig, differences, validate_clients
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.fleet import Fleet
 from fednas_jax.prices import Prices, prices_of
@@ -185,6 +185,12 @@ def _same_tables(config: Config) -> None:
                 raise DataError(f"search.resource: host {host} has another {path}, want the same file on every host")
 
 
+@functools.lru_cache(maxsize=4)
+def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, build: Callable[..., Any]) -> Space:
+    """What probing finds out about a network, once for all searches of a process; `build` is what is registered."""
+    return space.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
+
+
 def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
     """What a host has of its own: data set, clients, and what the network's space says of goal and places."""
     s = config.search
@@ -195,8 +201,10 @@ def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, d
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
-    network = nets.build(config.net, dataset.train.images.shape[1:], dataset.classes)
-    found = space.probe(network, config.net.multiple, depth=s.depth)
+    registered = nets.NETWORKS.get(config.net.name)
+    probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
+    shape, build = dataset.train.images.shape[1:], registered and registered.build
+    found = probed(config.net, shape, dataset.classes, s.depth, build)
     return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
 
 

@@ -313,7 +313,7 @@ def test_data_list_names_the_sources(capsys):
     assert "tfds:NAME:" in out
 
 
-ROUNDS = 150
+ROUNDS = 60
 LONG = [sys.executable, "-m", "fednas_jax", "search", "digits", *TINY, "--pretrain.rounds", str(ROUNDS), "--out"]
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,13 @@ HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PAGES = (README, *(page.read_text() for page in sorted((HOME / "docs").glob("*.md"))))
-# Searches on digits or made-up data, in a block or in a sentence. Those that need a loop of the shell, several hosts,
+# Searches on digits with options, in a block or in a sentence. Those that need a loop of the shell, several hosts,
 # files of the reader's own or a finished run are left to other tests.
 SEARCHES = sorted(
     {
         command
         for page in PAGES
-        for command in re.findall(r"fednas (search (?:digits|\w+ --tiny) [^`\n]+)", page)
+        for command in re.findall(r"fednas (search digits [^`\n]+) --out", page)
         if not re.search(r"\$|--hosts|--help|--parent|--data\.folder|my_(nnx|linen):", command)
     }
 )
@@ -59,13 +60,15 @@ def test_searches_that_the_pages_show_are_not_refused(command, tmp_path, monkeyp
     (block,) = [b for b in BLOCKS if "class Net" in b]
     (tmp_path / "my_net.py").write_text(block)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
 
     def begin(*args, **more):
         raise Begun
 
     monkeypatch.setattr(setup, "Fleet", begin)
     with pytest.raises(Begun):
-        main(shlex.split(command))
+        main([*shlex.split(command), "--out", "run"])
+    sys.modules.pop("my_net", None)
 
 
 def test_the_pages_show_searches():
