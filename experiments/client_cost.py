@@ -81,12 +81,19 @@ def prepared(args: argparse.Namespace) -> tuple[Config, data.Dataset | None]:
     return dataclasses.replace(config, pretrain=pretrain, search=search, finetune=finetune), dataset
 
 
-def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int) -> Path:
+def pretrained(args: argparse.Namespace, seed: int) -> Path:
+    """Trains the seed's parent, or finds it trained; all settings share it, however they search."""
+    config, dataset = args.prepared
+    parent = args.out / f"{args.preset}-parent-{seed}"
+    config = dataclasses.replace(config, command="pretrain", seed=seed, search=preset(args.preset).search)
+    run_search(config, parent, dataset=dataset)
+    return parent
+
+
+def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int, parent: Path) -> Path:
     """Runs one setting from the seed's parent, or finds it finished, and returns its folder."""
     config, dataset = args.prepared
     config = dataclasses.replace(config, seed=seed)
-    parent = args.out / f"{args.preset}-parent-{seed}"
-    run_search(dataclasses.replace(config, command="pretrain"), parent, dataset=dataset)
     on: dict[str, Any] = dict(zip(SWITCHES, switches, strict=True))
     config = dataclasses.replace(
         fitted(config, config.net.name, parent), search=dataclasses.replace(config.search, **on)
@@ -106,7 +113,7 @@ def tasks_of_a_client(folder: Path) -> float:
     trained = clients / search.groups
     if search.clients_per_group:
         trained = min(trained, search.clients_per_group)
-    share = trained / clients if search.partial_clients else 1.0
+    share = trained / clients if search.partial else 1.0
     alive, tasks = 0, 0.0
     for event in found.events():
         if event["event"] == "iteration":
@@ -146,8 +153,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     settings = [s for s in ALL if name_of(s) in args.only]
     runs: dict[str, list[Path]] = {name_of(s): [] for s in settings}
     for seed in args.seeds:
+        parent = pretrained(args, seed)
         for s in settings:
-            runs[name_of(s)].append(run(args, s, seed))
+            runs[name_of(s)].append(run(args, s, seed, parent))
     theory = {name_of(s): float(np.mean([tasks_of_a_client(folder) for folder in runs[name_of(s)]])) for s in settings}
     tables: dict[str, Any] = {}
     for population in POPULATIONS:

@@ -307,9 +307,19 @@ class ParticipationConfig:
         return self.availability in ("intervals", "trace")
 
     @property
+    def timed(self) -> tuple[str, ...]:
+        """Fields by which it depends on the clock, and so on phones and links, whose work is used."""
+        reasons = {
+            "overcommit": self.overcommit > 1,
+            "deadline_seconds": self.deadline_seconds is not None,
+            "availability": self.spells,
+        }
+        return tuple(name for name, holds in reasons.items() if holds)
+
+    @property
     def everybody(self) -> bool:
         """Whether every round has all that were invited, from beginning to end."""
-        return self.availability == "always" and self.overcommit == 1 and not self.deadline_seconds and not self.dropout
+        return self.availability == "always" and not self.timed and not self.dropout
 
 
 @dataclass(frozen=True)

@@ -130,14 +130,9 @@ TRAINING = ("download", "train", "upload")
 SCORING = ("download", "evaluate")
 
 
-def training_seconds(priced: Pricing, work: Work) -> np.ndarray:
-    """Seconds [T, 3] that download, training and upload of each task take if nothing stops them."""
-    return np.stack([_amount(priced, phase, work, None)[3] for phase in TRAINING], axis=1)
-
-
-def scoring_seconds(priced: Pricing, work: Work) -> np.ndarray:
-    """Seconds [T, 2] that download and evaluation of each task take if nothing stops them."""
-    return np.stack([_amount(priced, phase, work, None)[3] for phase in SCORING], axis=1)
+def task_seconds(priced: Pricing, work: Work, phases: Sequence[str]) -> np.ndarray:
+    """Seconds [T, P] that the P phases of each task take if nothing stops them: those of TRAINING or of SCORING."""
+    return np.stack([_amount(priced, phase, work, None)[3] for phase in phases], axis=1)
 
 
 def training(priced: Pricing, moment: Moment, work: Work, done: Done | None = None) -> pa.Table:

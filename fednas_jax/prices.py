@@ -74,12 +74,11 @@ class Prices(NamedTuple):
             rows = cost.training(priced, moment, work)
             return tasks, rows, cost.duration(rows) + server
         leaves = participation.leaving(self.presence, moment.numbers)
-        seconds = cost.training_seconds(priced, work)
+        seconds = cost.task_seconds(priced, work, cost.TRAINING)
         found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone)
         rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
-        stopped = chosen.overcommit > 1 or chosen.deadline_seconds is not None or chosen.spells
         taken = Tasks(*(field[found.used] for field in tasks))
-        return taken, rows, (found.seconds if stopped else cost.duration(rows)) + server
+        return taken, rows, (found.seconds if chosen.timed else cost.duration(rows)) + server
 
     def score(
         self,
@@ -106,7 +105,7 @@ class Prices(NamedTuple):
         if np.isinf(gone[tasks.client]).all():
             rows = cost.scoring(priced, moment, work)
             return tasks, rows, cost.duration(rows)
-        seconds = cost.scoring_seconds(priced, work)
+        seconds = cost.task_seconds(priced, work, cost.SCORING)
         found = participation.scored(tasks.candidate, tasks.client, seconds, gone, paired)
         rows = cost.scoring(priced, moment, work, cost.Done(found.done, found.used, found.cut))
         return Tasks(*(field[found.used] for field in tasks)), rows, found.seconds
@@ -143,4 +142,5 @@ def _fastest(prices: Prices, widths: Widths, packed: PackedClients) -> float:
     examples = local_steps(packed.train_count, prices.config.train) * prices.config.train.batch_size
     work = prices.work(everyone, np.zeros(1, int), [widths], examples)
     dealt = prices.devices
-    return float(cost.training_seconds(cost.Pricing(dealt, dealt.down, dealt.up), work).sum(1).min())
+    priced = cost.Pricing(dealt, dealt.down, dealt.up)
+    return float(cost.task_seconds(priced, work, cost.TRAINING).sum(1).min())

@@ -85,14 +85,8 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
 
 def _refuse_if_priced(path: Path, chosen: ParticipationConfig) -> None:
     """Other phones would have been late, or there at other times: other clients would have been averaged."""
-    reasons = {
-        "overcommit": chosen.overcommit > 1,
-        "deadline_seconds": chosen.deadline_seconds is not None,
-        "availability": chosen.availability in ("intervals", "trace"),
-    }
-    for name, priced in reasons.items():
-        if priced:
-            got = f"{path}: participation.{name}: got {getattr(chosen, name)}"
-            raise RunError(
-                f"{got}, want its default: who took part depended on the phones; search again with the other population"
-            )
+    for name in chosen.timed:
+        got = f"{path}: participation.{name}: got {getattr(chosen, name)}"
+        raise RunError(
+            f"{got}, want its default: who took part depended on the phones; search again with the other population"
+        )
