@@ -35,12 +35,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fednas_jax import cores, local
 from fednas_jax.bench.machine import describe, some_devices
-from fednas_jax.bench.measure import Federation, FleetRounds, in_turns
+from fednas_jax.bench.measuring import Federation, FleetRounds, in_turns
 from fednas_jax.bench.workloads import WORKLOADS, Sizes, Workload
-from fednas_jax.config import EngineConfig, NetConfig
-from fednas_jax.rundir import write_json
+from fednas_jax.config.schema import EngineConfig, NetConfig
+from fednas_jax.engine import local
+from fednas_jax.run.folder import write_json
+from fednas_jax.runtime import cores
 
 NAMES = ("fedavg-round", "nas-round")
 TOLERANCE = 1e-4  # on the averaged weights of a round

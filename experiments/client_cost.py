@@ -30,12 +30,16 @@ from typing import Any
 
 import numpy as np
 
-from fednas_jax import cores, cost, data, devices, report
-from fednas_jax.config import Config
+from fednas_jax import data
+from fednas_jax.config.presets import fitted, preset
+from fednas_jax.config.schema import Config
 from fednas_jax.data.arrays import from_arrays
-from fednas_jax.presets import fitted, preset
-from fednas_jax.rundir import RunDir, write_json
-from fednas_jax.search import run_search
+from fednas_jax.phones import devices
+from fednas_jax.phones import ledger as cost
+from fednas_jax.report import page as report
+from fednas_jax.run.folder import RunDir, write_json
+from fednas_jax.run.loop import run_search
+from fednas_jax.runtime import cores
 
 SWITCHES = ("partial_clients", "early_dropping", "dynamic_rounds")
 SHORT = {"partial_clients": "P", "early_dropping": "D", "dynamic_rounds": "R"}

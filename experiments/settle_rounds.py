@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fednas_jax import presets
-from fednas_jax.config import FinetuneConfig
-from fednas_jax.search import run_search
+from fednas_jax.config import presets
+from fednas_jax.config.schema import FinetuneConfig
+from fednas_jax.run.loop import run_search
 
 
 def scores(rounds: int, seed: int, out: Path) -> list[float]:

@@ -11,25 +11,25 @@ from typing import Any
 
 # Name -> the module it lives in; imported when first used, so that the command line's --help needs no jax.
 _HOMES = {
-    "Config": "config",
+    "Config": "config.schema",
     "FednasError": "errors",
-    "Fleet": "fleet",
+    "Fleet": "engine.fleet",
     "NETWORKS": "nets",
-    "Network": "space",
-    "Space": "space",
-    "Tasks": "fleet",
-    "Variables": "space",
+    "Network": "space.probing",
+    "Space": "space.probing",
+    "Tasks": "engine.fleet",
+    "Variables": "space.probing",
     "from_arrays": "data.arrays",
     "from_linen": "nets",
     "from_nnx": "nets",
-    "preset": "presets",
-    "probe": "space",
+    "preset": "config.presets",
+    "probe": "space.probing",
     "register": "nets",
-    "reprice_run": "reprice",
-    "resolve": "config",
-    "run_search": "search",
+    "reprice_run": "report.reprice",
+    "resolve": "config.schema",
+    "run_search": "run.loop",
     "write_columns": "data.columns",
-    "write_report": "report",
+    "write_report": "report.page",
 }
 
 __all__ = [

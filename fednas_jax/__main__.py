@@ -2,6 +2,6 @@
 
 import sys
 
-from fednas_jax.cli import main
+from fednas_jax.cli.app import main
 
 sys.exit(main())

@@ -6,10 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fednas_jax import hosts, nets
-from fednas_jax.config import DataConfig, EngineConfig, NetConfig, TrainConfig
+from fednas_jax import nets
+from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, TrainConfig
 from fednas_jax.data import load, pack, partition
-from fednas_jax.fleet import Fleet, Tasks
+from fednas_jax.engine.fleet import Fleet, Tasks
+from fednas_jax.runtime import hosts
 
 CONFIG = TrainConfig(batch_size=8, weight_decay=1e-3, server_optimizer="momentum", server_learning_rate=0.7)
 NET = NetConfig(widths=(4, 6, 8), multiple=(1,))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import fednas_jax
-from fednas_jax import setup
-from fednas_jax.cli import main
+from fednas_jax.cli.app import main
+from fednas_jax.run import problem as setup
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fednas_jax import cores
-from fednas_jax.config import TrainConfig
+from fednas_jax.config.schema import TrainConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.runtime import cores
 
 # Rows of the square matrices: large enough that a product is bound by arithmetic, and over in well under a second.
 SIDE = {"cpu": 2048}

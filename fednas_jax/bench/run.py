@@ -7,14 +7,15 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from fednas_jax import config, cores
 from fednas_jax.bench import tables
 from fednas_jax.bench.machine import describe, product_limit, some_devices
-from fednas_jax.bench.measure import Federation, measure
+from fednas_jax.bench.measuring import Federation, measure
 from fednas_jax.bench.options import BenchOptions, check, chosen, sweep
 from fednas_jax.bench.workloads import Workload
+from fednas_jax.config import schema as config
 from fednas_jax.errors import TrainingError
-from fednas_jax.rundir import write_json
+from fednas_jax.run.folder import write_json
+from fednas_jax.runtime import cores
 
 EVEN_FROM = 1_000  # clients from which on a client should take the same time, however many there are
 

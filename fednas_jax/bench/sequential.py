@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fednas_jax import augment, local
-from fednas_jax.config import TrainConfig
+from fednas_jax.config.schema import TrainConfig
 from fednas_jax.data import PackedClients
-from fednas_jax.fleet import Tasks
-from fednas_jax.space import Network, Variables, Widths
+from fednas_jax.engine import augment, local
+from fednas_jax.engine.fleet import Tasks
+from fednas_jax.space.probing import Network, Variables, Widths
 
 
 class Sequential:

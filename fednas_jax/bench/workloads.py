@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fednas_jax.config import DataConfig, NetConfig, TrainConfig
+from fednas_jax.config.schema import DataConfig, NetConfig, TrainConfig
 from fednas_jax.data import PackedClients, load, pack, partition
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.synthetic import write_synthetic_columns

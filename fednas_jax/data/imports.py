@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.split import TEST_SHARE, check_share
 from fednas_jax.errors import DataError

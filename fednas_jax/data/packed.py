@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fednas_jax.data.examples import Examples
-from fednas_jax.data.partition import Partition
+from fednas_jax.data.partitions import Partition
 from fednas_jax.data.skew import FeatureSkew
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator

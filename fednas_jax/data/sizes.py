@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.errors import DataError
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.seeds import Purpose, generator
 
 # Most that the logarithm of a brightness can be: no image tells it from more, and no number overflows.

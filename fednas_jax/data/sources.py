@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.digits import load_digits
 from fednas_jax.data.examples import Dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import write_columns
 from fednas_jax.data.examples import Dataset, Examples, dataset
 from fednas_jax.errors import DataError

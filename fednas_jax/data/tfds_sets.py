@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.examples import Dataset, Examples
 from fednas_jax.data.images import Raw, form_of, read_images

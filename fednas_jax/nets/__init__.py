@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobilenet_v2, own, resnet, vgg
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
-from fednas_jax.space import Network
+from fednas_jax.space.probing import Network
 
 __all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
 

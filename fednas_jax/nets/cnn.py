@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
-from fednas_jax.space import Network
+from fednas_jax.space.probing import Network
 
 WIDTHS = {"conv1": 32, "conv2": 64, "dense": 512}
 

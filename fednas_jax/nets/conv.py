@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from fednas_jax.errors import NetworkError
-from fednas_jax.nets.once import once
+from fednas_jax.nets.computed_once import once
 from fednas_jax.nets.windows import Windows
 
 NHWC = ("NHWC", "HWIO", "NHWC")

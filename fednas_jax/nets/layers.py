@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 
 
 class Norm(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fednas_jax.errors import NetworkError
-from fednas_jax.nets.once import once
+from fednas_jax.nets.computed_once import once
 from fednas_jax.nets.windows import Windows
 
 

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
 from fednas_jax.nets.residual import groups_of, stages_of, unless_removed
-from fednas_jax.space import Network
+from fednas_jax.space.probing import Network
 
 
 def _widths(stages: tuple[int, ...], blocks: tuple[int, ...]) -> dict[str, int]:

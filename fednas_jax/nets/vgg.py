@@ -12,10 +12,10 @@ sets theirs.
 
 from collections.abc import Mapping
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.layers import dropout_of, norm_of
-from fednas_jax.nets.pooled import Plan, pooled
-from fednas_jax.space import Network
+from fednas_jax.nets.pooled_nets import Plan, pooled
+from fednas_jax.space.probing import Network
 
 
 def _widths(*stages: tuple[int, ...]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fednas_jax as fn
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import fingerprint, partition, read_columns
 from fednas_jax.data.arrays import from_arrays, import_npz
 from fednas_jax.errors import DataError

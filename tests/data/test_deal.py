@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Partition, heterogeneity, label_counts, partition
 from fednas_jax.data.deal import label_dirichlet
 from fednas_jax.errors import DataError

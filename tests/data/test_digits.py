@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Dataset, load
 from fednas_jax.data.split import stratified_split
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fednas_jax
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import fashion_mnist, load, prepare
 from fednas_jax.data.examples import channel_statistics
 from fednas_jax.data.fashion_mnist import DEBIAN_FOLDER, is_prepared, prepare_fashion_mnist, read_idx_split

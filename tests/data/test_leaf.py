@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import load, partition, read_columns
 from fednas_jax.data.leaf import import_leaf
 from fednas_jax.errors import DataError

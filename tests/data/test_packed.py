@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Examples, PackedClients, Partition, chunks, merge, normalise, pack, partition
 from fednas_jax.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Examples, FeatureSkew, Partition, feature_skew, merge, pack, read_columns, write_columns
 
 SIZES = np.array([4, 3, 6])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fednas_jax
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import list_sources, load, prepare, write_columns
 from fednas_jax.data.digits import load_digits
 from fednas_jax.data.sources import SOURCES

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from written_sets import drawn, encoded, write_set
 
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import list_sources, load, partition, prepare, tfds_sets
 from fednas_jax.data.fashion_mnist import DEBIAN_FOLDER, read_idx_split
 from fednas_jax.data.sources import SOURCES

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fednas_jax.config import Config, SearchConfig, to_json
-from fednas_jax.presets import preset
+from fednas_jax.config.presets import preset
+from fednas_jax.config.schema import Config, SearchConfig, to_json
 
 HOME = Path(__file__).parent.parent.parent
 spec = importlib.util.spec_from_file_location("client_cost", HOME / "experiments" / "client_cost.py")

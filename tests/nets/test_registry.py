@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax import local, nets
-from fednas_jax.config import NetConfig, TrainConfig
+from fednas_jax import nets
+from fednas_jax.config.schema import NetConfig, TrainConfig
+from fednas_jax.engine import local
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import NETWORKS, build
-from fednas_jax.space import count_macs, probe
+from fednas_jax.space.probing import count_macs, probe
 
 SHAPE = (16, 16, 3)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fednas_jax.config import NetConfig
+from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets import NETWORKS, build, mobilenet_v2, resnet, unless_removed
 from fednas_jax.nets.residual import groups_of, stages_of
-from fednas_jax.space import count_macs
+from fednas_jax.space.probing import count_macs
 
 
 def counts(name, size, classes, **options):

@@ -1,0 +1,162 @@
+"""One client's training as three functions, init, step and final; and the order in which it meets its examples.
+
+They know nothing of lanes, masks or candidates: the fleet runs them side by side, the tests' oracle one after another.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from fednas_jax.config.schema import TrainConfig
+from fednas_jax.engine.compression import compress
+from fednas_jax.space.probing import Network, Variables, Widths
+
+
+class LocalState(NamedTuple):
+    """What a client holds while it trains."""
+
+    variables: Variables
+    optimizer: Any  # optax state: momentum, and FedProx's anchor
+
+
+class Local(NamedTuple):
+    """A client's training: `init(start)`, `step(state, images, labels, learning_rate, key)`, `final(start, state)`."""
+
+    init: Callable[[Variables], LocalState]
+    step: Callable[..., LocalState]
+    final: Callable[[Variables, LocalState], Variables]
+
+
+def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
+    """Local SGD for a network at these widths.
+
+    `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
+    `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
+    """
+    optimizer = client_optimizer(config)
+    forward = make_forward(network, widths, config)
+
+    def init(start: Variables) -> LocalState:
+        return LocalState(start, optimizer.init(start.params))
+
+    def step(
+        state: LocalState, images: jax.Array, labels: jax.Array, learning_rate: jax.Array, key: jax.Array
+    ) -> LocalState:
+        def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+            variables = Variables(params, state.variables.stats)
+            logits, stats = forward(variables, images, train=True, key=key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+
+        grads, stats = jax.grad(loss, has_aux=True)(state.variables.params)
+        updates, memory = optimizer.update(grads, state.optimizer, state.variables.params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.variables.params, updates)
+        return LocalState(Variables(params, stats), memory)
+
+    def final(start: Variables, state: LocalState) -> Variables:
+        update = jax.tree.map(jnp.subtract, state.variables, start)
+        return update._replace(params=compress(config, update.params))
+
+    return Local(init, step, final)
+
+
+def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Callable[..., Any]:
+    """`network.apply` at these widths, computed in the config's precision.
+
+    Parameters, statistics, their gradients and the logits are float32 whatever the precision: bfloat16 is what products
+    and activations are computed in.
+    """
+    if config.precision == "float32":
+        return functools.partial(network.apply, widths)
+    compute = jnp.dtype(config.precision)
+
+    def forward(
+        variables: Variables, images: jax.Array, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        params = jax.tree.map(lambda a: a.astype(compute), variables.params)
+        shown = Variables(params, variables.stats)
+        logits, stats = network.apply(widths, shown, images.astype(compute), train=train, key=key)
+        stats = jax.tree.map(lambda new, old: new.astype(old.dtype), stats, variables.stats)
+        return logits.astype(jnp.float32), stats
+
+    return forward
+
+
+def client_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The clients' SGD up to its learning rate: weight decay, FedProx and momentum, in this order."""
+    parts = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
+    if config.proximal:
+        parts.append(add_proximal(config.proximal))
+    if config.momentum:
+        parts.append(optax.trace(config.momentum))
+    return optax.chain(*parts) if parts else optax.identity()
+
+
+def add_proximal(mu: float) -> optax.GradientTransformation:
+    """Adds mu x (weights - weights at init) to the gradient: it pulls back to the round's start [FedProx, eq. 2]."""
+
+    def update(updates: Any, anchor: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map(lambda u, p, a: u + mu * (p - a), updates, params, anchor), anchor
+
+    return optax.GradientTransformation(lambda params: params, update)
+
+
+def server_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The server's optimiser of the averaged update [FedOpt, algorithm 2]; 'avg' at rate 1 is FedAvg.
+
+    The adaptive ones use the constants of FedOpt's experiments: b1 = 0.9, b2 = 0.99, tau = 0.001.
+    """
+    rate = config.server_learning_rate
+    return {
+        "avg": lambda: optax.sgd(rate),
+        "momentum": lambda: optax.sgd(rate, momentum=0.9),
+        "adam": lambda: optax.adam(rate, b1=0.9, b2=0.99, eps=1e-3),
+        "yogi": lambda: optax.yogi(rate, b1=0.9, b2=0.99, eps=1e-3),
+        "adagrad": lambda: optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-3),
+    }[config.server_optimizer]()
+
+
+def dropout_key(key: jax.Array) -> jax.Array:
+    """The key of a client's dropout in a round; `fold_in` of a step's number gives that step's.
+
+    It is folded off the client's key by a number that no position in `stream` reaches: the n-th number of
+    `bits(key)` and `fold_in(key, n)` come out of the same block of the generator.
+    """
+    return jax.random.fold_in(key, 2**32 - 1)
+
+
+def local_steps(counts: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """Steps [C] that E epochs take on clients of `counts` [C] training examples: ceil(E n / B), full batches all."""
+    return np.ceil(config.local_epochs * counts / config.batch_size - 1e-9).astype(np.int32)
+
+
+def stream_capacity(counts: np.ndarray, config: TrainConfig) -> int:
+    """Room that the longest client's stream needs, in examples: whole epochs that cover all its steps."""
+    return int(np.max(-(-local_steps(counts, config) * config.batch_size // counts) * counts))
+
+
+def stream(key: jax.Array, count: jax.Array, capacity: int) -> jax.Array:
+    """The order in which a client meets its examples: one fresh permutation after another.
+
+    Sorting positions by (epoch, random number) shuffles each epoch in its place, for any traced `count`. A batch may
+    run over an epoch's end, so all batches are full and BatchNorm sees real examples only.
+
+    Args:
+      key: the client's key in this round.
+      count: number n of its training examples, at least 1.
+      capacity: length of the result; a multiple of n, or larger than the part that is used by n at least.
+
+    Returns:
+      [capacity] numbers of examples, 0 to n - 1. The result's start does not depend on `capacity`.
+    """
+    position = jnp.arange(capacity, dtype=jnp.int32)
+    luck = jax.random.bits(key, (capacity,), jnp.uint32)
+    _, _, shuffled = lax.sort((position // count, luck, position), num_keys=2)
+    return shuffled % count

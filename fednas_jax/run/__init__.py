@@ -1,0 +1,1 @@
+"""One run: problem, session, rounds, state, folder, checkpoints, results."""

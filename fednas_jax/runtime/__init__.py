@@ -1,0 +1,1 @@
+"""The machine: hosts, cores, caches, timing."""

@@ -1,0 +1,1 @@
+"""What an iteration decides: policies, proposals and resources, pure."""

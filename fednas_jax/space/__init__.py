@@ -1,0 +1,1 @@
+"""Width groups by probing: networks, masks, slices, and what widths cost."""

@@ -1,0 +1,175 @@
+"""A network's forward pass as a flat list of operations, and that list cut into one piece for each layer.
+
+Values are numbered; calls inside the traced program (jit, custom gradients) are opened up, so that the operations are
+jax's own. What does not contribute to the logits is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jax.extend.core import Literal, jaxprs_in_params, subjaxprs
+
+from fednas_jax.space.probing import Network, Widths, traced
+
+LAYERS = ("conv_general_dilated", "dot_general")
+LOOPS = ("scan", "while", "cond")  # stay one operation: what runs inside is not what the inputs and outputs say
+
+
+class Operation(NamedTuple):
+    """One equation of the traced program."""
+
+    equation: Any  # has the primitive and its parameters
+    reads: tuple[int, ...]  # numbers of values
+    writes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The primitive's name, such as 'add'."""
+        return self.equation.primitive.name
+
+
+@dataclass(frozen=True)
+class Program:
+    """The forward pass of one example: `image` and the variables in, `logits` out."""
+
+    operations: tuple[Operation, ...]
+    avals: tuple[Any, ...]  # shape and dtype of each value, by its number
+    constants: dict[int, Any]  # values known when the program was traced
+    image: int
+    logits: int
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """Shape of a value."""
+        return tuple(self.avals[value].shape)
+
+
+class Piece(NamedTuple):
+    """A layer: a convolution or matrix product and all that is computed until the next one."""
+
+    inputs: tuple[int, ...]  # values it needs from before, variables among them
+    outputs: tuple[int, ...]  # values that are needed after it
+    operations: tuple[Operation, ...]
+
+
+def flatten(network: Network, widths: Widths) -> Program:
+    """The forward pass of a network at these widths, traced; nothing is allocated."""
+    jaxpr = traced(network, widths)
+    avals: list[Any] = []
+    constants: dict[int, Any] = {}
+    operations: list[Operation] = []
+
+    def new(aval: Any) -> int:
+        avals.append(aval)
+        return len(avals) - 1
+
+    def walk(inner: Any, env: dict[Any, int]) -> list[int]:
+        def number(atom: Any) -> int:
+            if isinstance(atom, Literal):
+                value = new(atom.aval)
+                constants[value] = atom.val
+                return value
+            return env[atom]
+
+        for equation in inner.eqns:
+            reads = [number(atom) for atom in equation.invars]
+            body = _called(equation)
+            if body is None:
+                writes = [new(var.aval) for var in equation.outvars]
+                operations.append(Operation(equation, tuple(reads), tuple(writes)))
+            else:
+                called, consts = body
+                known = {var: new(var.aval) for var in called.constvars}
+                constants.update({known[var]: value for var, value in zip(called.constvars, consts, strict=True)})
+                writes = walk(called, known | dict(zip(called.invars, reads, strict=True)))
+            env.update(zip(equation.outvars, writes, strict=True))
+        return [number(atom) for atom in inner.outvars]
+
+    env = {var: new(var.aval) for var in (*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars)}
+    constants.update({env[v]: value for v, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)})
+    image = env[jaxpr.jaxpr.invars[-1]]
+    (logits,) = walk(jaxpr.jaxpr, env)
+    return Program(_needed(operations, logits), tuple(avals), constants, image, logits)
+
+
+def pieces(program: Program) -> list[Piece]:
+    """The program cut before each layer; what comes before the first belongs to it."""
+    starts = [n for n, operation in enumerate(program.operations) if _is_layer(operation)]
+    cuts = [0, *starts[1:], len(program.operations)]
+    parts = [program.operations[a:b] for a, b in itertools.pairwise(cuts)]
+    found, later = [], {program.logits}
+    for part in reversed(parts):
+        written = {value for operation in part for value in operation.writes}
+        read = {value for operation in part for value in operation.reads}
+        inputs = tuple(sorted(read - written - program.constants.keys()))
+        found.append(Piece(inputs, tuple(sorted(written & later)), part))
+        later = (later - written) | set(inputs)
+    return found[::-1]
+
+
+def runner(program: Program, piece: Piece) -> Callable[..., list[Any]]:
+    """A piece as a function of its inputs that returns its outputs; it can be jitted."""
+
+    def run(*inputs: Any) -> list[Any]:
+        values = program.constants | dict(zip(piece.inputs, inputs, strict=True))
+        for operation in piece.operations:
+            equation = operation.equation
+            out = equation.primitive.bind(*(values[r] for r in operation.reads), **equation.params)
+            values |= zip(operation.writes, out if equation.primitive.multiple_results else [out], strict=True)
+        return [values[o] for o in piece.outputs]
+
+    return run
+
+
+def signature(program: Program, piece: Piece) -> str:
+    """Text that is equal for pieces that compute the same at the same shapes, with other variables."""
+    local: dict[int, str] = {}
+
+    def called(value: int) -> str:
+        if value in program.constants:
+            return f"{program.constants[value]!r}"
+        return local.setdefault(value, f"{len(local)}:{program.avals[value].str_short()}")
+
+    lines = []
+    for operation in piece.operations:
+        parameters = ", ".join(f"{k}={v}" for k, v in sorted(operation.equation.params.items()))
+        reads, writes = (" ".join(map(called, values)) for values in (operation.reads, operation.writes))
+        lines.append(f"{operation.name}[{parameters}] {reads} -> {writes}")
+    return "\n".join([*lines, " ".join(map(called, piece.outputs))])
+
+
+def _called(equation: Any) -> tuple[Any, Any] | None:
+    """The program that an equation merely calls, and its constants; None for any other equation."""
+    if equation.primitive.name in LOOPS:
+        return None
+    found = [value for value in equation.params.values() if hasattr(getattr(value, "jaxpr", value), "eqns")]
+    if len(found) != 1:
+        return None
+    body = getattr(found[0], "jaxpr", found[0])
+    fits = len(body.invars) == len(equation.invars) and len(body.outvars) == len(equation.outvars)
+    return (body, getattr(found[0], "consts", ())) if fits else None
+
+
+def _needed(operations: list[Operation], logits: int) -> tuple[Operation, ...]:
+    """Operations that the logits depend on."""
+
+    def backwards() -> Iterator[Operation]:
+        needed = {logits}
+        for operation in reversed(operations):
+            if needed & set(operation.writes):
+                needed |= set(operation.reads)
+                yield operation
+
+    return tuple(backwards())[::-1]
+
+
+def _is_layer(operation: Operation) -> bool:
+    """Whether an operation is a convolution or product, or a loop with one inside."""
+
+    def inside(jaxpr: Any) -> bool:
+        return any(e.primitive.name in LAYERS for e in jaxpr.eqns) or any(map(inside, subjaxprs(jaxpr)))
+
+    return operation.name in LAYERS or any(map(inside, jaxprs_in_params(operation.equation.params)))

@@ -1,0 +1,36 @@
+"""Networks side by side: trees of arrays with a leading dimension of K places, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fednas_jax.space.probing import Variables
+
+
+def stacked(trees: Sequence[Variables]) -> Variables:
+    """The trees as one, [len(trees), ...]."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def place(stack: Variables, number: int) -> Variables:
+    """One tree of a stack, on the host."""
+    return jax.tree.map(lambda a: np.asarray(a[number]), stack)
+
+
+def filled(stack: Variables, places: int) -> Variables:
+    """The stack with all K places filled, so that every round runs the same program; what fills is never trained."""
+
+    def fill(leaf: Any) -> Any:
+        missing = places - leaf.shape[0]
+        return np.concatenate([leaf, np.repeat(leaf[:1], missing, 0)]) if missing else leaf
+
+    return jax.tree.map(fill, stack)
+
+
+def padded(numbers: np.ndarray, places: int) -> np.ndarray:
+    """The candidates' numbers [K] of a filled stack."""
+    return np.pad(numbers, (0, places - len(numbers)))
