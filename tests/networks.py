@@ -10,7 +10,7 @@ import optax
 from flax import linen, nnx
 
 from fednas_jax.nets import from_linen, from_nnx, unless_removed
-from fednas_jax.space.probing import RUN_ONCE, Variables
+from fednas_jax.space.network import RUN_ONCE, Variables
 
 SHAPE = (6, 6, 2)
 CLASSES = 3

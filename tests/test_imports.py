@@ -14,12 +14,6 @@ PACKAGES = (
 )
 _FRONTS = tuple(f"{package}/__init__.py" for package in PACKAGES)
 NEEDS_NO_JAX = ("config", "errors.py", "__init__.py", "__main__.py", *_FRONTS)
-    "config",
-    "errors.py",
-    "__init__.py",
-    "__main__.py",
-    *(f"{package}/__init__.py" for package in PACKAGES),
-)
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

@@ -19,8 +19,8 @@ from fednas_jax.bench.workloads import CLASSES, Workload, make_clients
 from fednas_jax.config.schema import EngineConfig
 from fednas_jax.engine.fleet import Fleet, Tasks
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
-from fednas_jax.space import probing as space
-from fednas_jax.space.probing import Network, Variables, Widths
+from fednas_jax.space import jaxprs
+from fednas_jax.space.network import Network, Variables, Widths
 
 _TRACED = 2  # pieces of work in a profile
 
@@ -41,7 +41,7 @@ class Flop:
 
 def flop(network: Network, widths: Widths) -> Flop:
     """The operations of a network; normalisation, activations, pooling and the optimiser's are left out."""
-    layers = space.layer_macs(network, widths)
+    layers = jaxprs.layer_macs(network, widths)
     return Flop(6 * sum(layers), 6 * sum(layers) - 2 * layers[0], 2 * sum(layers))
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import tyro
 
 from fednas_jax.bench.workloads import USUAL, WORKLOADS, Workload
-from fednas_jax.config.schema import Config, EngineConfig, TrainConfig, resolve
+from fednas_jax.config.methods import resolve
+from fednas_jax.config.schema import Config, EngineConfig, TrainConfig
 from fednas_jax.errors import ConfigError
 
 

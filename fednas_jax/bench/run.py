@@ -12,7 +12,7 @@ from fednas_jax.bench.machine import describe, product_limit, some_devices
 from fednas_jax.bench.measuring import Federation, measure
 from fednas_jax.bench.options import BenchOptions, check, chosen, sweep
 from fednas_jax.bench.workloads import Workload
-from fednas_jax.config import schema as config
+from fednas_jax.config import files
 from fednas_jax.errors import TrainingError
 from fednas_jax.run.folder import write_json
 from fednas_jax.runtime import cores
@@ -31,7 +31,7 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
     cores.use_all()
     devices = some_devices(options.devices)
     report: dict[str, Any] = {
-        "options": config.to_json(options),
+        "options": files.to_json(options),
         "machine": describe(devices),
         "workloads": [],
     }
@@ -70,7 +70,7 @@ def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -
     result = {
         "name": workload.name,
         "about": workload.about,
-        "definition": config.to_json(workload),
+        "definition": files.to_json(workload),
         "product_limit_flop_per_second": limit,
         "rows": rows,
         "best": None,

@@ -19,7 +19,7 @@ from fednas_jax.config.schema import TrainConfig
 from fednas_jax.data import PackedClients
 from fednas_jax.engine import augment, local
 from fednas_jax.engine.fleet import Tasks
-from fednas_jax.space.probing import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths
 
 
 class Sequential:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fednas_jax.config.schema import TrainConfig
-from fednas_jax.space.probing import Space
+from fednas_jax.space.masks import Space
 
 VALUE, INDEX, SCALE = 4, 4, 4  # bytes of a float32, of the number of an entry, of a variable's scale
 

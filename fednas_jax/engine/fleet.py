@@ -29,7 +29,7 @@ from fednas_jax.engine import lane_tuning as tuning
 from fednas_jax.engine.feed import Feed, Share
 from fednas_jax.errors import DeviceError
 from fednas_jax.runtime import cache, hosts
-from fednas_jax.space.probing import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths
 
 HOSTS, DEVICES = "hosts", "devices"
 EACH = P((HOSTS, DEVICES))  # an array [D, ...]: every device its own

@@ -18,7 +18,7 @@ from jax.sharding import SingleDeviceSharding
 
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine import local
-from fednas_jax.space.probing import Network, Variables
+from fednas_jax.space.network import Network, Variables
 
 LADDER = (1, 4, 16, 64, 256, 1024)
 WORTH = 1.1  # more lanes must bring this factor: they also cost memory, and padding where tasks are few

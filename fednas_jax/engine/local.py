@@ -17,7 +17,7 @@ from jax import lax
 
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine.compression import compress
-from fednas_jax.space.probing import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths
 
 
 class LocalState(NamedTuple):

@@ -11,7 +11,7 @@ from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobi
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 __all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
 

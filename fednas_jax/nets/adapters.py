@@ -13,7 +13,7 @@ from flax import linen, nnx, traverse_util
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.dense import dot_general
-from fednas_jax.space.probing import RUN_ONCE, Network, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Network, Variables, Widths
 
 
 def from_nnx(

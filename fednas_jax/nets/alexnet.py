@@ -14,7 +14,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool, mean_pool_to
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 CONVOLUTIONS = {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256}
 POOLED = ("conv1", "conv2", "conv5")

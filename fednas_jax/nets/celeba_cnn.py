@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.layers import dropout_of, norm_of
 from fednas_jax.nets.pooled_nets import Plan, pooled
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 CONVOLUTIONS = {"conv1": 32, "conv2": 64, "conv3": 128, "conv4": 256, "conv5": 256}
 WIDTHS = CONVOLUTIONS | {"dense": 512}

@@ -13,7 +13,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 WIDTHS = {"conv1": 32, "conv2": 64, "dense": 512}
 

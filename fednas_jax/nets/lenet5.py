@@ -15,7 +15,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 WIDTHS = {"conv1": 6, "conv2": 16, "dense1": 120, "dense2": 84}
 

@@ -13,7 +13,7 @@ from flax import nnx
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 # Output channels and stride of each depthwise separable block, table 1 of the paper.
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]

@@ -20,7 +20,7 @@ from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import BATCH_NORM, ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.residual import stages_of, unless_removed
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 # Table 2 of the paper: output channels, blocks, and stride of the first block of each stage.
 STAGES = [(16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1)]

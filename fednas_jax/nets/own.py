@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from fednas_jax.errors import ConfigError, FednasError, NetworkError
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 BATCH = 2  # images in the forward pass that is traced
 

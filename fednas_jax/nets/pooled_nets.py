@@ -9,7 +9,7 @@ from flax import nnx
 from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm
 from fednas_jax.nets.pool import max_pool, mean_pool_to
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 
 class Plan(NamedTuple):

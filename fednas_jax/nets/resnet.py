@@ -23,7 +23,7 @@ from fednas_jax.nets.adapters import from_nnx
 from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
 from fednas_jax.nets.residual import groups_of, stages_of, unless_removed
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 
 def _widths(stages: tuple[int, ...], blocks: tuple[int, ...]) -> dict[str, int]:

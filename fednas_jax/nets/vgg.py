@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets.layers import dropout_of, norm_of
 from fednas_jax.nets.pooled_nets import Plan, pooled
-from fednas_jax.space.probing import Network
+from fednas_jax.space.network import Network
 
 
 def _widths(*stages: tuple[int, ...]) -> dict[str, int]:

@@ -17,12 +17,11 @@ from fednas_jax.engine import compression
 from fednas_jax.engine.fleet import Tasks
 from fednas_jax.engine.local import local_steps
 from fednas_jax.errors import ConfigError
-from fednas_jax.phones import availability as participation
-from fednas_jax.phones import devices
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import availability, devices, ledger, pricing, race
 from fednas_jax.runtime import hosts
 from fednas_jax.space import training_macs
-from fednas_jax.space.probing import Space, Widths
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Widths
 
 
 class Prices(NamedTuple):
@@ -30,13 +29,13 @@ class Prices(NamedTuple):
 
     config: Config
     devices: devices.Devices
-    presence: participation.Presence
+    presence: availability.Presence
     forward: Callable[[Any], Any]  # MACs of a forward pass of one example
     training: Callable[[Any], Any]  # MACs of training on one example
     down: Callable[[Any], Any]  # bytes
     up: Callable[[Any], Any]  # bytes, as the update is sent
 
-    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> cost.Work:
+    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> pricing.Work:
         """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths.
 
         Args:
@@ -47,11 +46,11 @@ class Prices(NamedTuple):
         """
         tables = (self.forward, self.training, self.down, self.up)
         columns = (np.asarray([table(w) for w in widths], np.int64)[tasks.candidate] for table in tables)
-        return cost.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
+        return pricing.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
 
-    def at(self, moment: cost.Moment) -> cost.Pricing:
+    def at(self, moment: ledger.Moment) -> pricing.Pricing:
         """Phones, and their links as they are in this round."""
-        return cost.pricing(self.devices, self.config.seed, moment)
+        return pricing.priced_round(self.devices, self.config.seed, moment)
 
     def play(
         self,
@@ -59,7 +58,7 @@ class Prices(NamedTuple):
         numbers: np.ndarray,
         widths: Sequence[Widths],
         steps: np.ndarray,
-        moment: cost.Moment,
+        moment: ledger.Moment,
         gone: np.ndarray,
     ) -> tuple[Tasks, pa.Table, float]:
         """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds.
@@ -76,14 +75,14 @@ class Prices(NamedTuple):
         priced = self.at(moment)
         work = self.work(tasks, numbers, widths, steps * self.config.train.batch_size)
         if chosen.everybody or not len(steps):
-            rows = cost.training(priced, moment, work)
-            return tasks, rows, cost.duration(rows) + server
-        leaves = participation.leaving(self.presence, moment.numbers)
-        seconds = cost.task_seconds(priced, work, cost.TRAINING)
-        found = participation.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone)
-        rows = cost.training(priced, moment, work, cost.Done(found.done, found.used, found.cut))
+            rows = pricing.training(priced, moment, work)
+            return tasks, rows, ledger.duration(rows) + server
+        leaves = availability.leaving(self.presence, moment.numbers)
+        seconds = pricing.task_seconds(priced, work, pricing.TRAINING)
+        found = race.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone)
+        rows = pricing.training(priced, moment, work, pricing.Done(found.done, found.used, found.cut))
         taken = Tasks(*(field[found.used] for field in tasks))
-        return taken, rows, (found.seconds if chosen.timed else cost.duration(rows)) + server
+        return taken, rows, (found.seconds if chosen.timed else ledger.duration(rows)) + server
 
     def score(
         self,
@@ -91,7 +90,7 @@ class Prices(NamedTuple):
         numbers: np.ndarray,
         widths: Sequence[Widths],
         examples: np.ndarray,
-        moment: cost.Moment,
+        moment: ledger.Moment,
         gone: np.ndarray,
         paired: bool,
     ) -> tuple[Tasks, pa.Table, float]:
@@ -108,11 +107,11 @@ class Prices(NamedTuple):
         """
         priced, work = self.at(moment), self.work(tasks, numbers, widths, examples)
         if np.isinf(gone[tasks.client]).all():
-            rows = cost.scoring(priced, moment, work)
-            return tasks, rows, cost.duration(rows)
-        seconds = cost.task_seconds(priced, work, cost.SCORING)
-        found = participation.scored(tasks.candidate, tasks.client, seconds, gone, paired)
-        rows = cost.scoring(priced, moment, work, cost.Done(found.done, found.used, found.cut))
+            rows = pricing.scoring(priced, moment, work)
+            return tasks, rows, ledger.duration(rows)
+        seconds = pricing.task_seconds(priced, work, pricing.SCORING)
+        found = race.scored(tasks.candidate, tasks.client, seconds, gone, paired)
+        rows = pricing.scoring(priced, moment, work, pricing.Done(found.done, found.used, found.cut))
         return Tasks(*(field[found.used] for field in tasks)), rows, found.seconds
 
 
@@ -123,10 +122,10 @@ def prices_of(config: Config, space: Space, packed: PackedClients) -> Prices:
       ConfigError: no such population, phone or table; or a deadline that no client can meet.
     """
 
-    def read() -> tuple[devices.Devices, participation.Presence]:
+    def read() -> tuple[devices.Devices, availability.Presence]:
         population = devices.population(config.cost, space.macs(space.widths))
         dealt = devices.sample(population, config.cost, packed.clients, config.seed)
-        return dealt, participation.presence(config.participation, packed.clients, config.seed)
+        return dealt, availability.presence(config.participation, packed.clients, config.seed)
 
     training = training_macs.training_table(space)
     up = compression.upload_bytes(config.train, space)
@@ -147,5 +146,5 @@ def _fastest(prices: Prices, widths: Widths, packed: PackedClients) -> float:
     examples = local_steps(packed.train_count, prices.config.train) * prices.config.train.batch_size
     work = prices.work(everyone, np.zeros(1, int), [widths], examples)
     dealt = prices.devices
-    priced = cost.Pricing(dealt, dealt.down, dealt.up)
-    return float(cost.task_seconds(priced, work, cost.TRAINING).sum(1).min())
+    priced = pricing.Pricing(dealt, dealt.down, dealt.up)
+    return float(pricing.task_seconds(priced, work, pricing.TRAINING).sum(1).min())

@@ -14,7 +14,8 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 
 from fednas_jax import data
-from fednas_jax.config.schema import Config, DataConfig, validate
+from fednas_jax.config.checks import validate
+from fednas_jax.config.schema import Config, DataConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.report import draw
 

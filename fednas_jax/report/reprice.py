@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax.config.schema import CostConfig, ParticipationConfig, to_json, validate
+from fednas_jax.config.checks import validate
+from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import CostConfig, ParticipationConfig
 from fednas_jax.errors import RunError
-from fednas_jax.phones import devices
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import devices, ledger, pricing, totals
 from fednas_jax.run import inputs
 from fednas_jax.run.folder import RunDir, write_json
 
@@ -44,7 +45,7 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
     clients = result["clients"]
     population = devices.population(prices, result["parent"]["macs"])
     dealt = devices.sample(population, prices, clients, config.seed)
-    tables, hours = [], dict.fromkeys(cost.STAGES, 0.0)
+    tables, hours = [], dict.fromkeys(ledger.STAGES, 0.0)
     each = np.zeros(len(result["models"]) + 1)
 
     def last(stage: str, iteration: int, seconds: float) -> None:
@@ -52,27 +53,27 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
         if stage == "search":
             each[iteration] += seconds / 3600
 
-    for file, recorded in cost.read_files(run.ledger):
+    for file, recorded in ledger.read_files(run.ledger):
         if recorded["work"].null_count or recorded["forward"].null_count:
             raise RunError(f"{path}: ledger/{file} is of an older version, want a run of this one: search again")
-        table = cost.reprice(recorded, dealt, config.seed)
+        table = pricing.reprice(recorded, dealt, config.seed)
         tables.append(table)
-        for moment, _, rows in cost.rounds(table):
-            last(moment.stage, moment.iteration, cost.duration(rows))
+        for moment, _, rows in ledger.rounds(table):
+            last(moment.stage, moment.iteration, ledger.duration(rows))
     for event in run.events():
         if event["event"] in ("round", "parent"):
             # The server's own time, and what it waited for clients that were away, whatever their phones.
             waited = event.get("waited_seconds", 0.0) + prices.server_seconds * (event["event"] == "round")
             last(event.get("stage", "pretrain"), event.get("iteration", 0), waited)
-    ledger = pa.concat_tables([cost.SCHEMA.empty_table(), *tables]).unify_dictionaries()
-    spent = cost.search_seconds(ledger, len(each), clients)
+    whole = pa.concat_tables([ledger.SCHEMA.empty_table(), *tables]).unify_dictionaries()
+    spent = totals.search_seconds(whole, len(each), clients)
     found = {
         "population": population.name,
         "source": population.source,
         "licence": population.licence,
         "cost": to_json(prices),
-        "client_cost": cost.client_cost(ledger, clients),
-        "wasted": cost.wasted(ledger),
+        "client_cost": totals.client_cost(whole, clients),
+        "wasted": totals.wasted(whole),
         "simulated_hours": hours | {"all": sum(hours.values())},
         "models": [
             {"iteration": n, "client_seconds": seconds, "simulated_hours": until}

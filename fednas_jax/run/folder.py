@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 
-from fednas_jax.config.schema import Config, differences, from_json, to_json
+from fednas_jax.config.files import differences, from_json, to_json
+from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.run import inputs
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fednas_jax.config.schema import Config, limits
+from fednas_jax.config.checks import limits
+from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from fednas_jax import data
-from fednas_jax.config.schema import Config, resolve
+from fednas_jax.config.methods import resolve
+from fednas_jax.config.schema import Config
 from fednas_jax.engine.fleet import Tasks
 from fednas_jax.errors import Interrupted, TrainingError
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import ledger
 from fednas_jax.run import inputs, results, rounds
 from fednas_jax.run import state as runstate
 from fednas_jax.run.folder import RunDir
@@ -108,7 +109,7 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
         lambda here, again: Tasks(np.zeros(len(here), np.int32), here.astype(np.int32)),
         numbers,
         [state.widths],
-        cost.Moment("pretrain", 0, state.round),
+        ledger.Moment("pretrain", 0, state.round),
         setup.clock(),
     )
     score = float(tally.accuracy[0])
@@ -313,12 +314,12 @@ def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
     return hosts.said(lambda: results.write(setup, state, tested))
 
 
-def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Table]) -> RunState:
+def _saved(setup: Setup, state: RunState, name: str | None, spent: list[pa.Table]) -> RunState:
     """Writes the ledger's next file and the checkpoint that knows it; stops here where that was asked for."""
-    if ledger is None or not spent:
+    if name is None or not spent:
         spent = []
     else:
-        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{ledger}.parquet"))
+        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{name}.parquet"))
     hosts.said(lambda: _write_checkpoint(setup, state, spent))
     if setup.should_stop() and state.stage != Stage.TEST:
         raise Interrupted
@@ -327,7 +328,7 @@ def _saved(setup: Setup, state: RunState, ledger: str | None, spent: list[pa.Tab
 
 def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> None:
     if spent:
-        cost.write(spent, setup.run.ledger / state.ledgers[-1])
+        ledger.write(spent, setup.run.ledger / state.ledgers[-1])
     step = setup.checkpoints.next_step()
     setup.tell(event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
     about = runstate.record(state) | {"events_size": setup.run.events_size(), "meter": setup.effort()}

@@ -19,7 +19,8 @@ import safetensors.numpy
 from fednas_jax.errors import ConfigError
 from fednas_jax.run import checkpoint
 from fednas_jax.run.folder import RunDir
-from fednas_jax.space.probing import Dim, Space, Variables
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Dim, Variables
 
 COLLECTIONS = ("params", "stats", "batch_stats")
 TORCH = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var": ("var",)}

@@ -13,11 +13,12 @@ import jax
 import numpy as np
 
 from fednas_jax import data, nets
-from fednas_jax.config.schema import Config, NetConfig, differences, validate_clients
+from fednas_jax.config.checks import validate_clients
+from fednas_jax.config.files import differences
+from fednas_jax.config.schema import Config, NetConfig
 from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import ConfigError, DataError
-from fednas_jax.phones import availability as participation
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import availability, ledger
 from fednas_jax.phones.round_prices import Prices, prices_of
 from fednas_jax.run import checkpoint, inputs, parents
 from fednas_jax.run.folder import RunDir
@@ -25,8 +26,8 @@ from fednas_jax.runtime import hosts
 from fednas_jax.search import policies as controller
 from fednas_jax.search import proposals as candidates
 from fednas_jax.search.resources import Goal, goal_of
-from fednas_jax.space import probing as space
-from fednas_jax.space.probing import Space
+from fednas_jax.space import probing
+from fednas_jax.space.masks import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Setup:
         most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
         return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
 
-    def there(self, moment: cost.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
+    def there(self, moment: ledger.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
         """Who is there [C], seconds [C] until each goes away, and seconds that the server waited for anybody."""
-        present, waited = participation.there(self.prices.presence, moment.numbers, clock)
-        return present, participation.stays(self.prices.presence, clock + waited), waited
+        present, waited = availability.there(self.prices.presence, moment.numbers, clock)
+        return present, availability.stays(self.prices.presence, clock + waited), waited
 
     def clock(self) -> float:
         """Simulated seconds since the beginning, by the run's events, which a resumed run has taken back in part."""
@@ -183,7 +184,7 @@ def _same_tables(config: Config) -> None:
 @functools.lru_cache(maxsize=4)
 def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, build: Callable[..., Any]) -> Space:
     """What probing finds out about a network, once for all searches of a process; `build` is what is registered."""
-    return space.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
+    return probing.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
 
 
 def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fednas_jax import data
 from fednas_jax.engine.fleet import Fleet, Tasks
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import ledger, totals
 from fednas_jax.run.folder import write_json
 from fednas_jax.run.problem import Setup
 from fednas_jax.run.state import Member, RunState, load_member
@@ -26,8 +26,8 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
       state: its last.
       tested: test accuracy of the members that were tested, by iteration; None where one diverged.
     """
-    ledger = cost.read(setup.run.ledger)
-    until = cost.search_seconds(ledger, len(state.family), setup.clients)
+    spent = ledger.read(setup.run.ledger)
+    until = totals.search_seconds(spent, len(state.family), setup.clients)
     hours = _hours(setup, len(state.family))
     meter = setup.fleet.meter
 
@@ -62,8 +62,8 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
         ],
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
-        "client_cost": cost.client_cost(ledger, setup.clients),
-        "wasted": cost.wasted(ledger),
+        "client_cost": totals.client_cost(spent, setup.clients),
+        "wasted": totals.wasted(spent),
         "simulated_hours": hours["stages"],
         "simulator": {
             "wall_seconds": setup.effort()["wall_seconds"],
@@ -83,7 +83,7 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
 
 def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
     """Simulated hours of each stage, and of the search up to the end of each iteration, from 0."""
-    stages, each = dict.fromkeys(cost.STAGES, 0.0), np.zeros(iterations)
+    stages, each = dict.fromkeys(ledger.STAGES, 0.0), np.zeros(iterations)
     for event in setup.run.events():
         if event["event"] in ("round", "parent"):
             stage = event.get("stage", "pretrain")

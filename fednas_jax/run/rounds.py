@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from fednas_jax.engine.fleet import Tally, Tasks
 from fednas_jax.errors import ConfigError, Interrupted
-from fednas_jax.phones import availability as participation
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Setup
 from fednas_jax.run.state import RunState
 from fednas_jax.search import policies as controller
@@ -20,7 +19,7 @@ from fednas_jax.search import proposals as candidates
 from fednas_jax.search.resources import Resource
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import stacks
-from fednas_jax.space.probing import Variables, Widths
+from fednas_jax.space.network import Variables, Widths
 
 MOST_SCORINGS = 100  # tries to have all candidates of a round scored
 
@@ -42,12 +41,12 @@ def fedavg(
     stage = state.stage.name.lower()
     done, clock = state.round, setup.clock()
     while done < rounds:
-        moment = cost.Moment(stage, 0, done + 1)
+        moment = ledger.Moment(stage, 0, done + 1)
         present, gone, waited = setup.there(moment, clock)
         clients = np.arange(setup.clients)
         if not config.participation.everybody:
             one = np.zeros(setup.clients, np.int32)
-            chosen = participation.invited(setup.prices.presence, moment.numbers, present, one, cohort)
+            chosen = availability.invited(setup.prices.presence, moment.numbers, present, one, cohort)
             clients = np.flatnonzero(chosen)
         elif 0 < cohort < setup.clients:
             luck = generator(config.seed, Purpose.COHORT, purpose, done)
@@ -99,11 +98,11 @@ def train_candidates(
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
         plan = setup.plan(state, key, setup.group_of)
         rung = int(state.rung) + 1
-        moment = cost.Moment("search", iteration, rounds + 1, rung)
+        moment = ledger.Moment("search", iteration, rounds + 1, rung)
         present, gone, waited = setup.there(moment, clock)
         planned = tasks_of(plan, setup.group_of)
         if not setup.config.participation.everybody:
-            chosen = participation.invited(setup.prices.presence, moment.numbers, present, setup.group_of, setup.cohort)
+            chosen = availability.invited(setup.prices.presence, moment.numbers, present, setup.group_of, setup.cohort)
             planned = Tasks(*(field[chosen[planned.client]] for field in planned))
         tasks, rows, seconds = setup.prices.play(
             planned, numbers, widths, setup.fleet.steps[planned.client], moment, gone
@@ -119,15 +118,15 @@ def train_candidates(
             setup.config.train.learning_rate,
         )
         rounds += 1
-        ledger = [rows]
+        tables = [rows]
         scores = np.full(setup.places, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
             who = functools.partial(scorers, setup, tasks, np.flatnonzero(state.alive), (iteration, rounds))
             tally, rows, longer, again = score(setup, shape, stack, who, numbers, widths, moment, clock + seconds)
             scores = tally.accuracy.astype(np.float32)
-            ledger.append(rows)
+            tables.append(rows)
             seconds, waited = seconds + longer, waited + again
-        spent += ledger
+        spent += tables
         clock += seconds
         before = np.asarray(state.alive)
         state = controller.tell(state, scores)
@@ -142,7 +141,7 @@ def train_candidates(
             rounds=int(np.sum(rungs.rounds)),
             alive=int(after.sum()),
             scores={proposals[k].name: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
-            **summed(*ledger, simulated=seconds),
+            **summed(*tables, simulated=seconds),
             **({"waited_seconds": waited} if waited else {}),
         )
         if (before & ~after).any():
@@ -188,7 +187,7 @@ def score(
     who: Callable[[np.ndarray, int], Tasks],
     numbers: np.ndarray,
     widths: Sequence[Widths],
-    moment: cost.Moment,
+    moment: ledger.Moment,
     clock: float,
 ) -> tuple[Tally, pa.Table, float, float]:
     """Has candidates scored by clients that are there.
@@ -223,7 +222,7 @@ def score(
             spent.append(rows)
             return setup.fleet.evaluate(shape, stack, done), pa.concat_tables(spent), seconds, waits
         # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
-        spent.append(cost.in_vain(rows))
+        spent.append(ledger.in_vain(rows))
     raise ConfigError(
         f"participation.availability: got {setup.config.participation.availability} where in {MOST_SCORINGS} tries "
         "nobody stayed to score every candidate, want clients that stay longer"
@@ -234,5 +233,5 @@ def summed(*tables: pa.Table, simulated: float | None = None) -> dict[str, float
     """What an event says of its rows: all clients' seconds, and the simulated seconds that went by."""
     return {
         "client_seconds": float(sum(np.asarray(t["seconds"]).sum() for t in tables)),
-        "simulated_seconds": sum(cost.duration(t) for t in tables) if simulated is None else simulated,
+        "simulated_seconds": sum(ledger.duration(t) for t in tables) if simulated is None else simulated,
     }

@@ -13,7 +13,7 @@ import numpy as np
 from fednas_jax.run import checkpoint
 from fednas_jax.run.folder import RunDir, write_json
 from fednas_jax.runtime import hosts
-from fednas_jax.space.probing import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths
 
 
 class Stage(enum.IntEnum):

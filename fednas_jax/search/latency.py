@@ -18,8 +18,10 @@ from fednas_jax.errors import DeviceError, NetworkError
 from fednas_jax.runtime.timing import Timed, Timer
 from fednas_jax.search import lut
 from fednas_jax.seeds import Purpose, generator
+from fednas_jax.space.costs import grown_by_primes, powers, primes
 from fednas_jax.space.jaxprs import LAYERS, Piece, Program, flatten, pieces, runner, signature
-from fednas_jax.space.probing import Network, Space, Widths, grown_by_primes, powers, primes
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Network, Widths
 
 
 def measure(

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from fednas_jax.errors import NetworkError
+from fednas_jax.space.costs import grown_by_primes, powers, primes
 from fednas_jax.space.jaxprs import Operation, Program, flatten
-from fednas_jax.space.probing import Network, Widths, grown_by_primes, powers, primes
+from fednas_jax.space.network import Network, Widths
 
 VIEWS = ("reshape", "squeeze", "expand_dims", "slice", "copy", "stop_gradient")
 # jax's operations whose every output number depends on one number of each operand.

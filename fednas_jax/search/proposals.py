@@ -11,7 +11,8 @@ from fednas_jax.config.schema import SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.search.resources import Goal, Resource, goal_of
 from fednas_jax.seeds import Purpose, generator
-from fednas_jax.space.probing import Space, Widths
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Widths
 
 
 class Proposal(NamedTuple):

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fednas_jax.config.schema import CostConfig, Limit, SearchConfig, limits
+from fednas_jax.config.checks import Limit, limits
+from fednas_jax.config.schema import CostConfig, SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import devices
 from fednas_jax.search import lut
 from fednas_jax.search.memory import peak_table
-from fednas_jax.space.probing import Space, Widths
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Widths
 
 FIELD = "search.resource"  # whose value a message is about
 

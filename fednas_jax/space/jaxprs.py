@@ -7,13 +7,16 @@ jax's own. What does not contribute to the logits is left out.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal, jaxprs_in_params, subjaxprs
 
-from fednas_jax.space.probing import Network, Widths, traced
+from fednas_jax.space.network import Network, Widths
 
 LAYERS = ("conv_general_dilated", "dot_general")
 LOOPS = ("scan", "while", "cond")  # stay one operation: what runs inside is not what the inputs and outputs say
@@ -173,3 +176,53 @@ def _is_layer(operation: Operation) -> bool:
         return any(e.primitive.name in LAYERS for e in jaxpr.eqns) or any(map(inside, subjaxprs(jaxpr)))
 
     return operation.name in LAYERS or any(map(inside, jaxprs_in_params(operation.equation.params)))
+
+
+def count_macs(network: Network, widths: Widths) -> int:
+    """Multiply-accumulates of one example's forward pass, counted directly from the traced network."""
+    return sum(layer_macs(network, widths))
+
+
+def layer_macs(network: Network, widths: Widths) -> list[int]:
+    """Multiply-accumulates of each convolution and matrix product of one example's forward pass, in order."""
+    return list(_equation_macs(traced(network, widths).jaxpr, 1))
+
+
+def traced(network: Network, widths: Widths) -> Any:
+    """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the image."""
+    variables = network.abstract(widths)
+    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    return jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
+
+
+def product_macs(eqn: Any) -> int | None:
+    """Multiply-accumulates of an equation of a jaxpr; None where it is neither a convolution nor a product."""
+    if eqn.primitive.name == "conv_general_dilated":
+        out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
+        out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        left = eqn.invars[0].aval
+        return math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
+    return None
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    """The jaxprs that an equation calls, without their constants."""
+    for value in eqn.params.values():
+        for sub in value if isinstance(value, (tuple, list)) else (value,):
+            closed = getattr(sub, "jaxpr", sub)
+            if hasattr(closed, "eqns"):
+                yield closed
+
+
+def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:
+    for eqn in jaxpr.eqns:
+        macs = product_macs(eqn)
+        if macs is not None:
+            yield times * macs
+            continue
+        inner = times * eqn.params["length"] if eqn.primitive.name == "scan" else times
+        for sub in inner_jaxprs(eqn):
+            yield from _equation_macs(sub, inner)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fednas_jax.space.probing import Variables
+from fednas_jax.space.network import Variables
 
 
 def stacked(trees: Sequence[Variables]) -> Variables:

@@ -15,16 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from fednas_jax.space.probing import (
-    CostTable,
-    Network,
-    Space,
-    Variables,
-    Widths,
-    inner_jaxprs,
-    macs_table,
-    product_macs,
-)
+from fednas_jax.space.costs import CostTable, macs_table
+from fednas_jax.space.jaxprs import inner_jaxprs, product_macs
+from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Network, Variables, Widths
 
 
 def training_table(space: Space) -> CostTable:

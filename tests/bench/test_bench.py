@@ -19,7 +19,7 @@ from fednas_jax.bench.workloads import USUAL, WORKLOADS, Sizes, make_clients
 from fednas_jax.cli.app import main
 from fednas_jax.config.schema import AugmentConfig, EngineConfig, NetConfig
 from fednas_jax.errors import ConfigError, TrainingError
-from fednas_jax.space import probing as space
+from fednas_jax.space import jaxprs
 
 SMALL = {"net": NetConfig(name="cnn", widths=(2, 2, 4)), "shape": (8, 8, 1), "sizes": Sizes(4, 30, 12, 0.5)}
 
@@ -108,9 +108,9 @@ def test_every_network_s_first_layer_is_the_one_that_sees_the_image():
     workload = WORKLOADS["mobilenet-round"]
     network = nets.build(workload.net, workload.shape, 10)
     widths = tuple(network.widths.values())
-    layers = space.layer_macs(network, widths)
+    layers = jaxprs.layer_macs(network, widths)
     assert layers[0] == 32 * 32 * 9 * 3 * 16
-    assert sum(layers) == space.count_macs(network, widths)
+    assert sum(layers) == jaxprs.count_macs(network, widths)
 
 
 def test_the_number_of_clients_cuts_a_ladder_or_adds_a_rung():

@@ -12,8 +12,9 @@ import time
 import pytest
 
 from fednas_jax import data
-from fednas_jax.cli.app import _one_line, main
-from fednas_jax.config.schema import from_json
+from fednas_jax.cli.app import main
+from fednas_jax.cli.parsing import one_line
+from fednas_jax.config.files import from_json
 
 TINY = shlex.split(
     "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
@@ -171,7 +172,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_answered_inone_line(mistake, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args, fragment = MISTAKES[mistake]
     assert fragment in refused(capsys, *args)
@@ -181,7 +182,7 @@ def test_a_mistake_is_answered_in_one_line(mistake, capsys, tmp_path, monkeypatc
 @pytest.mark.parametrize("top", ["╭─ Unrecognized options ─────╮", "╭────────────────────────────╮"])
 def test_a_boxed_message_is_found_below_a_top_with_or_without_a_title(top):
     lines = (top, "│ Unrecognized: --bogus      │", "│ ────────────────────────── │", "│ For full helptext, run x   │")
-    assert _one_line("\n".join((*lines, "╰────────────────────────────╯"))) == "Unrecognized: --bogus"
+    assert one_line("\n".join((*lines, "╰────────────────────────────╯"))) == "Unrecognized: --bogus"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(capsys, tmp_path):

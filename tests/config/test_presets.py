@@ -7,7 +7,7 @@ import pytest
 
 from fednas_jax import nets
 from fednas_jax.config import presets
-from fednas_jax.config.schema import resolve
+from fednas_jax.config.methods import resolve
 from fednas_jax.data import load
 
 

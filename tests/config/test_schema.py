@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.config.schema import (
-    METHODS,
-    Config,
-    differences,
-    from_json,
-    resolve,
-    to_json,
-    validate,
-    validate_clients,
-)
+from fednas_jax.config.checks import validate, validate_clients
+from fednas_jax.config.files import differences, from_json, to_json
+from fednas_jax.config.methods import METHODS, resolve
+from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
 
 

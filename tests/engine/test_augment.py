@@ -14,7 +14,7 @@ from fednas_jax.config.schema import AugmentConfig
 from fednas_jax.data import normalise
 from fednas_jax.engine.augment import preparation
 from fednas_jax.errors import ConfigError
-from fednas_jax.space.probing import RUN_ONCE
+from fednas_jax.space.network import RUN_ONCE
 
 SHAPE = (6, 9, 2)
 MEAN, STD = (0.4, 0.2), (0.3, 0.5)

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fednas_jax.config.schema import Config, TrainConfig, validate
+from fednas_jax.config.checks import validate
+from fednas_jax.config.schema import Config, TrainConfig
 from fednas_jax.engine import compression, local
 from fednas_jax.errors import ConfigError
-from fednas_jax.space import probing as space
-from fednas_jax.space.probing import RUN_ONCE
+from fednas_jax.space import probing
+from fednas_jax.space.network import RUN_ONCE
 
 INT8, TOPK = TrainConfig(compression="int8"), TrainConfig(compression="topk", compression_keep=0.25)
 values = hnp.arrays(np.float32, 12, elements=st.floats(-100, 100, width=32, allow_subnormal=False))
@@ -45,7 +46,7 @@ def test_never_more_entries_are_sent_than_charged(update, keep):
 
 
 def test_bytes_are_counted_by_hand_and_jax_can_trace_them():
-    found = space.probe(networks.norm(), (1,), check=False)
+    found = probing.probe(networks.norm(), (1,), check=False)
     widths = (4, 6)
     # conv 3x3x2x4, norm 2x4, depthwise 3x3x4 + 4, dense 36x6 + 6, classifier 6x3 + 3; statistics 2x4.
     params = 72 + 8 + 36 + 4 + 216 + 6 + 18 + 3

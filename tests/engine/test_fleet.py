@@ -19,7 +19,8 @@ from fednas_jax.engine import lane_plan as schedule
 from fednas_jax.engine.fleet import Fleet, Parts, Tasks, mesh_of
 from fednas_jax.errors import ConfigError, DeviceError
 from fednas_jax.nets import from_nnx
-from fednas_jax.space.probing import Variables, probe
+from fednas_jax.space.network import Variables
+from fednas_jax.space.probing import probe
 
 WIDTHS = (4, 6)
 MOMENT = (3, 2, 1)

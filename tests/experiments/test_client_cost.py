@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fednas_jax.config.files import to_json
 from fednas_jax.config.presets import preset
-from fednas_jax.config.schema import Config, SearchConfig, to_json
+from fednas_jax.config.schema import Config, SearchConfig
 
 HOME = Path(__file__).parent.parent.parent
 spec = importlib.util.spec_from_file_location("client_cost", HOME / "experiments" / "client_cost.py")

@@ -9,7 +9,8 @@ from flax import linen, nnx
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import from_linen, from_nnx
-from fednas_jax.space.probing import Variables, probe
+from fednas_jax.space.network import Variables
+from fednas_jax.space.probing import probe
 
 WIDTHS = (8, 8)
 both = pytest.mark.parametrize("make", [networks.norm, networks.linen_norm])

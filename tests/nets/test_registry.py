@@ -16,7 +16,8 @@ from fednas_jax.config.schema import NetConfig, TrainConfig
 from fednas_jax.engine import local
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import NETWORKS, build
-from fednas_jax.space.probing import count_macs, probe
+from fednas_jax.space.jaxprs import count_macs
+from fednas_jax.space.probing import probe
 
 SHAPE = (16, 16, 3)
 

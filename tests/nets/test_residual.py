@@ -9,7 +9,7 @@ from flax import nnx
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.nets import NETWORKS, build, mobilenet_v2, resnet, unless_removed
 from fednas_jax.nets.residual import groups_of, stages_of
-from fednas_jax.space.probing import count_macs
+from fednas_jax.space.jaxprs import count_macs
 
 
 def counts(name, size, classes, **options):

@@ -13,7 +13,7 @@ from fednas_jax.cli.app import main
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import FednasError
 from fednas_jax.run import parents
-from fednas_jax.space import probing as space
+from fednas_jax.space import probing
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your_network.md").read_text()
 FILES = {name: code for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL)}
@@ -59,7 +59,7 @@ def answer(folder, change, name="my_nnx.py"):
     assert FILES[name].count(before) >= 1
     write(folder, name, FILES[name].replace(before, after, 1))
     with pytest.raises(FednasError) as caught:
-        space.probe(nets.build(NetConfig(name=f"{name.removesuffix('.py')}:make"), (8, 8, 1), 10))
+        probing.probe(nets.build(NetConfig(name=f"{name.removesuffix('.py')}:make"), (8, 8, 1), 10))
     return str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_a_change_of_the_pages_weights_is_answered_as_the_page_says(here, before
     write(here, "my_nnx.py", FILES["my_nnx.py"])
     code = FILES["to_safetensors.py"]
     run_file(here, "to_safetensors.py", code.replace(before, after, 1))
-    found = space.probe(nets.build(NetConfig(name="my_nnx:make"), (8, 8, 1), 10), check=False)
+    found = probing.probe(nets.build(NetConfig(name="my_nnx:make"), (8, 8, 1), 10), check=False)
     with pytest.raises(FednasError) as caught:
         parents.load(Path("parent.safetensors"), found)
     assert str(caught.value) == message

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.config.schema import Config, ParticipationConfig, validate
+from fednas_jax.config.checks import validate
+from fednas_jax.config.schema import Config, ParticipationConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.phones import availability as participation
+from fednas_jax.phones import availability, race
 
 STAY = np.full(9, np.inf)
 
@@ -19,7 +20,7 @@ def play(candidate, client, seconds, leaves=STAY, steps=None, gone=STAY, **field
     seconds = np.asarray(seconds, np.float64)
     steps = np.full(len(client), 10) if steps is None else np.asarray(steps)
     config = ParticipationConfig(**fields)
-    return participation.outcome(config, np.asarray(candidate), np.asarray(client), steps, seconds, leaves, gone)
+    return race.outcome(config, np.asarray(candidate), np.asarray(client), steps, seconds, leaves, gone)
 
 
 def test_a_round_in_which_all_take_part_lasts_as_long_as_the_slowest_phone():
@@ -86,7 +87,7 @@ def test_a_comparison_is_paired_or_each_score_counts_alone():
     tasks = [(0, 0, (1, 2)), (1, 0, (1, 2)), (0, 1, (1, 2)), (1, 1, (1, 2))]
     candidate, client, seconds = (np.asarray(column) for column in zip(*tasks, strict=True))
     seconds = seconds.astype(float)
-    alone, paired = (participation.scored(candidate, client, seconds, gone, paired) for paired in (False, True))
+    alone, paired = (race.scored(candidate, client, seconds, gone, paired) for paired in (False, True))
     assert alone.used.tolist() == [True, True, True, False]
     assert paired.used.tolist() == [True, True, False, False]
     for found in (alone, paired):
@@ -137,16 +138,16 @@ def test_faster_phones_and_fewer_clients_never_make_a_round_longer(tasks, factor
 
 
 def present(clients=2000, moment=(1, 1, 1), clock=0.0, seed=0, **fields):
-    now = participation.presence(ParticipationConfig(**fields), clients, seed)
-    return participation.there(now, moment, clock)
+    now = availability.presence(ParticipationConfig(**fields), clients, seed)
+    return availability.there(now, moment, clock)
 
 
 def test_by_default_everybody_is_there_and_stays():
     found, waited = present()
     assert found.all()
     assert waited == 0
-    now = participation.presence(ParticipationConfig(), 5, 0)
-    assert np.isinf(participation.leaving(now, (1, 1, 1))).all()
+    now = availability.presence(ParticipationConfig(), 5, 0)
+    assert np.isinf(availability.leaving(now, (1, 1, 1))).all()
     assert ParticipationConfig().everybody
 
 
@@ -164,7 +165,7 @@ def test_who_is_there_now_is_likely_there_in_a_minute_and_few_are_at_any_time():
     now, soon = present(**fields)[0], present(**fields, clock=30.0)[0]
     assert (now & soon).sum() > 0.5 * now.sum()
     np.testing.assert_array_equal(now, present(**fields)[0])
-    spells = participation.presence(ParticipationConfig(availability="intervals"), 2000, 0)
+    spells = availability.presence(ParticipationConfig(availability="intervals"), 2000, 0)
     share = np.bincount(spells.client, spells.end - spells.start) / spells.cycle
     np.testing.assert_allclose(np.quantile(share, [0.25, 0.5, 0.75, 0.9]), [0.013, 0.055, 0.131, 0.255], atol=0.015)
     assert now.mean() == pytest.approx(share.mean(), abs=0.03)
@@ -188,59 +189,59 @@ def test_a_trace_is_followed_and_repeats_and_the_server_waits_for_somebody(tmp_p
 def test_clients_stay_to_the_end_of_their_spell_and_over_the_end_of_the_trace(tmp_path):
     lines = ["client,from [s],to [s]", "0,0,50", "0,350,400", "1,100,150", "1,150,180", "1,120,200", "2,0,400"]
     (tmp_path / "trace.csv").write_text("\n".join(lines))
-    now = participation.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 4, 0)
+    now = availability.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 4, 0)
     for clock, want in [
         (0.0, [50, 0, np.inf, 0]),
         (110.0, [0, 90, np.inf, 0]),  # spells that touch or overlap are one
         (370.0, [80, 0, np.inf, 0]),  # 30 seconds to the end, and the first 50 of the next time round
         (1310.0, [0, 90, np.inf, 0]),
     ]:
-        found = participation.stays(now, clock)
+        found = availability.stays(now, clock)
         assert found.tolist() == want
-        np.testing.assert_array_equal(found > 0, participation.there(now, (1, 1, 1), clock)[0])
-    always = participation.presence(ParticipationConfig(availability="bernoulli", available=0.5), 3, 0)
-    assert np.isinf(participation.stays(always, 7.0)).all()
+        np.testing.assert_array_equal(found > 0, availability.there(now, (1, 1, 1), clock)[0])
+    always = availability.presence(ParticipationConfig(availability="bernoulli", available=0.5), 3, 0)
+    assert np.isinf(availability.stays(always, 7.0)).all()
 
 
 def test_rounding_leaves_nobody_there_for_an_instant(tmp_path):
     """Rounds that end when the last client goes: the clock is a sum of remainders, and must get on."""
     (tmp_path / "trace.csv").write_text("client,from [s],to [s]\n0,0,50.3\n1,100,150.9\n2,230.7,231.3\n")
-    now = participation.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 3, 0)
+    now = availability.presence(ParticipationConfig(availability="trace", trace=tmp_path / "trace.csv"), 3, 0)
     clock, departures = 0.0, 0
     while clock < 1e6:
-        here, waited = participation.there(now, (1, 1, 1), clock)
-        left = participation.stays(now, clock + waited)
-        assert left[here].min() >= participation.INSTANT
+        here, waited = availability.there(now, (1, 1, 1), clock)
+        left = availability.stays(now, clock + waited)
+        assert left[here].min() >= availability.INSTANT
         clock, departures = clock + waited + left.max(), departures + 1
     assert departures > 1000
 
 
 @given(st.integers(0, 9), st.floats(0, 1e7))
 def test_who_is_there_stays_and_is_gone_right_after(seed, clock):
-    now = participation.presence(ParticipationConfig(availability="intervals"), 200, seed)
-    left = participation.stays(now, clock)
-    later, _ = participation.there(now, (1, 1, 1), clock + left.max() / 2)
+    now = availability.presence(ParticipationConfig(availability="intervals"), 200, seed)
+    left = availability.stays(now, clock)
+    later, _ = availability.there(now, (1, 1, 1), clock + left.max() / 2)
     assert later[left.argmax()]
-    here, waited = participation.there(now, (1, 1, 1), clock)
+    here, waited = availability.there(now, (1, 1, 1), clock)
     if not waited:
         np.testing.assert_array_equal(here, left > 0)
     for client in np.flatnonzero(here & (left > 0))[:3]:
-        assert participation.stays(now, clock + left[client] + 1e-3)[client] == 0
+        assert availability.stays(now, clock + left[client] + 1e-3)[client] == 0
 
 
 def test_of_each_group_those_are_invited_who_are_there_and_some_too_many():
-    now = participation.presence(ParticipationConfig(overcommit=1.5), 12, 0)
+    now = availability.presence(ParticipationConfig(overcommit=1.5), 12, 0)
     group = np.repeat([0, 1, 2], 4)
     here = np.asarray([True] * 8 + [True, False, False, False])
-    chosen = participation.invited(now, (1, 1, 1), here, group, 2)
+    chosen = availability.invited(now, (1, 1, 1), here, group, 2)
     assert np.bincount(group[chosen], minlength=3).tolist() == [3, 3, 1]
     assert not (chosen & ~here).any()
-    np.testing.assert_array_equal(participation.invited(now, (1, 1, 1), here, group, 0), here)
+    np.testing.assert_array_equal(availability.invited(now, (1, 1, 1), here, group, 0), here)
 
 
 def test_leavers_are_as_many_as_asked():
-    now = participation.presence(ParticipationConfig(dropout=0.2), 5000, 0)
-    leaves = participation.leaving(now, (1, 1, 1))
+    now = availability.presence(ParticipationConfig(dropout=0.2), 5000, 0)
+    leaves = availability.leaving(now, (1, 1, 1))
     assert np.isfinite(leaves).mean() == pytest.approx(0.2, abs=0.02)
     assert leaves[np.isfinite(leaves)].mean() == pytest.approx(0.5, abs=0.05)
 

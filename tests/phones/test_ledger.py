@@ -11,25 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fednas_jax.config.schema import CostConfig
-from fednas_jax.phones import devices
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import devices, ledger, pricing, totals
 
 PARENT_MACS = 1000
-MOMENT = cost.Moment("search", 1, 1)
+MOMENT = ledger.Moment("search", 1, 1)
 
 
 def priced(clients=4, **fields):
     config = CostConfig(**fields)
-    return cost.pricing(devices.sample(devices.population(config, PARENT_MACS), config, clients, 0), 0, MOMENT)
+    return pricing.priced_round(devices.sample(devices.population(config, PARENT_MACS), config, clients, 0), 0, MOMENT)
 
 
 # 0.1 s an example for the parent, 2 Mbit/s = 250,000 bytes a second both ways, 3 W, 5 J a megabyte.
 PRICING = priced(watts=3.0, joules_per_megabyte=5.0)
 
 
-def ledger():
+def ledger_rows():
     """Three clients, two candidates, one round of training and one scoring."""
-    trained = cost.Work(
+    trained = pricing.Work(
         candidate=np.array([0, 0, 1]),
         client=np.array([0, 1, 2]),
         examples=np.array([20, 40, 60]),
@@ -38,7 +37,7 @@ def ledger():
         down=np.array([25_000, 25_000, 10_000]),
         up=np.array([25_000, 25_000, 10_000]),
     )
-    scored = cost.Work(
+    scored = pricing.Work(
         candidate=np.array([1]),
         client=np.array([0]),
         examples=np.array([12]),
@@ -47,11 +46,11 @@ def ledger():
         down=np.array([10_000]),
         up=np.array([10_000]),
     )
-    return [cost.training(PRICING, MOMENT, trained), cost.scoring(PRICING, MOMENT, scored)]
+    return [pricing.training(PRICING, MOMENT, trained), pricing.scoring(PRICING, MOMENT, scored)]
 
 
 def rows(phase):
-    frame = pd.concat(table.to_pandas() for table in ledger())
+    frame = pd.concat(table.to_pandas() for table in ledger_rows())
     return frame[frame["phase"] == phase].reset_index(drop=True)
 
 
@@ -89,9 +88,9 @@ def test_slow_uplinks_slow_uploads_alone():
 
 def test_every_reader_sees_the_same_ledger(tmp_path):
     path = tmp_path / "ledger" / "0000-search-0001.parquet"
-    cost.write(ledger(), path)
+    ledger.write(ledger_rows(), path)
     total = 2.0 + 4.0 + 3.0 + 0.2 + 2 * 0.24 + 0.04
-    names = [field.name for field in cost.SCHEMA]
+    names = [field.name for field in ledger.SCHEMA]
     assert pq.read_table(path).column_names == names
     assert np.asarray(pq.read_table(path)["seconds"]).sum() == pytest.approx(total)
     assert pd.read_parquet(path)["seconds"].sum() == pytest.approx(total)
@@ -99,12 +98,12 @@ def test_every_reader_sees_the_same_ledger(tmp_path):
     query = f"select sum(seconds), count(*) filter (phase = 'upload') from '{path}'"
     assert duckdb.sql(query).fetchall() == [(pytest.approx(total), 3)]
     assert not list(path.parent.glob("*.tmp"))
-    assert cost.read(path.parent).num_rows == 11
+    assert ledger.read(path.parent).num_rows == 11
 
 
 def test_client_cost_counts_idle_clients_with_zero(tmp_path):
-    cost.write(ledger(), tmp_path / "a.parquet")
-    found = cost.client_cost(cost.read(tmp_path), 4)
+    ledger.write(ledger_rows(), tmp_path / "a.parquet")
+    found = totals.client_cost(ledger.read(tmp_path), 4)
     assert set(found) == {"pretrain", "search", "finetune", "all"}
     by_client = [2.0 + 0.2 + 0.2 + 0.04, 4.0 + 0.2, 3.0 + 0.08, 0.0]
     seconds = found["search"]["seconds"]
@@ -134,27 +133,27 @@ def three_phones(watts=2.0, joules=1e-3):
 
 def work(candidate, client, examples):
     columns = np.asarray([TABLES[k] for k in candidate]).T
-    return cost.Work(np.asarray(candidate), np.asarray(client), np.asarray(examples), *columns)
+    return pricing.Work(np.asarray(candidate), np.asarray(client), np.asarray(examples), *columns)
 
 
 def two_rounds():
     """Round 1: candidate 0 on clients 0 and 1, candidate 1 on client 2. Round 2: both on client 1, who leaves in the
     second after 5 of its 10 examples; client 2 is stopped by the clock in its upload, 1/4 of it done. Then scoring."""
     phones = three_phones()
-    moments = [cost.Moment("search", 1, n) for n in (1, 2)]
+    moments = [ledger.Moment("search", 1, n) for n in (1, 2)]
     first = work([0, 0, 1], [0, 1, 2], [10, 20, 10])
     second = work([0, 1, 1], [1, 1, 2], [10, 10, 20])
-    done = cost.Done(
+    done = pricing.Done(
         np.asarray([(1, 1, 1), (1, 0.5, 0), (1, 1, 0.25)]),
         np.asarray([True, False, False]),
         np.asarray([False, False, True]),
     )
     scored = work([0, 1], [0, 0], [4, 4])
-    priced = [cost.pricing(phones, 0, moment) for moment in moments]
+    priced = [pricing.priced_round(phones, 0, moment) for moment in moments]
     return [
-        cost.training(priced[0], moments[0], first),
-        cost.training(priced[1], moments[1], second, done),
-        cost.scoring(priced[1], moments[1], scored),
+        pricing.training(priced[0], moments[0], first),
+        pricing.training(priced[1], moments[1], second, done),
+        pricing.scoring(priced[1], moments[1], scored),
     ]
 
 
@@ -199,15 +198,15 @@ def test_a_ledger_of_two_rounds_equals_arithmetic_done_by_hand():
 
 def test_a_round_lasts_until_the_last_phone_whose_work_was_used():
     first, second, scored = two_rounds()
-    assert cost.duration(first) == pytest.approx(2 + 10.6 + 1)  # client 1; client 0 takes 8.5, client 2 6.76
-    assert cost.duration(second) == pytest.approx(2 + 5.3 + 1)  # client 1's first task; its second was in vain
-    assert cost.duration(scored) == pytest.approx(4 + 0.4 + 2 + 0.24)  # one phone, one thing at a time
+    assert ledger.duration(first) == pytest.approx(2 + 10.6 + 1)  # client 1; client 0 takes 8.5, client 2 6.76
+    assert ledger.duration(second) == pytest.approx(2 + 5.3 + 1)  # client 1's first task; its second was in vain
+    assert ledger.duration(scored) == pytest.approx(4 + 0.4 + 2 + 0.24)  # one phone, one thing at a time
 
 
 def test_used_and_wasted_make_up_what_was_spent():
-    ledger = pa.concat_tables(two_rounds())
-    lost, spent = cost.wasted(ledger), cost.client_cost(ledger, 3)
-    by_use = cost.totals(ledger, "used").to_pandas().set_index("used")
+    whole = pa.concat_tables(two_rounds())
+    lost, spent = totals.wasted(whole), totals.client_cost(whole, 3)
+    by_use = totals.totals(whole, "used").to_pandas().set_index("used")
     assert by_use.macs.tolist() == [4000, 2500 + 5000 + 1600 + 2500 + 400 + 240]
     assert lost["search"]["macs"] == 4000
     assert lost["search"]["bytes_up"] == 125
@@ -217,17 +216,17 @@ def test_used_and_wasted_make_up_what_was_spent():
 
 @pytest.mark.parametrize("by", [(), ("client",), ("candidate", "round"), ("stage", "phase"), ("iteration", "work")])
 def test_totals_by_anything_add_up_to_the_ledger(by):
-    ledger = pa.concat_tables(two_rounds())
-    found = cost.totals(ledger, *by).to_pandas()
+    whole = pa.concat_tables(two_rounds())
+    found = totals.totals(whole, *by).to_pandas()
     for quantity in ("examples", "macs", "bytes", "seconds", "joules"):
-        assert found[quantity].sum() == pytest.approx(np.asarray(ledger[quantity]).sum())
+        assert found[quantity].sum() == pytest.approx(np.asarray(whole[quantity]).sum())
     assert not found.duplicated(list(by)).any() if by else len(found) == 1
 
 
 def test_repricing_on_the_same_phones_is_the_same_ledger_and_on_others_theirs():
     uncut = two_rounds()[0]
-    assert cost.reprice(uncut, three_phones(), 0).equals(uncut)
-    twice = cost.reprice(uncut, three_phones(watts=4.0, joules=2e-3)._replace(per_mac=2 * PER_MAC), 0)
+    assert pricing.reprice(uncut, three_phones(), 0).equals(uncut)
+    twice = pricing.reprice(uncut, three_phones(watts=4.0, joules=2e-3)._replace(per_mac=2 * PER_MAC), 0)
     np.testing.assert_allclose(np.asarray(twice["seconds"])[3], 2 * 2.5)
     assert [np.asarray(twice[c]).sum() for c in ("macs", "bytes")] == [9100, 12500]
 
@@ -253,8 +252,8 @@ def test_faster_phones_better_links_smaller_candidates_and_fewer_clients_never_c
     fewer = work([0, 0], [1, 2], [20, 30])
 
     def spent(phones, tasks):
-        priced = cost.pricing(phones, 0, MOMENT)
-        rows = pa.concat_tables([cost.training(priced, MOMENT, tasks), cost.scoring(priced, MOMENT, tasks)])
+        priced = pricing.priced_round(phones, 0, MOMENT)
+        rows = pa.concat_tables([pricing.training(priced, MOMENT, tasks), pricing.scoring(priced, MOMENT, tasks)])
         return np.asarray([np.asarray(rows[c]).sum() for c in ("seconds", "joules", "macs", "bytes")])
 
     for cheaper in (spent(fast, large), spent(slow, small), spent(slow, fewer)):
@@ -262,9 +261,9 @@ def test_faster_phones_better_links_smaller_candidates_and_fewer_clients_never_c
 
 
 def test_phases_add_up_to_the_stage(tmp_path):
-    cost.write(ledger(), tmp_path / "a.parquet")
-    table = cost.read(tmp_path)
-    phases = cost.phase_seconds(table, "search")
+    ledger.write(ledger_rows(), tmp_path / "a.parquet")
+    table = ledger.read(tmp_path)
+    phases = totals.phase_seconds(table, "search")
     assert list(phases) == ["download", "train", "evaluate", "upload"]
     assert sum(phases.values()) == pytest.approx(np.asarray(table["seconds"]).sum())
-    assert sum(cost.phase_seconds(table, "pretrain").values()) == 0
+    assert sum(totals.phase_seconds(table, "pretrain").values()) == 0

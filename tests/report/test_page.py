@@ -5,9 +5,10 @@ import json
 import pytest
 from rich.console import Console
 
-from fednas_jax.config.schema import Config, to_json
-from fednas_jax.phones import ledger as cost
-from fednas_jax.report import page as report
+from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config
+from fednas_jax.phones import ledger, totals
+from fednas_jax.report import compare, page
 from fednas_jax.run.folder import write_json
 
 
@@ -23,7 +24,7 @@ def run(tmp_path):
         "parent": member(0, 100, None),
         "models": [member(1, 70, None), member(2, 50, 0.8125)],
         **{"method": "fednas", "preset": "digits", "seed": 0, "clients": 4, "stop_reason": "budget reached"},
-        "client_cost": cost.client_cost(cost.SCHEMA.empty_table(), 4),
+        "client_cost": totals.client_cost(ledger.SCHEMA.empty_table(), 4),
     }
     write_json(tmp_path / "config.json", {"config": to_json(Config())})
     write_json(tmp_path / "result.json", result)
@@ -32,7 +33,7 @@ def run(tmp_path):
 
 def test_a_comparison_does_not_take_another_network_for_the_parent(run):
     console = Console(width=200, record=True)
-    report.compare(console, [run])
+    compare.print_comparison(console, [run])
     (line,) = [line for line in console.export_text().splitlines() if "0.8125" in line]
     assert line.split()[-6:] == ["-", "0.8125", "0.8125", "-", "0.0", "-"]  # parent, 75, 50, 25 %, seconds, ratio
 
@@ -42,5 +43,5 @@ def test_a_figure_names_the_parent_where_it_is_shown(tested, run):
     result = json.loads((run / "result.json").read_text())
     result["parent"]["test_accuracy"] = tested
     write_json(run / "result.json", result)
-    report.write_report(run)
+    page.write_report(run)
     assert ("<!-- parent -->" in (run / "figures" / "front.svg").read_text()) == (tested is not None)

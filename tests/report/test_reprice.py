@@ -22,8 +22,7 @@ from fednas_jax.config.schema import (
 )
 from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import ConfigError, Interrupted, RunError
-from fednas_jax.phones import availability as participation
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import availability, ledger, totals
 from fednas_jax.report.reprice import reprice_run
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
@@ -83,8 +82,8 @@ def test_the_engine_trains_those_whose_work_is_used_and_nobody_else(kind, reques
     wasted = 0
     training = [
         rows
-        for _, table in cost.read_files(RunDir(out).ledger)
-        for _, work, rows in cost.rounds(table)
+        for _, table in ledger.read_files(RunDir(out).ledger)
+        for _, work, rows in ledger.rounds(table)
         if work == "training"
     ]
     assert len(training) == len(given)
@@ -100,7 +99,7 @@ def test_the_engine_trains_those_whose_work_is_used_and_nobody_else(kind, reques
 
 def test_what_leavers_did_is_charged_and_they_send_nothing(leaving):
     _, out, _ = leaving
-    lost = cost.read(RunDir(out).ledger).to_pandas()
+    lost = ledger.read(RunDir(out).ledger).to_pandas()
     lost = lost[~lost.used]
     assert set(lost.phase) <= {"download", "train"}
     steps = lost[lost.phase == "train"].examples
@@ -109,10 +108,10 @@ def test_what_leavers_did_is_charged_and_they_send_nothing(leaving):
 
 def test_the_late_stop_at_the_deadline_and_no_round_is_longer(late):
     result, out, _ = late
-    for _, table in cost.read_files(RunDir(out).ledger):
-        for _, work, rows in cost.rounds(table):
+    for _, table in ledger.read_files(RunDir(out).ledger):
+        for _, work, rows in ledger.rounds(table):
             if work == "training":
-                busy = cost.totals(rows, "client")["seconds"].to_numpy()
+                busy = totals.totals(rows, "client")["seconds"].to_numpy()
                 assert busy.max() <= 0.6 * (1 + 1e-9)
     assert result["wasted"]["all"]["seconds"] > 0
     rounds = [e for e in RunDir(out).events() if e["event"] == "round" and e["stage"] != "search"]
@@ -122,7 +121,7 @@ def test_the_late_stop_at_the_deadline_and_no_round_is_longer(late):
 def test_simulated_hours_add_up_and_grow_with_the_iterations(leaving):
     result, out, _ = leaving
     hours = result["simulated_hours"]
-    assert hours["all"] == pytest.approx(sum(hours[stage] for stage in cost.STAGES))
+    assert hours["all"] == pytest.approx(sum(hours[stage] for stage in ledger.STAGES))
     seconds = sum(e.get("simulated_seconds", 0) for e in RunDir(out).events() if e["event"] in ("round", "parent"))
     assert hours["all"] == pytest.approx(seconds / 3600)
     assert result["parent"]["simulated_hours"] == 0
@@ -131,7 +130,7 @@ def test_simulated_hours_add_up_and_grow_with_the_iterations(leaving):
 
 def test_compressed_uploads_are_smaller_than_downloads(leaving):
     spent = leaving[0]["client_cost"]["pretrain"]
-    frame = cost.read(RunDir(leaving[1]).ledger).to_pandas()
+    frame = ledger.read(RunDir(leaving[1]).ledger).to_pandas()
     sent = frame[frame.phase == "upload"].groupby("candidate").bytes.first()[0]
     got = frame[frame.phase == "download"].groupby("candidate").bytes.first()[0]
     assert sent < 0.35 * got
@@ -164,7 +163,7 @@ def test_the_command_line_prices_a_run_on_other_phones(leaving, capsys):
     assert theirs["seconds"]["total"] < mine["seconds"]["total"]
     assert found["simulated_hours"]["all"] < result["simulated_hours"]["all"]
     # The phones are the same, the links eight times as fast: only bytes take less time.
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     moved = frame.seconds[frame.phase.isin(["download", "upload"])].sum()
     assert theirs["seconds"]["total"] == pytest.approx(mine["seconds"]["total"] - moved * 7 / 8)
 
@@ -201,7 +200,7 @@ def test_who_is_there_depends_on_the_simulated_clock_and_stopping_does_not_matte
     (tmp_path / "trace.csv").write_bytes((tmp_path / "stopped" / "inputs" / "0-trace.csv").read_bytes())
     run(config, tmp_path / "stopped")
     mine, theirs = (RunDir(tmp_path / name) for name in ("stopped", "whole"))
-    assert cost.read(mine.ledger).equals(cost.read(theirs.ledger))
+    assert ledger.read(mine.ledger).equals(ledger.read(theirs.ledger))
     assert mine.result()["simulated_hours"] == theirs.result()["simulated_hours"]
     assert whole == theirs.path
 
@@ -223,8 +222,8 @@ def test_no_client_works_while_it_is_away(tmp_path):
     )
     config = dataclasses.replace(TINY, cost=CostConfig(), participation=comes_and_goes)
     result, out, given = recorded(config, tmp_path / "run")
-    now = participation.presence(comes_and_goes, 6, config.seed)
-    frame, clock = cost.read(RunDir(out).ledger).to_pandas(), 0.0
+    now = availability.presence(comes_and_goes, 6, config.seed)
+    frame, clock = ledger.read(RunDir(out).ledger).to_pandas(), 0.0
     for event in RunDir(out).events():
         if event["event"] not in ("round", "parent"):
             continue
@@ -268,7 +267,7 @@ def test_the_default_phones_are_the_papers(leaving):
     """A tenth of a second for an example of the parent, and 2 Mbit/s: by an independent count of pretraining."""
     _, out, _ = leaving
     found = reprice_run(out, CostConfig(), "paper")
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     pretrain = frame[frame.stage == "pretrain"]
     trained = pretrain.examples[pretrain.phase == "train"].sum()
     scored = pretrain.examples[pretrain.phase == "evaluate"].sum()

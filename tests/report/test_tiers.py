@@ -6,9 +6,10 @@ import json
 import pytest
 
 from fednas_jax.cli.app import main
-from fednas_jax.config.schema import Config, to_json
+from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import ledger, totals
 from fednas_jax.report import tiers
 from fednas_jax.report.tiers import Tier
 from fednas_jax.run.folder import write_json
@@ -41,7 +42,7 @@ RESULT = {
     "seed": 0,
     "clients": 4,
     "stop_reason": "budget reached",
-    "client_cost": cost.client_cost(cost.SCHEMA.empty_table(), 4),
+    "client_cost": totals.client_cost(ledger.SCHEMA.empty_table(), 4),
 }
 
 

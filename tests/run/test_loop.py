@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fednas_jax import data, nets
+from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import (
     Config,
     DataConfig,
@@ -17,11 +18,10 @@ from fednas_jax.config.schema import (
     SearchConfig,
     StageConfig,
     TrainConfig,
-    resolve,
 )
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import ledger
 from fednas_jax.run import checkpoint
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
@@ -55,14 +55,14 @@ def without_clock(result):
     return {name: value for name, value in result.items() if name != "simulator"}
 
 
-def ledger(out):
-    return cost.read(RunDir(out).ledger).to_pandas().drop(columns=["stage", "phase"]).to_numpy()
+def ledger_of(out):
+    return ledger.read(RunDir(out).ledger).to_pandas().drop(columns=["stage", "phase"]).to_numpy()
 
 
 def assert_same_run(out, other):
     mine, theirs = (RunDir(o).result() for o in (out, other))
     assert without_clock(mine) == without_clock(theirs)
-    np.testing.assert_array_equal(ledger(out), ledger(other))
+    np.testing.assert_array_equal(ledger_of(out), ledger_of(other))
 
 
 def test_a_run_leaves_what_its_contract_says(finished):
@@ -111,7 +111,7 @@ def test_the_ledger_equals_an_independent_count(finished):
         if event["event"] == "iteration"
         for k, candidate in enumerate(event["candidates"])
     }
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     search_rows = frame[frame.stage == "search"]
     whole = found.macs(found.widths)
     training = training_macs.training_table(found)
@@ -136,7 +136,7 @@ def test_the_ledger_equals_an_independent_count(finished):
 
 def test_groups_train_in_parallel_and_dropping_sends_clients_to_rest(finished):
     _, out = finished
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     trained = frame[(frame.stage == "search") & (frame.phase == "train")]
     # No client serves two candidates in a round, and each candidate's uploads are as many as its trainings.
     assert not trained.duplicated(["iteration", "round", "client"]).any()
@@ -152,7 +152,7 @@ def test_groups_train_in_parallel_and_dropping_sends_clients_to_rest(finished):
 
 def test_one_common_sample_of_clients_scores_all_candidates(finished):
     _, out = finished
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     scored = frame[(frame.stage == "search") & (frame.phase == "evaluate")]
     samples = scored.groupby(["iteration", "round", "candidate"]).client.apply(tuple)
     assert all(len(set(s)) == 1 for _, s in samples.groupby(level=["iteration", "round"]))
@@ -234,7 +234,7 @@ def test_one_device_equals_eight(finished, tmp_path):
     assert len(mine["simulator"]["devices"]) == 8
     assert [m["widths"] for m in mine["models"]] == [m["widths"] for m in theirs["models"]]
     assert [m["score"] for m in mine["models"]] == [m["score"] for m in theirs["models"]]
-    np.testing.assert_array_equal(ledger(out), ledger(finished[1]))
+    np.testing.assert_array_equal(ledger_of(out), ledger_of(finished[1]))
 
 
 @pytest.mark.parametrize("method", ["naive", "netadapt", "random", "uniform"])
@@ -251,7 +251,7 @@ def test_every_method_is_a_setting_of_the_same_machine(method, tmp_path):
     out = tmp_path / method
     result = one_device(config, out)
     assert result["stop_reason"] == "max_iterations reached"
-    frame = cost.read(RunDir(out).ledger).to_pandas()
+    frame = ledger.read(RunDir(out).ledger).to_pandas()
     trained = frame[(frame.stage == "search") & (frame.phase == "train")]
     by_round = trained.groupby("round")
     expected = {

@@ -13,20 +13,20 @@ from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.run import checkpoint, parents
-from fednas_jax.space import probing as space
-from fednas_jax.space.probing import Variables
+from fednas_jax.space import probing
+from fednas_jax.space.network import Variables
 
 WIDTHS = (4, 6, 8)
 
 
 @pytest.fixture(scope="module")
 def cnn():
-    return space.probe(nets.build(NetConfig(widths=WIDTHS), (8, 8, 1), 10), (1,), check=False)
+    return probing.probe(nets.build(NetConfig(widths=WIDTHS), (8, 8, 1), 10), (1,), check=False)
 
 
 @pytest.fixture(scope="module")
 def norm():
-    return space.probe(networks.norm(), (1,), check=False)
+    return probing.probe(networks.norm(), (1,), check=False)
 
 
 def drawn(found, seed=0):
@@ -151,7 +151,7 @@ class Flat(nnx.Module):
 
 @pytest.fixture(scope="module")
 def flat():
-    return space.probe(nets.from_nnx("flat", Flat, {"dense": 3}, (2, 3, 2)), (1,), check=False)
+    return probing.probe(nets.from_nnx("flat", Flat, {"dense": 3}, (2, 3, 2)), (1,), check=False)
 
 
 def test_a_dense_layer_on_the_image_itself_takes_pytorchs_order_of_channels(flat, tmp_path):
@@ -205,7 +205,7 @@ def test_another_network_is_refused_by_what_is_missing_and_what_is_too_much(cnn,
 
 
 def test_the_same_network_at_other_widths_is_refused_with_the_option_that_takes_it(cnn, tmp_path):
-    other = space.probe(nets.build(NetConfig(widths=(2, 6, 4)), (8, 8, 1), 10), (1,), check=False)
+    other = probing.probe(nets.build(NetConfig(widths=(2, 6, 4)), (8, 8, 1), 10), (1,), check=False)
     checkpoint.save_model(tmp_path / "model", drawn(other))
     said = refused(tmp_path / "model", cnn)
     assert said.endswith("model has widths 2-6-4, want 4-6-8; --net.widths 2 6 4 takes it as it is")

@@ -14,12 +14,12 @@ from fednas_jax.cli.app import main
 from fednas_jax.config.presets import fitted, preset
 from fednas_jax.config.schema import EngineConfig, FinetuneConfig, NetConfig, StageConfig
 from fednas_jax.errors import ConfigError, Interrupted, RunError
-from fednas_jax.phones import ledger as cost
-from fednas_jax.report import page as report
+from fednas_jax.phones import ledger
+from fednas_jax.report import finished
 from fednas_jax.run import parents
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
-from fednas_jax.space import probing as space
+from fednas_jax.space import probing
 
 DIGITS = preset("digits")
 # The shapes of test_hosts.py, so that what is compiled for one is found by the other.
@@ -55,7 +55,7 @@ def without_clock(result):
 
 
 def frame(out):
-    return cost.read(RunDir(out).ledger).to_pandas()
+    return ledger.read(RunDir(out).ledger).to_pandas()
 
 
 def test_a_pretraining_leaves_a_parent_its_score_and_its_cost(pretrained):
@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_needs_its_parent_no_more_and_still_says_whose_it_was
     assert result["parent_source"]["path"] == str(parent)
     assert frame(tmp_path / "run")["round"].max() == 2
     # A parent of this one knows both.
-    found = space.probe(nets.build(SEARCH.net, (8, 8, 1), 10), SEARCH.net.multiple, check=False)
+    found = probing.probe(nets.build(SEARCH.net, (8, 8, 1), 10), SEARCH.net.multiple, check=False)
     source = parents.load(tmp_path / "run" / "models" / "000", found).source
     assert source["client_cost"] == result["client_cost"]["pretrain"]
     assert source["parent_source"] == result["parent_source"]
@@ -136,7 +136,7 @@ def test_a_search_does_not_go_on_in_a_pretrainings_folder(pretrained):
     with pytest.raises(RunError, match=r"holds a run of another config.*: command: 'pretrain', 'search' now"):
         one_device(SEARCH, pretrained[1])
     with pytest.raises(RunError, match=r"is a pretrained parent, want a finished search: .*--parent"):
-        report.load(pretrained[1])
+        finished.load(pretrained[1])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from fednas_jax import nets
 from fednas_jax.cli.app import SearchArgs, _parse
 from fednas_jax.config.presets import preset
 from fednas_jax.errors import ConfigError, DeviceError, FednasError, Interrupted
-from fednas_jax.phones import ledger as cost
+from fednas_jax.phones import ledger
 from fednas_jax.run import checkpoint
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
@@ -86,8 +86,8 @@ def alone(tmp_path_factory):
     return out
 
 
-def ledger(out):
-    return cost.read(RunDir(out).ledger).to_pandas().drop(columns=["stage", "phase"]).to_numpy()
+def ledger_of(out):
+    return ledger.read(RunDir(out).ledger).to_pandas().drop(columns=["stage", "phase"]).to_numpy()
 
 
 def variables(out, result):
@@ -109,7 +109,7 @@ def assert_same_search(out, other):
         assert a == b
     for name in mine.keys() - {"simulator", "parent", "models"}:
         assert mine[name] == theirs[name]
-    np.testing.assert_array_equal(ledger(out), ledger(other))
+    np.testing.assert_array_equal(ledger_of(out), ledger_of(other))
     for a, b in zip(variables(out, mine), variables(other, theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

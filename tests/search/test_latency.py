@@ -17,7 +17,8 @@ from fednas_jax.nets import build
 from fednas_jax.runtime import timing as stopwatch
 from fednas_jax.search import latency, lut
 from fednas_jax.search.resources import goal_of
-from fednas_jax.space.probing import count_macs, probe
+from fednas_jax.space.jaxprs import count_macs
+from fednas_jax.space.probing import probe
 
 CALL = 5e-6  # seconds that the fake machine needs for a call
 

@@ -16,7 +16,8 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.nets import build
 from fednas_jax.search.proposals import keep_masks, most_candidates, propose, target_of
 from fednas_jax.search.resources import goal_of
-from fednas_jax.space.probing import count_macs, probe
+from fednas_jax.space.jaxprs import count_macs
+from fednas_jax.space.probing import probe
 
 GROUPS = SearchConfig(proposals="groups")
 PARENT = (12, 8, 16)

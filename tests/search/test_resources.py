@@ -11,16 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednas_jax.config.schema import (
-    Config,
-    CostConfig,
-    Limit,
-    NetConfig,
-    ParticipationConfig,
-    SearchConfig,
-    limits,
-    resolve,
-)
+from fednas_jax.config.checks import Limit, limits
+from fednas_jax.config.methods import resolve
+from fednas_jax.config.schema import Config, CostConfig, NetConfig, ParticipationConfig, SearchConfig
 from fednas_jax.errors import ConfigError, DataError, RunError
 from fednas_jax.nets import build
 from fednas_jax.run import inputs

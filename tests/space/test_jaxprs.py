@@ -11,7 +11,9 @@ from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import build
 from fednas_jax.space import jaxprs as program
-from fednas_jax.space.probing import RUN_ONCE, grown_by_primes, layer_macs, powers
+from fednas_jax.space.costs import grown_by_primes, powers
+from fednas_jax.space.jaxprs import layer_macs
+from fednas_jax.space.network import RUN_ONCE
 
 
 @pytest.mark.parametrize("make", [networks.norm, networks.residual], ids=lambda m: m.__name__)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError, NetworkError
 from fednas_jax.nets import build, from_linen, from_nnx
-from fednas_jax.space.probing import Dim, Variables, check_masking, count_macs, probe
+from fednas_jax.space.jaxprs import count_macs
+from fednas_jax.space.network import Dim, Variables
+from fednas_jax.space.probing import check_masking, probe
 
 
 @functools.cache

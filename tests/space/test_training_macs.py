@@ -11,8 +11,7 @@ from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
 from fednas_jax.engine.local import make_local
 from fednas_jax.nets import from_linen
-from fednas_jax.space import probing as space
-from fednas_jax.space import training_macs
+from fednas_jax.space import jaxprs, probing, training_macs
 
 
 def test_the_first_layer_has_no_gradient_to_its_input():
@@ -24,7 +23,7 @@ def test_the_first_layer_has_no_gradient_to_its_input():
 
 
 def test_it_is_a_function_of_the_widths_that_jax_can_trace():
-    found = space.probe(networks.norm(), (1,), check=False)
+    found = probing.probe(networks.norm(), (1,), check=False)
     table = training_macs.training_table(found)
     for widths in ((8, 8), (5, 3), (1, 8)):
         direct = sum(training_macs.training_layer_macs(networks.norm(), widths))
@@ -68,10 +67,10 @@ def without_padding(network, widths):
             elif eqn.primitive.name == "dot_general":
                 yield 1.0
             else:
-                for inner in space.inner_jaxprs(eqn):
+                for inner in jaxprs.inner_jaxprs(eqn):
                     yield from walk(inner)
 
-    return list(walk(space.traced(network, widths).jaxpr))
+    return list(walk(jaxprs.traced(network, widths).jaxpr))
 
 
 # Networks of one builder are one at different depths.

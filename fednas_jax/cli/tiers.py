@@ -1,0 +1,32 @@
+"""`fednas tiers`: which member of a family each class of phones runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from fednas_jax.cli.parsing import parse, terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class TiersArgs:
+    """For each class of phones the best member of a finished run's family that fits its budget: RUN/tiers.json."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a finished run."""
+    tiers: tyro.conf.Positional[Path]
+    """JSON list of objects: name, device (a measured phone, FILE:NAME of a table of your own, or the .json of `fednas
+    latency`), budget_ms or budget_ratio (of the parent's latency), clients (phones of this class; 1)."""
+
+
+def run(args: list[str]) -> int:
+    """Runs `fednas tiers` with these arguments and returns the exit code."""
+    parsed = parse(TiersArgs, args, "fednas tiers")
+    from fednas_jax.report import page, tables, tiers
+
+    tables.print_tiers(terminal(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
+    print(parsed.run / "tiers.json")
+    print(page.write_report(parsed.run))
+    return 0

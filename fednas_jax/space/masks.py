@@ -1,0 +1,143 @@
+"""A network's width groups and the labels of its variables: masks, slices, embeddings and the norms of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fednas_jax.space.costs import (
+    CostTable,
+)
+from fednas_jax.space.network import Label, Network, Variables, Widths
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the probe found out about a network: its groups, the labels of its variables, and its costs."""
+
+    network: Network
+    groups: tuple[str, ...]  # [G] names
+    widths: Widths  # [G] the parent's
+    multiple: tuple[int, ...]  # [G] widths are multiples of this
+    blocks: tuple[int, ...]  # [G] channels are kept or removed in aligned blocks of so many; divides `multiple`
+    labels: dict[str, Label]  # path of a variable -> label of each of its dimensions
+    macs: CostTable  # multiply-accumulates of one forward pass of one example
+    params: CostTable  # trainable numbers
+    size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
+    gone: Mapping[str, int] = field(default_factory=dict)  # path of a variable -> the group at whose width 0 it goes
+
+    @property
+    def smallest(self) -> Widths:
+        """The smallest widths the search may reach: 0 where that removes a block, else the multiple."""
+        removable = set(self.gone.values())
+        return tuple(0 if g in removable else least for g, least in enumerate(self.multiple))
+
+    def resource(self, name: str) -> CostTable:
+        """The table of a resource by name: 'macs', 'params' or 'bytes'."""
+        return {"macs": self.macs, "params": self.params, "bytes": self.size}[name]
+
+    def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
+        """`tree` with the removed channels set to zero on every dimension that carries their group.
+
+        Where a group keeps none, so is every variable that goes with its block.
+
+        Args:
+          tree: parameters, statistics, or any tree that holds them by path, such as an optimiser's state.
+          keep: for each group a boolean mask [width of the group in `tree`].
+        """
+
+        def masked(leaf: Any, path: str) -> Any:
+            if path in self.gone:
+                leaf = leaf * _np(leaf).any(keep[self.gone[path]]).astype(leaf.dtype)
+            for axis, dim in enumerate(self.labels[path]):
+                if dim is not None:
+                    whole = _np(leaf).tile(keep[dim.group], dim.repeat)
+                    leaf = leaf * whole.reshape([-1 if a == axis else 1 for a in range(leaf.ndim)]).astype(leaf.dtype)
+            return leaf
+
+        return self._map(masked, tree)
+
+    def slice(self, tree: Any, keep: Sequence[Any]) -> Any:
+        """`tree` with only the kept channels, and without the variables of removed blocks.
+
+        Args:
+          tree: as for `mask`.
+          keep: for each group a boolean mask [width] or the kept channels' indices.
+        """
+        kept = [np.asarray(k) for k in keep]
+        kept = [np.flatnonzero(k) if k.dtype == bool else k for k in kept]
+
+        def sliced(leaf: Any, path: str) -> Any:
+            for axis, dim in enumerate(self.labels[path]):
+                if dim is not None:
+                    width = leaf.shape[axis] // dim.repeat
+                    index = (np.arange(dim.repeat)[:, None] * width + kept[dim.group]).ravel()
+                    leaf = _np(leaf).take(leaf, index, axis=axis)
+            return leaf
+
+        return self._map(sliced, _without(tree, {path for path, g in self.gone.items() if not len(kept[g])}))
+
+    def embed(self, variables: Variables, widths: Widths) -> Variables:
+        """`variables` put into the larger network of these widths, their channels first and zeros after them.
+
+        Variables of blocks that only the larger network has are zeros.
+        """
+
+        def embedded(leaf: Any, path: str) -> Any:
+            for axis, dim in enumerate(self.labels[path]):
+                if dim is not None:
+                    old = leaf.shape[axis] // dim.repeat
+                    shape = (*leaf.shape[:axis], dim.repeat, old, *leaf.shape[axis + 1 :])
+                    pad = [(0, widths[dim.group] - old if a == axis + 1 else 0) for a in range(len(shape))]
+                    final = (*leaf.shape[:axis], dim.repeat * widths[dim.group], *leaf.shape[axis + 1 :])
+                    leaf = _np(leaf).pad(leaf.reshape(shape), pad).reshape(final)
+            return leaf
+
+        host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
+        zeros = jax.tree.map(lambda a: (np if host else jnp).zeros(a.shape, a.dtype), self.network.abstract(widths))
+        grown = self._map(embedded, variables)
+        return Variables(*({**new, **old} for new, old in zip(zeros, grown, strict=True)))
+
+    def norms(self, params: Mapping[str, Any]) -> tuple[jax.Array, ...]:
+        """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by.
+
+        The filters of a channel are the slices of the kernels that produce it: those whose last dimension, the
+        output in flax, carries the group. Where removed blocks left a group none, it is one 0 for all channels.
+        """
+        squares: list[Any] = [0.0] * len(self.groups)
+        for path, value in params.items():
+            dim = self.labels[path][-1] if value.ndim > 1 else None
+            if dim is not None:
+                summed = jnp.sum(jnp.square(value), axis=tuple(range(value.ndim - 1)))
+                squares[dim.group] = squares[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
+        return tuple(jnp.sqrt(s) for s in squares)
+
+    def _map(self, change: Callable[[Any, str], Any], tree: Any) -> Any:
+        """Applies `change(leaf, path)` to every leaf that stands in the tree under a variable's path; others stay."""
+
+        def visit(path: tuple[Any, ...], leaf: Any) -> Any:
+            keys = [k.key for k in path if isinstance(k, jax.tree_util.DictKey) and k.key in self.labels]
+            return change(leaf, keys[-1]) if keys and leaf.ndim == len(self.labels[keys[-1]]) else leaf
+
+        return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def _np(leaf: Any) -> Any:
+    """numpy for arrays on the host, jax.numpy for the others."""
+    return np if isinstance(leaf, np.ndarray) else jnp
+
+
+def _without(tree: Any, paths: set[str]) -> Any:
+    """`tree` without these keys, in whichever dictionaries of it they stand."""
+
+    def visit(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {key: _without(value, paths) for key, value in node.items() if key not in paths}
+
+    return jax.tree.map(visit, tree, is_leaf=lambda node: isinstance(node, dict)) if paths else tree
