@@ -109,8 +109,8 @@ def to_torch(params: dict[str, np.ndarray], pooled: tuple[int, int]) -> dict[str
     """
     conv = {f"{n}.weight": params[f"{n}/kernel"].transpose(0, 4, 3, 1, 2) for n in ("conv1", "conv2")}
     kernel = params["dense/kernel"]
-    places, outputs = len(kernel), kernel.shape[2]
-    dense = kernel.reshape(places, *pooled, -1, outputs).transpose(0, 4, 3, 1, 2).reshape(places, outputs, -1)
+    slots, outputs = len(kernel), kernel.shape[2]
+    dense = kernel.reshape(slots, *pooled, -1, outputs).transpose(0, 4, 3, 1, 2).reshape(slots, outputs, -1)
     biases = {f"{n}.bias": params[f"{n}/bias"] for n in ("conv1", "conv2", "dense", "classifier")}
     last = {"dense.weight": dense, "classifier.weight": params["classifier/kernel"].swapaxes(1, 2)}
     return {name: np.ascontiguousarray(value) for name, value in {**conv, **last, **biases}.items()}

@@ -27,10 +27,10 @@ def one_round(devices=None):
     engine = EngineConfig(lanes=2, eval_batch=4, data_share=0.0)
     fleet = Fleet(network, packed, dataset.mean, dataset.std, CONFIG, engine, 0, 3, devices)
     assert fleet.streams
-    luck = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def draw(a):
-        return np.abs(luck.normal(0.1, 0.2, (3, *a.shape))).astype(a.dtype)  # variances are positive
+        return np.abs(rng.normal(0.1, 0.2, (3, *a.shape))).astype(a.dtype)  # variances are positive
 
     stack = jax.tree.map(draw, network.abstract(NET.widths))
     server = fleet.init_server(stack)
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     assert len(jax.devices()) == number * len(jax.local_devices()) > number
     assert hosts.agree(index == 1)
     assert not hosts.agree(False)
-    assert hosts.everyones("x" * index) == ["x" * n for n in range(number)]
-    assert hosts.said(lambda: f"of {index}") == "of 0"
+    assert hosts.allgather("x" * index) == ["x" * n for n in range(number)]
+    assert hosts.from_first_host(lambda: f"of {index}") == "of 0"
     np.savez(Path(sys.argv[4]) / f"{index}.npz", **one_round())
     hosts.wait("end")

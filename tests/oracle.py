@@ -51,9 +51,9 @@ def train_client(network, widths, start, data, client, mean, std, config, key):
     dropout = jax.random.fold_in(key, 2**32 - 1)
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
-        luck = jax.random.fold_in(dropout, t)
-        images = batch_images(data.images[rows], mean, std, config.augment, luck).astype(np.float32)
-        grads, stats = gradient(network, widths, params, stats, images, data.labels[rows], luck)
+        draws = jax.random.fold_in(dropout, t)
+        images = batch_images(data.images[rows], mean, std, config.augment, draws).astype(np.float32)
+        grads, stats = gradient(network, widths, params, stats, images, data.labels[rows], draws)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
             g = g + config.proximal * (params[path] - np.asarray(start.params[path]))
@@ -64,9 +64,9 @@ def train_client(network, widths, start, data, client, mean, std, config, key):
 
 def batch_images(raw, mean, std, config, step_key):
     """A batch's images normalised, each cropped, flipped and cut out by its own five random numbers."""
-    luck = np.asarray(random_numbers(step_key, len(raw))).astype(int)
+    draws = np.asarray(random_numbers(step_key, len(raw))).astype(int)
     crop, done = config.crop, []
-    for image, (row, column, flip, y, x) in zip(raw, luck, strict=True):
+    for image, (row, column, flip, y, x) in zip(raw, draws, strict=True):
         height, width, _ = image.shape
         top, left = row % (2 * crop + 1), column % (2 * crop + 1)
         image = np.pad(image, ((crop, crop), (crop, crop), (0, 0)))[top : top + height, left : left + width]
@@ -89,8 +89,8 @@ def random_numbers(step_key, batch):
 def batch_stream(key, n, length):
     """Fresh permutations of n examples, one after another: epoch e sorts its own n random numbers."""
     epochs = -(-length // n)
-    luck = np.asarray(jax.random.bits(key, (epochs * n,), jnp.uint32)).reshape(epochs, n)
-    return np.concatenate([np.argsort(row, kind="stable") for row in luck])
+    draws = np.asarray(jax.random.bits(key, (epochs * n,), jnp.uint32)).reshape(epochs, n)
+    return np.concatenate([np.argsort(row, kind="stable") for row in draws])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -59,11 +59,11 @@ class Federation:
 
     def tasks_of(self, number: int) -> Tasks:
         """Every candidate on every client of a round's cohort."""
-        cohort, places = np.arange(self.data.clients), self.workload.candidates
+        cohort, slots = np.arange(self.data.clients), self.workload.candidates
         if self.cohort < self.data.clients:
-            luck = generator(self.seed, Purpose.COHORT, number)
-            cohort = np.sort(luck.choice(self.data.clients, self.cohort, replace=False))
-        return Tasks(np.repeat(np.arange(places), self.cohort), np.tile(cohort, places))
+            rng = generator(self.seed, Purpose.COHORT, number)
+            cohort = np.sort(rng.choice(self.data.clients, self.cohort, replace=False))
+        return Tasks(np.repeat(np.arange(slots), self.cohort), np.tile(cohort, slots))
 
     def start(self) -> Variables:
         """Fresh weights [K, ...], each candidate's its own."""
@@ -81,9 +81,9 @@ class FleetRounds:
 
     def __init__(self, federation: Federation, engine: EngineConfig, devices: Sequence[jax.Device]):
         f = self.federation = federation
-        train, places = f.workload.train, f.workload.candidates
+        train, slots = f.workload.train, f.workload.candidates
         self.fleet = Fleet(
-            f.network, f.data, f.mean, f.std, train, engine, f.seed, places, devices, tasks=len(f.tasks.client)
+            f.network, f.data, f.mean, f.std, train, engine, f.seed, slots, devices, tasks=len(f.tasks.client)
         )
         self.stack = f.start()
         self.server = self.fleet.init_server(self.stack)

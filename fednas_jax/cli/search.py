@@ -59,7 +59,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
     cache.keep_compiled_programs()
     console = terminal(quiet=not hosts.first())
     with signals.heard() as asked:
-        done_before = hosts.said(lambda: RunDir(parsed.out).result() is not None)
+        done_before = hosts.from_first_host(lambda: RunDir(parsed.out).result() is not None)
         try:
             with Display(console) as display:
                 result = run_search(parsed.config, parsed.out, display.observe, lambda: bool(asked))
@@ -87,5 +87,5 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
         if not done_before:
             console.print(f"report: {written}", soft_wrap=True)
 
-    hosts.said(show)  # the others wait: host 0 would have to end with them
+    hosts.from_first_host(show)  # the others wait: host 0 would have to end with them
     return 0

@@ -210,8 +210,8 @@ def _traded(holds: np.ndarray, rounds: int, rng: np.random.Generator) -> np.ndar
     for _ in range(rounds):
         one, other = rng.permutation(len(holds))[: 2 * pairs].reshape(2, pairs)
         gives, takes = holds[one] & ~holds[other], holds[other] & ~holds[one]  # as many of one as of the other
-        luck = rng.random((2, *gives.shape))
-        given, taken = np.argmax(np.where([gives, takes], luck, -1.0), axis=2)
+        draws = rng.random((2, *gives.shape))
+        given, taken = np.argmax(np.where([gives, takes], draws, -1.0), axis=2)
         trade = gives.any(axis=1)
         one, other, given, taken = one[trade], other[trade], given[trade], taken[trade]
         holds[one, given] = holds[other, taken] = False

@@ -50,16 +50,16 @@ def preparation(
         return lambda images, key: show(images)
 
     def prepare(images: jax.Array, key: jax.Array) -> jax.Array:
-        luck = jax.vmap(functools.partial(draws, key))(jnp.arange(len(images)))
+        draws = jax.vmap(functools.partial(example_draws, key))(jnp.arange(len(images)))
         if config.crop or config.flip:
-            images = jax.vmap(functools.partial(_cropped, config))(images, luck)
+            images = jax.vmap(functools.partial(_cropped, config))(images, draws)
         shown = show(images)
-        return jax.vmap(functools.partial(_cut_out, config.cutout))(shown, luck) if config.cutout else shown
+        return jax.vmap(functools.partial(_cut_out, config.cutout))(shown, draws) if config.cutout else shown
 
     return prepare
 
 
-def draws(key: jax.Array, place: jax.Array) -> jax.Array:
+def example_draws(key: jax.Array, place: jax.Array) -> jax.Array:
     """[5] uint32, the random numbers of one example: its crop's row and column, its flip, its cutout's row and column.
 
     All five are drawn whatever is used, so that switching one thing on changes nothing about the others. They are taken
@@ -72,22 +72,22 @@ def draws(key: jax.Array, place: jax.Array) -> jax.Array:
     return jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, _PURPOSE), place), (5,), jnp.uint32)
 
 
-def _cropped(config: AugmentConfig, image: jax.Array, luck: jax.Array) -> jax.Array:
+def _cropped(config: AugmentConfig, image: jax.Array, draws: jax.Array) -> jax.Array:
     """An image [H, W, C] moved by up to `crop` pixels, black where nothing moves in, and perhaps flipped."""
     # Pixels picked one by one. On a 2-core CPU that is the quickest form: 0.03 ms for 20 images of 28x28x1, against
     # 0.15 ms by dynamic_slice, 0.18 ms by products with selecting matrices, 0.25 ms by shifts of 1, 2, 4 and 8.
     height, width, _ = image.shape
-    down, right = ((luck[n] % (2 * config.crop + 1)).astype(jnp.int32) - config.crop for n in (0, 1))
+    down, right = ((draws[n] % (2 * config.crop + 1)).astype(jnp.int32) - config.crop for n in (0, 1))
     rows, columns = jnp.arange(height) + down, jnp.arange(width)
     if config.flip:
-        columns = jnp.where(luck[2] % 2 == 1, width - 1 - columns, columns)
+        columns = jnp.where(draws[2] % 2 == 1, width - 1 - columns, columns)
     columns = columns + right
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
     picked = image[jnp.clip(rows, 0, height - 1)[:, None], jnp.clip(columns, 0, width - 1)[None, :]]
     return jnp.where(inside[:, :, None], picked, 0)
 
 
-def _cut_out(side: int, image: jax.Array, luck: jax.Array) -> jax.Array:
+def _cut_out(side: int, image: jax.Array, draws: jax.Array) -> jax.Array:
     """An image [H, W, C] with a square of `side` pixels around a random one set to 0, as far as it lies inside."""
 
     def hit(size: int, draw: jax.Array) -> jax.Array:
@@ -96,5 +96,5 @@ def _cut_out(side: int, image: jax.Array, luck: jax.Array) -> jax.Array:
         return (at >= first) & (at < first + side)
 
     height, width, _ = image.shape
-    square = hit(height, luck[3])[:, None] & hit(width, luck[4])[None, :]
+    square = hit(height, draws[3])[:, None] & hit(width, draws[4])[None, :]
     return jnp.where(square[:, :, None], 0, image)

@@ -62,7 +62,7 @@ class Feed:
         missing = self._held - int(own.sum())
         return tuple(np.pad(a[own], ((0, missing), *[(0, 0)] * (a.ndim - 1))) for a in (images, labels))  # type: ignore[return-value]
 
-    def places(self, share: Share) -> np.ndarray:
+    def first_rows(self, share: Share) -> np.ndarray:
         """[C] where each client's rows of a share begin in its host's columns. Only where resident."""
         return share.begin + self._moved
 

@@ -1,6 +1,6 @@
 """Candidates x clients in one compiled program: tasks are cut into lanes, and lanes lie across devices and hosts.
 
-The only room that names the mesh. Letters: K places for candidates in a stack, C clients, N examples, L lanes of one
+The only room that names the mesh. Letters: K slots for candidates in a stack, C clients, N examples, L lanes of one
 device, D devices of all hosts, S segments, B batch, T tasks. A stack is a tree of variables [K, ...].
 """
 
@@ -40,7 +40,7 @@ ALL = P()
 class Tasks(NamedTuple):
     """A round's work: task t is client[t] training or scoring candidate[t]."""
 
-    candidate: np.ndarray  # [T] place in the stack
+    candidate: np.ndarray  # [T] slot in the stack
     client: np.ndarray  # [T]
 
 
@@ -135,7 +135,7 @@ class Fleet:
         own = [d.process_index for d in self.mesh.devices[:, 0]].index(first.process_index)
         self._local = range(own * self.devices, (own + 1) * self.devices)
         # Hosts of unequal memory must cut alike, or they would run different programs.
-        memory = memory_of(first) if self.hosts == 1 else min(hosts.everyones(memory_of(first)))
+        memory = memory_of(first) if self.hosts == 1 else min(hosts.allgather(memory_of(first)))
         self._feed = Feed(data, self.hosts, own, int(engine.data_share * memory), self.lanes)
         self._resident = None
         if self._feed.resident:
@@ -169,7 +169,7 @@ class Fleet:
           server: `init_server`'s state.
           tasks: who trains what; a candidate without tasks is left as it is.
           moment: purpose, iteration and round, which the round's random numbers come from.
-          names: [K] number of each candidate; random numbers belong to the number, not to the place in the stack.
+          names: [K] number of each candidate; random numbers belong to the number, not to the slot in the stack.
           learning_rate: of the clients.
 
         Returns:
@@ -211,8 +211,8 @@ class Fleet:
             for data, table in parts:
                 arguments = (stack, counts, data, table)
                 counts, parts.done = self._program("score", widths, *arguments)(*arguments)
-        correct, total, strange = np.asarray(self._program("count", widths, counts)(counts), np.int64)
-        return Tally(correct, total, (strange == 0) & (total > 0))
+        correct, total, nonfinite = np.asarray(self._program("count", widths, counts)(counts), np.int64)
+        return Tally(correct, total, (nonfinite == 0) & (total > 0))
 
     def _measured_lanes(self, device: jax.Device, tasks: int) -> int:
         """The lanes at which this device is fastest; the first host's answer is everyone's."""
@@ -223,12 +223,12 @@ class Fleet:
         def measure() -> int:
             return tuning.lanes(self.network, self.config, device, memory_of(device), most, cache.folder())
 
-        return measure() if self.hosts == 1 else hosts.said(measure)
+        return measure() if self.hosts == 1 else hosts.from_first_host(measure)
 
     def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
         """The program calls that a task list takes, each with its data and its table on the devices."""
         feed, client = self._feed, np.asarray(tasks.client)
-        places = feed.places(share) if feed.resident else None
+        first_rows = feed.first_rows(share) if feed.resident else None
         cut = schedule.parts(steps, client, share.size, feed.owner, self.hosts, self.devices, self.lanes, feed.capacity)
 
         def load(part: list[np.ndarray]) -> tuple[Any, Table, int]:
@@ -238,15 +238,15 @@ class Fleet:
                 lane_steps += int(plan.length.sum()) * self.lanes
                 if device not in self._local:
                     continue
-                if places is None:
+                if first_rows is None:
                     *columns, first = feed.gather(share, client[mine])
                     data.append(columns)
                 else:
-                    first = places[client[mine]]
+                    first = first_rows[client[mine]]
                 facts = (tasks.candidate[mine], client[mine], first, share.size[client[mine]], steps[mine])
                 rows.append((_lanes(plan, facts), plan.length, np.int32(plan.number)))
             placed = self._resident
-            if places is None:
+            if first_rows is None:
                 placed = tuple(self._place(column, EACH, self.mesh.size) for column in zip(*data, strict=True))
             table = Table(*(self._place(field, EACH, self.mesh.size) for field in zip(*rows, strict=True)))
             return placed, table, lane_steps
@@ -399,7 +399,7 @@ class Fleet:
     def _score(
         self, widths: Widths, stack: Variables, counts: jax.Array, data: tuple[jax.Array, jax.Array], table: Table
     ) -> tuple[jax.Array, jax.Array]:
-        """Adds correct predictions, examples and rows of strange logits of a part to counts [D, 3, K]."""
+        """Adds correct predictions, examples and rows of nonfinite logits of a part to counts [D, 3, K]."""
         forward = local.make_forward(self.network, widths, self.config)
 
         def segment(lane: jax.Array, length: jax.Array, carry: Any, shared: Any) -> Any:
@@ -415,8 +415,8 @@ class Fleet:
                 score = jax.vmap(lambda v, x: forward(v, x, train=False)[0])
                 logits = score(variables, self._normalise(images[at]))
                 right = (jnp.argmax(logits, -1) == labels[at]) & real
-                strange = ~jnp.all(jnp.isfinite(logits), -1) & real
-                found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, strange)])  # [3, L]
+                nonfinite = ~jnp.all(jnp.isfinite(logits), -1) & real
+                found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, nonfinite)])  # [3, L]
                 return counts.at[0, :, candidate].add(found.T)
 
             return (), lax.fori_loop(0, length, one, carry[1])

@@ -157,6 +157,6 @@ def stream(key: jax.Array, count: jax.Array, capacity: int) -> jax.Array:
       [capacity] numbers of examples, 0 to n - 1. The result's start does not depend on `capacity`.
     """
     position = jnp.arange(capacity, dtype=jnp.int32)
-    luck = jax.random.bits(key, (capacity,), jnp.uint32)
-    _, _, shuffled = lax.sort((position // count, luck, position), num_keys=2)
+    draws = jax.random.bits(key, (capacity,), jnp.uint32)
+    _, _, shuffled = lax.sort((position // count, draws, position), num_keys=2)
     return shuffled % count

@@ -55,8 +55,8 @@ def presence(config: ParticipationConfig, clients: int, seed: int) -> Presence:
             config, clients, seed, client, start, end, np.full(clients, end.max()), np.zeros(clients, np.float64)
         )
     if config.availability == "intervals":
-        luck = generator(seed, Purpose.AVAILABLE)
-        normal = luck.standard_normal((2, clients, SPELLS))
+        rng = generator(seed, Purpose.AVAILABLE)
+        normal = rng.standard_normal((2, clients, SPELLS))
         away, ready = (
             median * np.exp(np.log(high / median) / NORMAL_90 * z)
             for (median, high), z in zip((config.away_seconds, config.ready_seconds), normal, strict=True)
@@ -64,7 +64,7 @@ def presence(config: ParticipationConfig, clients: int, seed: int) -> Presence:
         end = np.cumsum(away + ready, axis=1)
         cycle = end[:, -1]
         # A client is met at any time of its cycle: long gaps are met more often than short ones.
-        offset = luck.uniform(size=clients) * cycle
+        offset = rng.uniform(size=clients) * cycle
         who = np.repeat(np.arange(clients), SPELLS)
         return Presence(config, clients, seed, who, (end - ready).ravel(), end.ravel(), cycle, offset)
     none = np.zeros(0)
@@ -88,8 +88,8 @@ def there(now: Presence, moment: tuple[int, ...], clock: float) -> tuple[np.ndar
     for look in range(MOST_LOOKS):
         waited = look * config.wait_seconds
         if config.availability == "bernoulli":
-            luck = generator(now.seed, Purpose.AVAILABLE, *moment, look)
-            found = luck.uniform(size=now.clients) < config.available
+            rng = generator(now.seed, Purpose.AVAILABLE, *moment, look)
+            found = rng.uniform(size=now.clients) < config.available
         else:
             found = stays(now, clock + waited) > 0
         if found.any():
@@ -135,8 +135,8 @@ def invited(
     if not wanted:
         return present
     most = int(np.ceil(wanted * now.config.overcommit - 1e-9))
-    luck = generator(now.seed, Purpose.INVITE, *moment).uniform(size=now.clients)
-    order = np.lexsort((luck, ~present, group_of))
+    draws = generator(now.seed, Purpose.INVITE, *moment).uniform(size=now.clients)
+    order = np.lexsort((draws, ~present, group_of))
     first = np.searchsorted(group_of[order], group_of[order])
     chosen = np.zeros(now.clients, bool)
     chosen[order] = np.arange(now.clients) - first < most
@@ -147,8 +147,8 @@ def leaving(now: Presence, moment: tuple[int, ...]) -> np.ndarray:
     """The share of its steps in this round after which each client leaves [C]; infinite for those who stay."""
     if not now.config.dropout:
         return np.full(now.clients, np.inf)
-    luck = generator(now.seed, Purpose.DROPOUT, *moment).uniform(size=(2, now.clients))
-    return np.where(luck[0] < now.config.dropout, luck[1], np.inf)
+    draws = generator(now.seed, Purpose.DROPOUT, *moment).uniform(size=(2, now.clients))
+    return np.where(draws[0] < now.config.dropout, draws[1], np.inf)
 
 
 def _read_trace(path: Path, clients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

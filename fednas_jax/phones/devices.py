@@ -216,11 +216,11 @@ def sample(chosen: Population, config: CostConfig, clients: int, seed: int) -> D
       clients: C.
       seed: the run's.
     """
-    luck = generator(seed, Purpose.DEVICES)
+    rng = generator(seed, Purpose.DEVICES)
     shares = np.asarray(chosen.shares, np.float64)
-    kind = luck.choice(len(shares), clients, p=shares / shares.sum())
-    slower = np.exp(luck.standard_normal(clients) * np.asarray([p.spread for p in chosen.phones])[kind])
-    rank = luck.uniform(size=clients)
+    kind = rng.choice(len(shares), clients, p=shares / shares.sum())
+    slower = np.exp(rng.standard_normal(clients) * np.asarray([p.spread for p in chosen.phones])[kind])
+    rank = rng.uniform(size=clients)
 
     def of_kind(values: list[float]) -> np.ndarray:
         return np.asarray(values, np.float64)[kind]
@@ -269,15 +269,15 @@ def links(devices: Devices, seed: int, *moment: int) -> tuple[np.ndarray, np.nda
     """
     if not (devices.down_variation.any() or devices.up_variation.any()):
         return devices.down, devices.up
-    luck = generator(seed, Purpose.LINKS, *moment).standard_normal((2, len(devices.down)))
+    draws = generator(seed, Purpose.LINKS, *moment).standard_normal((2, len(devices.down)))
 
     def varied(mean: np.ndarray, variation: np.ndarray, normal: np.ndarray) -> np.ndarray:
         sigma = np.sqrt(np.log1p(variation**2))
         return mean * np.exp(sigma * normal - sigma**2 / 2)
 
     return (
-        varied(devices.down, devices.down_variation, luck[0]),
-        varied(devices.up, devices.up_variation, luck[1]),
+        varied(devices.down, devices.down_variation, draws[0]),
+        varied(devices.up, devices.up_variation, draws[1]),
     )
 
 

@@ -35,27 +35,29 @@ class Prices(NamedTuple):
     down: Callable[[Any], Any]  # bytes
     up: Callable[[Any], Any]  # bytes, as the update is sent
 
-    def work(self, tasks: Tasks, numbers: np.ndarray, widths: Sequence[Widths], examples: np.ndarray) -> pricing.Work:
+    def work(
+        self, tasks: Tasks, candidate_ids: np.ndarray, widths: Sequence[Widths], examples: np.ndarray
+    ) -> pricing.Work:
         """Tasks with the MACs and bytes of each candidate as it is physically sent, at its own widths.
 
         Args:
           tasks: T of them.
-          numbers: [K] number of the candidate at each place.
+          candidate_ids: [K] number of the candidate in each slot.
           widths: [K] its widths.
           examples: [T] that each task works on.
         """
         tables = (self.forward, self.training, self.down, self.up)
         columns = (np.asarray([table(w) for w in widths], np.int64)[tasks.candidate] for table in tables)
-        return pricing.Work(numbers[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
+        return pricing.Work(candidate_ids[tasks.candidate], tasks.client, examples.astype(np.int64), *columns)
 
     def at(self, moment: ledger.Moment) -> pricing.Pricing:
         """Phones, and their links as they are in this round."""
         return pricing.priced_round(self.devices, self.config.seed, moment)
 
-    def play(
+    def simulate_round(
         self,
         tasks: Tasks,
-        numbers: np.ndarray,
+        candidate_ids: np.ndarray,
         widths: Sequence[Widths],
         steps: np.ndarray,
         moment: ledger.Moment,
@@ -65,7 +67,7 @@ class Prices(NamedTuple):
 
         Args:
           tasks: T of them, in the order in which each phone does its own.
-          numbers: [K] number of the candidate at each place.
+          candidate_ids: [K] number of the candidate in each slot.
           widths: [K] its widths.
           steps: [T] local steps of each task.
           moment: when.
@@ -73,7 +75,7 @@ class Prices(NamedTuple):
         """
         chosen, server = self.config.participation, self.config.cost.server_seconds
         priced = self.at(moment)
-        work = self.work(tasks, numbers, widths, steps * self.config.train.batch_size)
+        work = self.work(tasks, candidate_ids, widths, steps * self.config.train.batch_size)
         if chosen.everybody or not len(steps):
             rows = pricing.training(priced, moment, work)
             return tasks, rows, ledger.duration(rows) + server
@@ -87,25 +89,25 @@ class Prices(NamedTuple):
     def score(
         self,
         tasks: Tasks,
-        numbers: np.ndarray,
+        candidate_ids: np.ndarray,
         widths: Sequence[Widths],
         examples: np.ndarray,
         moment: ledger.Moment,
         gone: np.ndarray,
         paired: bool,
     ) -> tuple[Tasks, pa.Table, float]:
-        """Plays a round of scoring: as `play`, of validation examples.
+        """Plays a round of scoring: as `simulate_round`, of validation examples.
 
         Args:
           tasks: T of them, in the order in which each phone does its own.
-          numbers: [K] number of the candidate at each place.
+          candidate_ids: [K] number of the candidate in each slot.
           widths: [K] its widths.
           examples: [T] validation examples of each task.
           moment: when.
           gone: [C] seconds after which a client goes away (`participation.stays`).
           paired: only those who scored all of their candidates count.
         """
-        priced, work = self.at(moment), self.work(tasks, numbers, widths, examples)
+        priced, work = self.at(moment), self.work(tasks, candidate_ids, widths, examples)
         if np.isinf(gone[tasks.client]).all():
             rows = pricing.scoring(priced, moment, work)
             return tasks, rows, ledger.duration(rows)
@@ -129,7 +131,7 @@ def prices_of(config: Config, space: Space, packed: PackedClients) -> Prices:
 
     training = training_macs.training_table(space)
     up = compression.upload_bytes(config.train, space)
-    prices = Prices(config, *hosts.said(read), space.macs, training, space.size, up)
+    prices = Prices(config, *hosts.from_first_host(read), space.macs, training, space.size, up)
     deadline = config.participation.deadline_seconds
     if deadline is not None:
         widths, name = (space.widths, "parent") if config.pretrain.rounds else (space.smallest, "smallest network")

@@ -32,7 +32,7 @@ def print_comparison(console: Console, paths: Sequence[Path]) -> None:
     lines = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
     grouped = [(group[0].result["method"], group) for group in _alike(runs)]
     lines += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
-    # Ratios are against the straightforward design where it is among the runs, else against the dearest.
+    # Ratios are against the straightforward design where it is among the runs, else against the costliest.
     by_method = {method: _search_seconds(group) for method, group in grouped}
     against = "naive" if "naive" in by_method else max(by_method, key=lambda method: by_method[method])
     reference = by_method[against]

@@ -96,7 +96,7 @@ class Display:
             self._say(f"iteration {event['iteration']}: dropped {', '.join(event['candidates'])} early")
 
     def _on_compact(self, event: dict[str, Any]) -> None:
-        self._say(f"iteration {event['iteration']}: sliced to widths {'-'.join(map(str, event['shape']))}")
+        self._say(f"iteration {event['iteration']}: sliced to widths {'-'.join(map(str, event['physical_widths']))}")
 
     def _on_stop(self, event: dict[str, Any]) -> None:
         self._say(f"search over after {event['iteration']} iterations: {event['reason']}")

@@ -66,11 +66,11 @@ def run_search(
     cores.use_all()
     same_config(config)
     run = RunDir(out)
-    hosts.said(lambda: run.check(config))
-    finished = hosts.said(run.result)
+    hosts.from_first_host(lambda: run.check(config))
+    finished = hosts.from_first_host(run.result)
     if finished is not None:
         return finished
-    hosts.said(lambda: inputs.check(config, run.inputs))
+    hosts.from_first_host(lambda: inputs.check(config, run.inputs))
     setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began, dataset)
     try:
         state = _restored(setup) or _first(setup)
@@ -98,16 +98,18 @@ def run_search(
 def pretrain(setup: Setup, state: RunState) -> RunState:
     """Trains the parent with FedAvg up to the next checkpoint; after the last round all who are there score it."""
     stage = setup.config.pretrain
-    numbers = np.zeros(setup.places, np.int64)
-    state, spent = rounds.fedavg(setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, numbers)
+    candidate_ids = np.zeros(setup.slots, np.int64)
+    state, spent = rounds.fedavg(
+        setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, candidate_ids
+    )
     if state.round < stage.rounds:
         return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
     tally, rows, seconds, waited = rounds.score(
         setup,
-        state.shape,
-        stacks.filled(state.stack, setup.places),
+        state.physical_widths,
+        stacks.filled(state.stack, setup.slots),
         lambda here, again: Tasks(np.zeros(len(here), np.int32), here.astype(np.int32)),
-        numbers,
+        candidate_ids,
         [state.widths],
         ledger.Moment("pretrain", 0, state.round),
         setup.clock(),
@@ -124,8 +126,8 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
         **rounds.summed(rows, simulated=seconds),
         **({"waited_seconds": waited} if waited else {}),
     )
-    member = Member(0, state.widths, state.shape, score)
-    save_member(setup.run, setup.space.network, member, stacks.place(state.stack, 0))
+    member = Member(0, state.widths, state.physical_widths, score)
+    save_member(setup.run, setup.space.network, member, stacks.in_slot(state.stack, 0))
     state = state._replace(round=0, server=(), family=(member,))
     if setup.config.command == "pretrain":
         state = state._replace(stage=Stage.TEST, stop_reason="pretrained")
@@ -138,16 +140,16 @@ def pretrain(setup: Setup, state: RunState) -> RunState:
 def iterate(setup: Setup, state: RunState) -> RunState:
     """One iteration of the search: candidates, rungs of rounds, dropping, selection; its winner joins the family."""
     s, iteration = setup.config.search, state.iteration + 1
-    table = setup.goal.foremost(state.widths)
+    table = setup.goal.most_exceeded(state.widths)
     state = _compacted(setup, state)
     proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed, setup.goal)
     if not proposals:
         state = state._replace(stop_reason="no candidate is feasible")
         return _saved(setup, _after_search(setup, state), None, [])
-    parent = stacks.place(state.stack, 0)
+    parent = stacks.in_slot(state.stack, 0)
     norms = setup.space.norms(parent.params)
     masks = [candidates.keep_masks(norms, state.kept, p.widths, setup.space.blocks) for p in proposals]
-    stack = stacks.filled(stacks.stacked([setup.space.mask(parent, mask) for mask in masks]), setup.places)
+    stack = stacks.filled(stacks.stacked([setup.space.mask(parent, mask) for mask in masks]), setup.slots)
     widths = [p.widths for p in proposals]
     setup.tell(
         event="iteration",
@@ -156,7 +158,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         target=candidates.target_of(setup.space, s, state.widths, iteration, setup.goal),
         candidates=[p._asdict() for p in proposals],
     )
-    stack, end, spent = rounds.train_candidates(setup, state.shape, stack, iteration, proposals, table)
+    stack, end, spent = rounds.train_candidates(setup, state.physical_widths, stack, iteration, proposals, table)
     before = table(state.widths)
     score_before = np.float32(state.family[-1].score)
     chosen = int(controller.select(end, score_before, np.float32(before), ratio=s.select == "ratio"))
@@ -165,8 +167,8 @@ def iterate(setup: Setup, state: RunState) -> RunState:
         raise TrainingError(
             f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
         )
-    member = Member(iteration, widths[chosen], state.shape, float(end.scores[chosen]))
-    winner = stacks.place(stack, chosen)
+    member = Member(iteration, widths[chosen], state.physical_widths, float(end.scores[chosen]))
+    winner = stacks.in_slot(stack, chosen)
     setup.tell(
         event="select",
         iteration=iteration,
@@ -195,15 +197,17 @@ def finetune(setup: Setup, state: RunState) -> RunState:
     if state.bucket == len(buckets):
         return _saved(setup, state._replace(stage=Stage.TEST), None, [])
     members = buckets[state.bucket]
-    shape = members[0].shape
+    physical_widths = members[0].physical_widths
     if state.round == 0:
         stack = stacks.stacked(
-            [setup.space.embed(load_member(setup.run, setup.space.network, m), shape) for m in members]
+            [setup.space.embed(load_member(setup.run, setup.space.network, m), physical_widths) for m in members]
         )
         state = state._replace(
-            shape=shape, stack=stack, server=setup.fleet.init_server(stacks.filled(stack, setup.places))
+            physical_widths=physical_widths,
+            stack=stack,
+            server=setup.fleet.init_server(stacks.filled(stack, setup.slots)),
         )
-    numbers = np.asarray([m.iteration for m in members])
+    candidate_ids = np.asarray([m.iteration for m in members])
     widths = [m.widths for m in members]
     state, spent = rounds.fedavg(
         setup,
@@ -211,14 +215,14 @@ def finetune(setup: Setup, state: RunState) -> RunState:
         KeyPurpose.FINETUNE,
         stage.rounds,
         stage.clients_per_round,
-        stacks.padded(numbers, setup.places),
+        stacks.padded(candidate_ids, setup.slots),
         widths,
     )
     name = f"finetune-{state.bucket:02d}-{state.round:04d}"
     if state.round == stage.rounds:
         for place, member in enumerate(members):
             first = tuple(np.arange(w) for w in member.widths)
-            tuned = setup.space.slice(stacks.place(state.stack, place), first)
+            tuned = setup.space.slice(stacks.in_slot(state.stack, place), first)
             save_member(setup.run, setup.space.network, member, tuned, "finetuned")
         state = state._replace(bucket=state.bucket + 1, round=0, server=())
     return _saved(setup, state, name, spent)
@@ -237,11 +241,11 @@ def _first(setup: Setup) -> RunState:
         iteration=0,
         round=0,
         bucket=0,
-        shape=widths,
+        physical_widths=widths,
         widths=widths,
         stack=stack,
         kept=tuple(np.ones(w, bool) for w in widths),
-        server=setup.fleet.init_server(stacks.filled(stack, setup.places)),
+        server=setup.fleet.init_server(stacks.filled(stack, setup.slots)),
         family=(),
         stop_reason="",
         ledgers=(),
@@ -252,12 +256,12 @@ def _first(setup: Setup) -> RunState:
 def _compacted(setup: Setup, state: RunState) -> RunState:
     """Slices the parent physically when its MACs fell far enough since the last time: a compilation must pay."""
     macs = setup.space.macs
-    if macs(state.widths) > (1 - setup.config.search.compact_at) * macs(state.shape):
+    if macs(state.widths) > (1 - setup.config.search.compact_at) * macs(state.physical_widths):
         return state
-    parent = setup.space.slice(stacks.place(state.stack, 0), state.kept)
-    setup.tell(event="compact", iteration=state.iteration + 1, shape=list(state.widths))
+    parent = setup.space.slice(stacks.in_slot(state.stack, 0), state.kept)
+    setup.tell(event="compact", iteration=state.iteration + 1, physical_widths=list(state.widths))
     kept = tuple(np.ones(w, bool) for w in state.widths)
-    return state._replace(shape=state.widths, stack=stacks.stacked([parent]), kept=kept)
+    return state._replace(physical_widths=state.widths, stack=stacks.stacked([parent]), kept=kept)
 
 
 def _reason(setup: Setup, state: RunState) -> str:
@@ -285,22 +289,22 @@ def _asked(setup: Setup, family: Sequence[Member]) -> list[Member]:
     stage, macs = setup.config.finetune, setup.space.macs
     if not stage.members and not stage.shares:
         return list(family)
-    numbers = set(stage.members)
+    iterations = set(stage.members)
     for share in stage.shares:
         # MACs fall from iteration to iteration: the first that fits is the largest.
         fits = (m.iteration for m in family if macs(m.widths) <= share * macs(family[0].widths))
-        numbers.update(itertools.islice(fits, 1))
-    return [m for m in family if m.iteration in numbers]
+        iterations.update(itertools.islice(fits, 1))
+    return [m for m in family if m.iteration in iterations]
 
 
 def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
     """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
     members = _asked(setup, state.family)
-    shapes = dict.fromkeys(m.shape for m in members)
+    shapes = dict.fromkeys(m.physical_widths for m in members)
     buckets = []
-    for shape in shapes:
-        alike = [m for m in members if m.shape == shape]
-        buckets += [alike[n : n + setup.places] for n in range(0, len(alike), setup.places)]
+    for physical_widths in shapes:
+        alike = [m for m in members if m.physical_widths == physical_widths]
+        buckets += [alike[n : n + setup.slots] for n in range(0, len(alike), setup.slots)]
     return buckets
 
 
@@ -311,7 +315,7 @@ def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
     tested = dict(
         zip([m.iteration for m in members], results.test_accuracy(setup, members) if members else [], strict=True)
     )
-    return hosts.said(lambda: results.write(setup, state, tested))
+    return hosts.from_first_host(lambda: results.write(setup, state, tested))
 
 
 def _saved(setup: Setup, state: RunState, name: str | None, spent: list[pa.Table]) -> RunState:
@@ -320,7 +324,7 @@ def _saved(setup: Setup, state: RunState, name: str | None, spent: list[pa.Table
         spent = []
     else:
         state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{name}.parquet"))
-    hosts.said(lambda: _write_checkpoint(setup, state, spent))
+    hosts.from_first_host(lambda: _write_checkpoint(setup, state, spent))
     if setup.should_stop() and state.stage != Stage.TEST:
         raise Interrupted
     return state
@@ -337,7 +341,7 @@ def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> N
 
 def _restored(setup: Setup) -> RunState | None:
     """The state of the latest checkpoint, with everything written after it taken back; None where there is none."""
-    found = hosts.said(lambda: _read_checkpoint(setup))
+    found = hosts.from_first_host(lambda: _read_checkpoint(setup))
     if found is None:
         return None
     step, about, arrays, spent = found
@@ -355,7 +359,7 @@ def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any],
         setup.run.rewind(0, [])
         return None
     step, about = latest
-    like = runstate.like(about, setup.space.network, setup.places, setup.fleet.init_server)
+    like = runstate.like(about, setup.space.network, setup.slots, setup.fleet.init_server)
     arrays = setup.checkpoints.restore(step, like)
     setup.run.rewind(about["events_size"], about["ledgers"])
     spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))

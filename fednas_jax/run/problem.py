@@ -38,7 +38,7 @@ class Setup:
     dataset: data.Dataset
     space: Space
     fleet: Fleet
-    places: int  # K: places in a stack
+    slots: int  # K: slots in a stack
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
     goal: Goal
@@ -85,7 +85,7 @@ class Setup:
                 seconds += event.get("simulated_seconds", 0.0)  # one by one, as the rounds do: exactly the same sum
             return seconds
 
-        return hosts.said(summed)
+        return hosts.from_first_host(summed)
 
     def tell(self, **event: Any) -> None:
         """Writes an event, and shows it to who observes the run; on the first host."""
@@ -110,16 +110,16 @@ def prepare(
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
-    dataset, packed, found, goal, places = hosts.together(lambda: _loaded(config, given))
+    dataset, packed, found, goal, slots = hosts.run_on_all(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     _same_tables(config)
     prices = prices_of(config, found, packed)
     groups = s.groups if s.partial else 1
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
-    parent = hosts.said(lambda: _parent(config, found, checkpoints))
+    parent = hosts.from_first_host(lambda: _parent(config, found, checkpoints))
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
     kind = (devices or jax.devices())[0].device_kind
-    lanes = config.engine.lanes or hosts.said(lambda: run.lanes(kind))
+    lanes = config.engine.lanes or hosts.from_first_host(lambda: run.lanes(kind))
     fleet = Fleet(
         found.network,
         packed,
@@ -128,17 +128,17 @@ def prepare(
         config.train,
         dataclasses.replace(config.engine, lanes=lanes),
         config.seed,
-        places,
+        slots,
         devices,
-        tasks=packed.clients * (1 if s.partial else places),
+        tasks=packed.clients * (1 if s.partial else slots),
     )
-    hosts.said(lambda: run.create(config, fleet.lanes, kind))
+    hosts.from_first_host(lambda: run.create(config, fleet.lanes, kind))
     return Setup(
         config,
         dataset,
         found,
         fleet,
-        places,
+        slots,
         groups,
         controller.client_groups(packed.train_count, groups),
         goal,
@@ -155,9 +155,9 @@ def prepare(
 
 def same_config(config: Config) -> None:
     """Refuses hosts that were started with different commands."""
-    everyones = hosts.everyones(config)
-    for host, other in enumerate(everyones):
-        if differ := differences(everyones[0], other):
+    gathered = hosts.allgather(config)
+    for host, other in enumerate(gathered):
+        if differ := differences(gathered[0], other):
             fields = "; ".join(f"{d} there" for d in differ)
             raise ConfigError(f"host {host}: has another config than host 0, want the same command: {fields}")
 
@@ -165,7 +165,7 @@ def same_config(config: Config) -> None:
 def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
     """Refuses hosts that see different data."""
     about = (packed.train_count, packed.val_count, dataset.train.labels[:100_000])
-    sums = hosts.everyones([zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in about])
+    sums = hosts.allgather([zlib.crc32(np.ascontiguousarray(a).tobytes()) for a in about])
     for host, other in enumerate(sums):
         if other != sums[0]:
             raise DataError(f"data: host {host} has other data than host 0, want the same files on every host")
@@ -174,7 +174,7 @@ def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
 def _same_tables(config: Config) -> None:
     """Refuses hosts that read different tables of latency, of which each makes its own candidates."""
     paths = [path for field, path in inputs.tables(config) if field == "search.resource"]
-    sums = hosts.everyones([zlib.crc32(path.read_bytes()) for path in paths])
+    sums = hosts.allgather([zlib.crc32(path.read_bytes()) for path in paths])
     for host, other in enumerate(sums):
         for path, mine, there in zip(paths, sums[0], other, strict=True):
             if mine != there:
@@ -188,7 +188,7 @@ def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, b
 
 
 def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
-    """What a host has of its own: data set, clients, and what the network's space says of goal and places."""
+    """What a host has of its own: data set, clients, and what the network's space says of goal and slots."""
     s = config.search
     dataset = given or data.load(config.data, config.seed)
     divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)

@@ -105,20 +105,20 @@ def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:
         setup.config.train,
         dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes),
         setup.config.seed,
-        setup.places,
+        setup.slots,
         list(setup.fleet.mesh.devices.flat),
         setup.fleet.meter,
     )
     whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
     found: list[float | None] = []
-    for first in range(0, len(members), setup.places):
-        some = members[first : first + setup.places]
+    for first in range(0, len(members), setup.slots):
+        some = members[first : first + setup.slots]
         stack = stacks.stacked(
             [setup.space.embed(load_member(setup.run, setup.space.network, m, "finetuned"), whole) for m in some]
         )
-        places = np.arange(len(some), dtype=np.int32)
-        tasks = Tasks(np.repeat(places, split.clients), np.tile(everyone, len(some)))
-        accuracy = fleet.evaluate(whole, stacks.filled(stack, setup.places), tasks).accuracy[: len(some)]
+        slots = np.arange(len(some), dtype=np.int32)
+        tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
+        accuracy = fleet.evaluate(whole, stacks.filled(stack, setup.slots), tasks).accuracy[: len(some)]
         found += [float(a) if np.isfinite(a) else None for a in accuracy]
     for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
         setup.tell(event="diverged", stage="finetune", iteration=member.iteration)

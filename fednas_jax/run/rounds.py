@@ -30,13 +30,13 @@ def fedavg(
     purpose: KeyPurpose,
     rounds: int,
     cohort: int,
-    numbers: np.ndarray,
+    candidate_ids: np.ndarray,
     widths: Sequence[Widths] | None = None,
 ) -> tuple[RunState, list[pa.Table]]:
     """Ordinary FedAvg of all members of the stack on the same cohorts, until the next checkpoint is due."""
     config = setup.config
     members = jax.tree.leaves(state.stack)[0].shape[0]
-    stack, server, spent = stacks.filled(state.stack, setup.places), state.server, []
+    stack, server, spent = stacks.filled(state.stack, setup.slots), state.server, []
     widths = widths or [state.widths] * members
     stage = state.stage.name.lower()
     done, clock = state.round, setup.clock()
@@ -49,16 +49,20 @@ def fedavg(
             chosen = availability.invited(setup.prices.presence, moment.numbers, present, one, cohort)
             clients = np.flatnonzero(chosen)
         elif 0 < cohort < setup.clients:
-            luck = generator(config.seed, Purpose.COHORT, purpose, done)
-            clients = np.sort(luck.choice(setup.clients, cohort, replace=False))
+            rng = generator(config.seed, Purpose.COHORT, purpose, done)
+            clients = np.sort(rng.choice(setup.clients, cohort, replace=False))
         tasks = Tasks(
             np.repeat(np.arange(members, dtype=np.int32), len(clients)),
             np.tile(clients, members).astype(np.int32),
         )
-        tasks, rows, seconds = setup.prices.play(tasks, numbers, widths, setup.fleet.steps[tasks.client], moment, gone)
+        tasks, rows, seconds = setup.prices.simulate_round(
+            tasks, candidate_ids, widths, setup.fleet.steps[tasks.client], moment, gone
+        )
         seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
-        stack, server = setup.fleet.train(state.shape, stack, server, tasks, (purpose, 0, done), numbers.tolist(), rate)
+        stack, server = setup.fleet.train(
+            state.physical_widths, stack, server, tasks, (purpose, 0, done), candidate_ids.tolist(), rate
+        )
         done, clock = done + 1, clock + seconds
         spent.append(rows)
         setup.tell(
@@ -78,7 +82,7 @@ def fedavg(
 
 def train_candidates(
     setup: Setup,
-    shape: Widths,
+    physical_widths: Widths,
     stack: Variables,
     iteration: int,
     proposals: list[candidates.Proposal],
@@ -87,11 +91,11 @@ def train_candidates(
     """The rungs of one iteration; returns the trained stack, the controller's last state, and what clients spent."""
     s = setup.config.search
     widths = [p.widths for p in proposals]
-    alive = np.arange(setup.places) < len(proposals)
-    resource = np.asarray([table(w) for w in widths] + [0] * (setup.places - len(proposals)), np.float32)
+    alive = np.arange(setup.slots) < len(proposals)
+    resource = np.asarray([table(w) for w in widths] + [0] * (setup.slots - len(proposals)), np.float32)
     rungs = controller.schedule(s, iteration, len(proposals))
     state = controller.init(rungs, alive, resource)
-    server, spent, numbers = setup.fleet.init_server(stack), [], np.arange(setup.places)
+    server, spent, candidate_ids = setup.fleet.init_server(stack), [], np.arange(setup.slots)
     root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
     rounds, clock = 0, setup.clock()
     while not bool(controller.finished(state)):
@@ -104,25 +108,27 @@ def train_candidates(
         if not setup.config.participation.everybody:
             chosen = availability.invited(setup.prices.presence, moment.numbers, present, setup.group_of, setup.cohort)
             planned = Tasks(*(field[chosen[planned.client]] for field in planned))
-        tasks, rows, seconds = setup.prices.play(
-            planned, numbers, widths, setup.fleet.steps[planned.client], moment, gone
+        tasks, rows, seconds = setup.prices.simulate_round(
+            planned, candidate_ids, widths, setup.fleet.steps[planned.client], moment, gone
         )
         seconds += waited
         stack, server = setup.fleet.train(
-            shape,
+            physical_widths,
             stack,
             server,
             tasks,
             (KeyPurpose.SEARCH, iteration, rounds),
-            numbers.tolist(),
+            candidate_ids.tolist(),
             setup.config.train.learning_rate,
         )
         rounds += 1
         tables = [rows]
-        scores = np.full(setup.places, np.nan, np.float32)
+        scores = np.full(setup.slots, np.nan, np.float32)
         if bool(controller.wants_scores(state)):
             who = functools.partial(scorers, setup, tasks, np.flatnonzero(state.alive), (iteration, rounds))
-            tally, rows, longer, again = score(setup, shape, stack, who, numbers, widths, moment, clock + seconds)
+            tally, rows, longer, again = score(
+                setup, physical_widths, stack, who, candidate_ids, widths, moment, clock + seconds
+            )
             scores = tally.accuracy.astype(np.float32)
             tables.append(rows)
             seconds, waited = seconds + longer, waited + again
@@ -160,7 +166,7 @@ def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
 
 
 def scorers(
-    setup: Setup, trained: Tasks, alive: np.ndarray, numbers: tuple[int, ...], here: np.ndarray, again: int
+    setup: Setup, trained: Tasks, alive: np.ndarray, moment: tuple[int, ...], here: np.ndarray, again: int
 ) -> Tasks:
     """Who scores whom: each candidate's own cohort, or one common sample of clients for all, a paired comparison.
 
@@ -169,8 +175,8 @@ def scorers(
     """
     sample = min(setup.config.search.score_clients, len(here))
     if sample:
-        luck = generator(setup.config.seed, Purpose.SCORE, *numbers, *([again] if again else []))
-        clients = here[np.sort(luck.choice(len(here), sample, replace=False))]
+        rng = generator(setup.config.seed, Purpose.SCORE, *moment, *([again] if again else []))
+        clients = here[np.sort(rng.choice(len(here), sample, replace=False))]
         return Tasks(np.repeat(alive, sample).astype(np.int32), np.tile(clients, len(alive)).astype(np.int32))
     trained = Tasks(*(field[np.isin(trained.client, here)] for field in trained))
     alone = np.setdiff1d(alive, trained.candidate).astype(np.int32)
@@ -182,10 +188,10 @@ def scorers(
 
 def score(
     setup: Setup,
-    shape: Widths,
+    physical_widths: Widths,
     stack: Variables,
     who: Callable[[np.ndarray, int], Tasks],
-    numbers: np.ndarray,
+    candidate_ids: np.ndarray,
     widths: Sequence[Widths],
     moment: ledger.Moment,
     clock: float,
@@ -194,10 +200,10 @@ def score(
 
     Args:
       setup: of the run.
-      shape: the stack's.
+      physical_widths: the stack's.
       stack: [K, ...].
       who: the tasks, of those who are there and the number of times that this was tried.
-      numbers: [K] number of the candidate at each place.
+      candidate_ids: [K] number of the candidate in each slot.
       widths: [K] its widths.
       moment: when.
       clock: simulated seconds since the run's beginning.
@@ -215,12 +221,12 @@ def score(
         present, gone, waited = setup.there(moment, clock + seconds)
         tasks = who(np.flatnonzero(present), again)
         examples = setup.fleet.val_count[tasks.client]
-        done, rows, took = setup.prices.score(tasks, numbers, widths, examples, moment, gone, paired)
+        done, rows, took = setup.prices.score(tasks, candidate_ids, widths, examples, moment, gone, paired)
         waited *= not trained
         seconds, waits = seconds + waited + took, waits + waited
         if set(done.candidate) == set(tasks.candidate):
             spent.append(rows)
-            return setup.fleet.evaluate(shape, stack, done), pa.concat_tables(spent), seconds, waits
+            return setup.fleet.evaluate(physical_widths, stack, done), pa.concat_tables(spent), seconds, waits
         # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
         spent.append(ledger.in_vain(rows))
     raise ConfigError(

@@ -30,7 +30,7 @@ class Member(NamedTuple):
 
     iteration: int
     widths: Widths
-    shape: Widths  # the physical widths it was trained at
+    physical_widths: Widths  # of the stack it was trained in
     score: float  # validation accuracy
 
 
@@ -41,9 +41,9 @@ class RunState(NamedTuple):
     iteration: int  # iterations done
     round: int  # rounds done in this stage, or in this bucket of the fine-tuning
     bucket: int  # fine-tuning: which group of members is in training
-    shape: Widths  # physical widths of the stack
+    physical_widths: Widths  # of the stack, as it is compiled
     widths: Widths  # of the parent; channels beyond them are masked
-    stack: Variables  # [places, ...]: the parent alone, or the members in fine-tuning
+    stack: Variables  # [slots, ...]: the parent alone, or the members in fine-tuning
     kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
     server: Any  # the server optimiser's state in pretraining and fine-tuning
     family: tuple[Member, ...]
@@ -64,30 +64,30 @@ def arrays(state: RunState) -> dict[str, Any]:
 def record(state: RunState) -> dict[str, Any]:
     """The rest of a state as JSON values, with what `like` has to know of the arrays."""
     about = {name: value for name, value in state._asdict().items() if name not in ARRAYS}
-    return about | {"places": jax.tree.leaves(state.stack)[0].shape[0], "training": state.server != ()}
+    return about | {"slots": jax.tree.leaves(state.stack)[0].shape[0], "training": state.server != ()}
 
 
 def like(
-    about: dict[str, Any], network: Network, places: int, init_server: Callable[[Variables], Any]
+    about: dict[str, Any], network: Network, slots: int, init_server: Callable[[Variables], Any]
 ) -> dict[str, Any]:
     """Shapes and dtypes of the arrays that belong to a record.
 
     Args:
       about: from `record`.
       network: the run's.
-      places: K, places in a full stack; the server's state has them all.
+      slots: K, slots in a full stack; the server's state has them all.
       init_server: the server optimiser's.
     """
-    shape = tuple(about["shape"])
-    one = network.abstract(shape)
+    physical_widths = tuple(about["physical_widths"])
+    one = network.abstract(physical_widths)
 
     def stacked(count: int) -> Variables:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one)
 
     return {
-        "stack": stacked(about["places"]),
-        "kept": jax.ShapeDtypeStruct((sum(shape),), bool),
-        "server": jax.eval_shape(init_server, stacked(places)) if about["training"] else (),
+        "stack": stacked(about["slots"]),
+        "kept": jax.ShapeDtypeStruct((sum(physical_widths),), bool),
+        "server": jax.eval_shape(init_server, stacked(slots)) if about["training"] else (),
     }
 
 
@@ -98,10 +98,10 @@ def restored(about: dict[str, Any], saved: dict[str, Any]) -> RunState:
         iteration=about["iteration"],
         round=about["round"],
         bucket=about["bucket"],
-        shape=tuple(about["shape"]),
+        physical_widths=tuple(about["physical_widths"]),
         widths=tuple(about["widths"]),
         stack=saved["stack"],
-        kept=tuple(np.split(saved["kept"], np.cumsum(about["shape"])[:-1])),
+        kept=tuple(np.split(saved["kept"], np.cumsum(about["physical_widths"])[:-1])),
         server=saved["server"],
         family=tuple(Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"]),
         stop_reason=about["stop_reason"],
@@ -125,7 +125,7 @@ def save_member(run: RunDir, network: Network, member: Member, variables: Variab
         widths = dict(zip(network.widths, member.widths, strict=True))
         write_json(folder / "widths.json", {"network": network.name, "widths": widths})
 
-    hosts.said(lambda: checkpoint.save_model(run.model(member.iteration) / part, variables, describe))
+    hosts.from_first_host(lambda: checkpoint.save_model(run.model(member.iteration) / part, variables, describe))
 
 
 def load_member(run: RunDir, network: Network, member: Member, part: str = "") -> Variables:
@@ -135,4 +135,4 @@ def load_member(run: RunDir, network: Network, member: Member, part: str = "") -
       RunError: it isn't there, or cannot be read.
     """
     folder, shapes = run.model(member.iteration) / part, network.abstract(member.widths)
-    return hosts.said(lambda: checkpoint.load_model(folder, shapes))
+    return hosts.from_first_host(lambda: checkpoint.load_model(folder, shapes))

@@ -143,7 +143,7 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def everyones(value: T) -> list[T]:
+def allgather(value: T) -> list[T]:
     """The value of each host, in their order."""
     if number() == 1:
         return [value]
@@ -155,17 +155,17 @@ def everyones(value: T) -> list[T]:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
 
-def together(work: Callable[[], T]) -> T:
+def run_on_all(work: Callable[[], T]) -> T:
     """What `work` returns on this host, once it is done on all; what fails on one host ends all of them.
 
     Args:
-      work: without any of this room's functions in it.
+      work: without any of this module's functions in it.
 
     Raises:
       DeviceError: it failed on another host, whose error is named.
     """
     value, error = _attempt(work)
-    errors = everyones(None if error is None else _text(error))
+    errors = allgather(None if error is None else _text(error))
     if error is not None:
         raise error
     for host, said_there in enumerate(errors):
@@ -174,7 +174,7 @@ def together(work: Callable[[], T]) -> T:
     return value  # type: ignore[return-value]
 
 
-def said(read: Callable[[], T]) -> T:
+def from_first_host(read: Callable[[], T]) -> T:
     """What `read` returns on the first host, which alone calls it; all hosts go on when it is done.
 
     Args:

@@ -53,10 +53,10 @@ def measure(
         forward = lambda v, x: space.network.apply(widths, v, x, train=False)[0]  # noqa: E731
         return Timed(f"network {'-'.join(map(str, widths))}", forward, [variables, image])
 
-    luck = generator(seed, Purpose.PROPOSE)
+    rng = generator(seed, Purpose.PROPOSE)
     most = [w // m for w, m in zip(space.widths, space.multiple, strict=True)]
     drawn = [
-        tuple(int(luck.integers(1, n + 1)) * m for n, m in zip(most, space.multiple, strict=True))
+        tuple(int(rng.integers(1, n + 1)) * m for n, m in zip(most, space.multiple, strict=True))
         for _ in range(2 * networks)
     ]
     known = [space.widths, *drawn[:networks]]

@@ -27,7 +27,7 @@ def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int
 
     R is the resource that exceeds its budget most; `goal` is made of the config where it is not given.
     """
-    table = (goal or goal_of(space, config, check=False)).foremost(widths)
+    table = (goal or goal_of(space, config, check=False)).most_exceeded(widths)
     return table(widths) - config.reduction * table(space.widths) * config.decay ** (iteration - 1)
 
 
@@ -48,7 +48,7 @@ def propose(
     """
     goal = goal or goal_of(space, config, check=False)
     target = target_of(space, config, widths, iteration, goal)
-    table = goal.foremost(widths)
+    table = goal.most_exceeded(widths)
     if config.proposals == "random":
         return _random(space, table, widths, target, config.random_candidates, seed, iteration)
     if config.proposals == "uniform":

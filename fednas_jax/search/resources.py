@@ -44,7 +44,7 @@ class Goal:
     budgets: tuple[float, ...]
     whole: tuple[float, ...]  # what the parent of the search needs
 
-    def foremost(self, widths: Widths) -> Resource:
+    def most_exceeded(self, widths: Widths) -> Resource:
         """The resource that exceeds its budget by the largest factor: the one that is brought down next."""
         excess = [resource(widths) / budget for resource, budget in zip(self.resources, self.budgets, strict=True)]
         return self.resources[excess.index(max(excess))]

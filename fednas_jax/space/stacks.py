@@ -1,4 +1,4 @@
-"""Networks side by side: trees of arrays with a leading dimension of K places, on the host."""
+"""Networks side by side: trees of arrays with a leading dimension of K slots, on the host."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def stacked(trees: Sequence[Variables]) -> Variables:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def place(stack: Variables, number: int) -> Variables:
+def in_slot(stack: Variables, number: int) -> Variables:
     """One tree of a stack, on the host."""
     return jax.tree.map(lambda a: np.asarray(a[number]), stack)
 
 
-def filled(stack: Variables, places: int) -> Variables:
-    """The stack with all K places filled, so that every round runs the same program; what fills is never trained."""
+def filled(stack: Variables, slots: int) -> Variables:
+    """The stack with all K slots filled, so that every round runs the same program; what fills is never trained."""
 
     def fill(leaf: Any) -> Any:
-        missing = places - leaf.shape[0]
+        missing = slots - leaf.shape[0]
         return np.concatenate([leaf, np.repeat(leaf[:1], missing, 0)]) if missing else leaf
 
     return jax.tree.map(fill, stack)
 
 
-def padded(numbers: np.ndarray, places: int) -> np.ndarray:
-    """The candidates' numbers [K] of a filled stack."""
-    return np.pad(numbers, (0, places - len(numbers)))
+def padded(candidate_ids: np.ndarray, slots: int) -> np.ndarray:
+    """The candidates' ids [K] of a filled stack."""
+    return np.pad(candidate_ids, (0, slots - len(candidate_ids)))

@@ -58,7 +58,7 @@ def test_resident_columns_hold_each_clients_rows_where_its_places_say(sizes, hos
         assert each.capacity is None
         assert np.array_equal(each.owner, feeds[0].owner)
         chosen = getattr(each, share)
-        places = each.places(chosen)
+        places = each.first_rows(chosen)
         for client in np.flatnonzero(each.owner == host):
             assert chosen.size[client] == len(rows_of(packed, client, share))
             assert_rows(packed, *columns[host], places[client], client, share)

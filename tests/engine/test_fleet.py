@@ -29,7 +29,7 @@ CONFIG = TrainConfig(local_epochs=1.5, batch_size=8, learning_rate=0.05, momentu
 
 
 class ConvNorm(nnx.Module):
-    """With dropout, so that all that follows holds with it: its luck is the task's, whatever the lane or device."""
+    """With dropout, so that all that follows holds with it: its draws is the task's, whatever the lane or device."""
 
     def __init__(self, widths, rngs):
         self.conv = nnx.Conv(1, widths["conv"], (3, 3), strides=2, rngs=rngs)

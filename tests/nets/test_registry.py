@@ -196,14 +196,14 @@ def test_dropout_is_there_as_published_or_as_wanted(name, rate):
     network = entry.build(dict.fromkeys(entry.shallow, 2), SHAPE, 2, NetConfig(name, dropout=rate))
     widths = tuple(network.widths.values())
 
-    def luck(train):
+    def draws(train):
         images = jax.ShapeDtypeStruct((2, *SHAPE), np.float32)
         drawn = jax.make_jaxpr(lambda v, x, k: network.apply(widths, v, x, train=train, key=k)[0])
         return "random_bits" in str(drawn(network.abstract(widths), images, jax.random.key(0)))
 
     published = name in ("alexnet", "vgg11")
-    assert luck(train=True) == (published if rate is None else rate > 0)
-    assert not luck(train=False)
+    assert draws(train=True) == (published if rate is None else rate > 0)
+    assert not draws(train=False)
 
 
 @every_network

@@ -208,8 +208,8 @@ def test_one_process_agrees_with_itself():
     assert hosts.first()
     assert hosts.agree(True)
     assert not hosts.agree(False)
-    assert hosts.everyones(3) == [3]
-    assert hosts.together(lambda: 4) == hosts.said(lambda: 4) == 4
+    assert hosts.allgather(3) == [3]
+    assert hosts.run_on_all(lambda: 4) == hosts.from_first_host(lambda: 4) == 4
     hosts.wait("nowhere")
     with pytest.raises(FednasError, match="mine"):
-        hosts.together(lambda: (_ for _ in ()).throw(FednasError("mine")))
+        hosts.run_on_all(lambda: (_ for _ in ()).throw(FednasError("mine")))

@@ -183,7 +183,7 @@ def test_of_several_resources_the_most_violated_is_brought_down_and_all_must_hol
     config = search("macs,params", (0.3, 0.9), reduction=0.1, decay=0.5)
     goal = goal_of(space_of(), config)
     assert (goal.whole, macs(PARENT), params(PARENT)) == ((58160, 3299), 58160, 3299)
-    assert goal.foremost(PARENT).name == "macs"
+    assert goal.most_exceeded(PARENT).name == "macs"
     assert target_of(space_of(), config, PARENT, 1) == pytest.approx(58160 - 0.1 * 58160)
     assert target_of(space_of(), config, PARENT, 2, goal) == pytest.approx(58160 - 0.05 * 58160)
     # conv1 at 2: 3,200 + 6,400 + 560 MACs, well below 17,448; 1,059 parameters, well below 2,969.
@@ -191,7 +191,7 @@ def test_of_several_resources_the_most_violated_is_brought_down_and_all_must_hol
     # The other way round: parameters wait for 20 %, MACs for 90 %.
     config = search("macs,params", (0.9, 0.2), reduction=0.1, decay=0.5)
     goal = goal_of(space_of(), config)
-    assert goal.foremost(PARENT).name == "params"
+    assert goal.most_exceeded(PARENT).name == "params"
     target = 3299 - 0.1 * 3299
     assert target_of(space_of(), config, PARENT, 1) == pytest.approx(target)
     for _, candidate in propose(space_of(), config, PARENT, 1, 0, goal):
@@ -209,7 +209,7 @@ def test_as_the_search_goes_the_resource_that_is_brought_down_changes():
     for iteration in range(1, 100):
         if goal.reached(widths):
             break
-        seen.append(goal.foremost(widths).name)
+        seen.append(goal.most_exceeded(widths).name)
         excess = {"params": params(widths) / (0.5 * 3299), "macs": macs(widths) / (0.55 * 58160)}
         assert excess[seen[-1]] == max(excess.values())
         # The dense layer has parameters and hardly any MACs: take its candidate while there is one.
