@@ -40,7 +40,7 @@ from fednas_jax.bench.measuring import Federation, FleetRounds, in_turns
 from fednas_jax.bench.workloads import WORKLOADS, Sizes, Workload
 from fednas_jax.config.schema import EngineConfig, NetConfig
 from fednas_jax.engine import local
-from fednas_jax.run.folder import write_json
+from fednas_jax.files import write_json
 from fednas_jax.runtime import cores
 
 NAMES = ("fedavg-round", "nas-round")

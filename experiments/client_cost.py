@@ -34,9 +34,10 @@ from fednas_jax import data
 from fednas_jax.config.presets import fitted, preset
 from fednas_jax.config.schema import Config
 from fednas_jax.data.arrays import from_arrays
+from fednas_jax.files import write_json
 from fednas_jax.phones import devices, ledger, pricing, totals
 from fednas_jax.report import finished
-from fednas_jax.run.folder import RunDir, write_json
+from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.runtime import cores
 
@@ -134,7 +135,7 @@ def measured(folder: Path, population: str) -> dict[str, float]:
     assert result is not None, "run_search has just finished it"
     clients, prices = result["clients"], dataclasses.replace(config.cost, population=population)
     phones = devices.sample(devices.population(prices, result["parent"]["macs"]), prices, clients, config.seed)
-    summed = totals.totals(pricing.reprice(ledger.read(found.ledger), phones, config.seed), "stage", "phase")
+    summed = totals.sums_by(pricing.reprice(ledger.read(found.ledger), phones, config.seed), "stage", "phase")
     spent = {row["phase"]: row for row in summed.to_pylist() if row["stage"] == "search"}
     by_phase = {phase: spent[phase]["seconds"] / clients for phase in ledger.PHASES}
     member = finished.at_ratio(result, SHARE)

@@ -14,7 +14,7 @@ from fednas_jax.bench.options import BenchOptions, check, chosen, sweep
 from fednas_jax.bench.workloads import Workload
 from fednas_jax.config import files
 from fednas_jax.errors import TrainingError
-from fednas_jax.run.folder import write_json
+from fednas_jax.files import write_json
 from fednas_jax.runtime import cores
 
 EVEN_FROM = 1_000  # clients from which on a client should take the same time, however many there are

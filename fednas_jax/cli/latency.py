@@ -59,8 +59,8 @@ def run(args: list[str]) -> int:
         raise ConfigError(f"--out: got {parsed.out}, want a file in a folder that is there")
     config = resolve(parsed.config)
     from fednas_jax import data, nets
+    from fednas_jax.files import write_json
     from fednas_jax.report import tables
-    from fednas_jax.run.folder import write_json
     from fednas_jax.runtime import timing
     from fednas_jax.search import latency, lut
     from fednas_jax.space import probing

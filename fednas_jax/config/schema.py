@@ -9,9 +9,6 @@ from typing import Annotated, Any, Literal
 import tyro
 import tyro.constructors
 
-Method = Literal["fednas", "naive", "netadapt", "random", "uniform"]
-
-
 RESOURCES = ("macs", "params", "bytes", "memory", "latency:DEVICE", "energy:DEVICE")
 
 
@@ -56,10 +53,10 @@ class DataConfig:
     """Split for testing (default: test, else validation, else a tenth of train). Only for sets of TFDS."""
     clients: int = 40
     """Number of clients C; 0 takes all there are, only for `partition=natural`."""
-    partition: Literal["iid", "dirichlet", "label_dirichlet", "shards", "classes", "natural"] = "iid"
+    partition: str = "iid"
     """How examples go to clients: iid; dirichlet (each client's label mix by `alpha`); label_dirichlet (each label's
     division among clients by `alpha`); shards (a few pieces of the examples sorted by label each); classes (a number of
-    labels each); natural (the clients that the data came from)."""
+    labels each); natural (the clients that the data came from); or MODULE:FUNCTION, your own (docs/extend.md)."""
     alpha: float = 0.5
     """Dirichlet concentration: smaller is more heterogeneous. Only for `partition=dirichlet` and `label_dirichlet`."""
     shards_per_client: int = 2
@@ -146,10 +143,24 @@ class TrainConfig:
     """L2 penalty: this times the weights is added to the gradient."""
     proximal: float = 0.0
     """FedProx's mu: this times (weights - the round's start weights) is added to the gradient."""
-    server_optimizer: Literal["avg", "momentum", "adam", "yogi", "adagrad"] = "avg"
-    """What the server does with the averaged update: avg is FedAvg; the others are FedOpt's."""
+    client_optimizer: str = "sgd"
+    """Clients' optimiser: sgd (with `momentum`); any of optax by name with its arguments, as in optax:adam(b1=0.8); or
+    MODULE:FUNCTION, your own (docs/extend.md). `weight_decay` and `proximal` are added to the gradient of each."""
+    schedule: str = "constant"
+    """Learning rate over the rounds of pretraining and of fine-tuning: constant; cosine(final=0); step(every=10,
+    factor=0.5); warmup(rounds=5, then='cosine'); or MODULE:FUNCTION, your own. The search keeps `learning_rate`."""
+    loss: str = "cross_entropy"
+    """What clients minimise: cross_entropy(smoothing=0); focal(gamma=2); or MODULE:FUNCTION, your own."""
+    server_optimizer: str = "avg"
+    """What the server does with the averaged update: avg is FedAvg; momentum, adam, yogi and adagrad are FedOpt's; any
+    of optax by name with its arguments, as in optax:lion(b1=0.9); or MODULE:FUNCTION, your own."""
     server_learning_rate: float = 1.0
     """Learning rate of the server's optimiser."""
+    aggregation: str = "mean"
+    """How the server brings updates together: mean (by examples); median, trimmed_mean(share=0.1), krum(malicious=0.2)
+    and clipped_mean(norm=10) withstand some malicious clients; or MODULE:FUNCTION, your own."""
+    update_bound: float | None = None
+    """Norm above which a client's update is left out of the average, as one that is no finite number always is."""
     compression: Literal["none", "int8", "topk"] = "none"
     """What clients do to the update of the parameters before they send it: round to 8 bits, or send the largest."""
     compression_keep: float = 0.1
@@ -189,7 +200,8 @@ class SearchConfig:
     """What the budget limits, one or several with commas between: macs (multiply-accumulates of a forward pass),
     params, bytes (of weights and statistics), memory (bytes of activations at their peak), latency:DEVICE (ms) or
     energy:DEVICE (mJ), where DEVICE is a measured phone, FILE:NAME of a table of your own, or the .json of `fednas
-    latency`. Of several, the one that exceeds its budget most is brought down; all must hold at the end."""
+    latency`; or MODULE:FUNCTION, your own. Of several, the one that exceeds its budget most is brought down; all must
+    hold at the end."""
     budget: Annotated[float | tuple[float, ...], Numbers] = 0.25
     """Stop when the network uses this fraction of the parent's resource; of several, one for all or one for each."""
     budget_absolute: Annotated[float | tuple[float | None, ...] | None, Numbers] = None
@@ -201,8 +213,15 @@ class SearchConfig:
     """Factor d on the reduction from one iteration to the next."""
     max_iterations: int = 100
     """Stop after this many iterations, whatever the budget."""
-    proposals: Literal["groups", "random", "uniform"] | None = None
-    """Candidates: one for each width group, random widths, or a width multiplier (default: as the method says)."""
+    policy: str | None = None
+    """Who is dropped when: rungs (`rungs`, `growth`); halving(eta=2, rounds=1); hyperband(eta=2, rounds=8);
+    median(warmup=1, rounds=8); none; or MODULE:FUNCTION, your own (default: as the method says; docs/extend.md). Only
+    with early_dropping."""
+    proposals: str | None = None
+    """Candidates: groups (one for each width group), random (random widths), uniform (a width multiplier),
+    proportional (all groups by the same factor), or MODULE:FUNCTION, your own (default: as the method says)."""
+    metric: str = "accuracy"
+    """What a network's score is: accuracy, balanced_accuracy, macro_f1, auc (of two classes), or MODULE:FUNCTION."""
     depth: bool = True
     """Let a candidate remove a block with a skip, where its inner width would fall below its multiple (mobilenet_v2,
     resnet*)."""
@@ -296,6 +315,13 @@ class ParticipationConfig:
     """Seconds after which the server closes a round of training; who is late works in vain. None: it waits for all."""
     dropout: float = 0.0
     """Probability that a client leaves in the midst of a round's training, after a random share of its steps."""
+    malicious: float = 0.0
+    """Share of the clients, drawn once, that attack the training; for research on `train.aggregation`."""
+    attack: Literal["label_flip", "sign_flip", "scaled"] = "label_flip"
+    """What they do: train on flipped labels; send the update's opposite; send it `attack_scale` times. Only with
+    `malicious`."""
+    attack_scale: float = 10.0
+    """Factor on a malicious update. Only for `attack=scaled`."""
 
     @property
     def spells(self) -> bool:
@@ -336,12 +362,13 @@ class EngineConfig:
 class Config:
     """A whole run."""
 
-    preset: Annotated[str, tyro.conf.Suppress] = "digits"
-    """Name of the preset that the other fields started from."""
+    preset: Annotated[str, tyro.conf.Suppress] = ""
+    """Name of the preset that the other fields started from; none: a config built by hand."""
     command: Annotated[Literal["search", "pretrain"], tyro.conf.Suppress] = "search"
     """What the run does: the whole search, or only pretraining the parent."""
-    method: Method = "fednas"
-    """fednas; naive (all candidates on all clients, no dropping); netadapt (centralised); random; uniform."""
+    method: str = "fednas"
+    """fednas; naive (all candidates on all clients, no dropping); netadapt (centralised); random; uniform; or
+    MODULE:FUNCTION, your own set of settings (docs/extend.md)."""
     seed: int = 0
     """The one seed that every random number of the run comes from."""
     parent: Path | None = None

@@ -36,7 +36,7 @@ def client_cost(ledger: pa.Table, clients: int) -> dict[str, dict[str, dict[str,
     }
 
 
-def totals(ledger: pa.Table, *by: str) -> pa.Table:
+def sums_by(ledger: pa.Table, *by: str) -> pa.Table:
     """Examples, MACs, bytes, seconds and joules for each combination of columns.
 
     Args:

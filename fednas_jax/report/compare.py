@@ -28,7 +28,7 @@ def print_comparison(console: Console, paths: Sequence[Path]) -> None:
     runs = [load(path) for path in {path.resolve(): path for path in paths}.values()]
     presets = sorted({run.result["preset"] for run in runs})
     if len(presets) > 1:
-        raise RunError(f"print_comparison: got runs of {' and '.join(presets)}, want runs of one preset")
+        raise RunError(f"compare: got runs of {' and '.join(presets)}, want runs of one preset")
     lines = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
     grouped = [(group[0].result["method"], group) for group in _alike(runs)]
     lines += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]

@@ -13,9 +13,10 @@ from fednas_jax.config.checks import validate
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import CostConfig, ParticipationConfig
 from fednas_jax.errors import RunError
+from fednas_jax.files import write_json
 from fednas_jax.phones import devices, ledger, pricing, totals
 from fednas_jax.run import inputs
-from fednas_jax.run.folder import RunDir, write_json
+from fednas_jax.run.folder import RunDir
 
 
 def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.files import write_json
 from fednas_jax.phones import devices
-from fednas_jax.run.folder import RunDir, write_json
+from fednas_jax.run.folder import RunDir
 from fednas_jax.search import lut
 
 FIELDS = ("name", "device", "budget_ms", "budget_ratio", "clients")

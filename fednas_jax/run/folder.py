@@ -14,6 +14,7 @@ import jax
 from fednas_jax.config.files import differences, from_json, to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.files import write_json
 from fednas_jax.run import inputs
 
 PACKAGES = ("fednas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -129,10 +130,3 @@ class RunDir:
         for path in self.ledger.glob("*"):
             if path.name not in ledgers:
                 path.unlink()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    unfinished.replace(path)

@@ -9,8 +9,8 @@ import numpy as np
 
 from fednas_jax import data
 from fednas_jax.engine.fleet import Fleet, Tasks
+from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
-from fednas_jax.run.folder import write_json
 from fednas_jax.run.problem import Setup
 from fednas_jax.run.state import Member, RunState, load_member
 from fednas_jax.space import stacks

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fednas_jax.files import write_json
 from fednas_jax.run import checkpoint
-from fednas_jax.run.folder import RunDir, write_json
+from fednas_jax.run.folder import RunDir
 from fednas_jax.runtime import hosts
 from fednas_jax.space.network import Network, Variables, Widths
 

@@ -206,7 +206,7 @@ def test_a_round_lasts_until_the_last_phone_whose_work_was_used():
 def test_used_and_wasted_make_up_what_was_spent():
     whole = pa.concat_tables(two_rounds())
     lost, spent = totals.wasted(whole), totals.client_cost(whole, 3)
-    by_use = totals.totals(whole, "used").to_pandas().set_index("used")
+    by_use = totals.sums_by(whole, "used").to_pandas().set_index("used")
     assert by_use.macs.tolist() == [4000, 2500 + 5000 + 1600 + 2500 + 400 + 240]
     assert lost["search"]["macs"] == 4000
     assert lost["search"]["bytes_up"] == 125
@@ -217,7 +217,7 @@ def test_used_and_wasted_make_up_what_was_spent():
 @pytest.mark.parametrize("by", [(), ("client",), ("candidate", "round"), ("stage", "phase"), ("iteration", "work")])
 def test_totals_by_anything_add_up_to_the_ledger(by):
     whole = pa.concat_tables(two_rounds())
-    found = totals.totals(whole, *by).to_pandas()
+    found = totals.sums_by(whole, *by).to_pandas()
     for quantity in ("examples", "macs", "bytes", "seconds", "joules"):
         assert found[quantity].sum() == pytest.approx(np.asarray(whole[quantity]).sum())
     assert not found.duplicated(list(by)).any() if by else len(found) == 1

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
+from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
 from fednas_jax.report import compare, page
-from fednas_jax.run.folder import write_json
 
 
 def member(iteration, macs, test):

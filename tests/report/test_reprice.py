@@ -111,7 +111,7 @@ def test_the_late_stop_at_the_deadline_and_no_round_is_longer(late):
     for _, table in ledger.read_files(RunDir(out).ledger):
         for _, work, rows in ledger.rounds(table):
             if work == "training":
-                busy = totals.totals(rows, "client")["seconds"].to_numpy()
+                busy = totals.sums_by(rows, "client")["seconds"].to_numpy()
                 assert busy.max() <= 0.6 * (1 + 1e-9)
     assert result["wasted"]["all"]["seconds"] > 0
     rounds = [e for e in RunDir(out).events() if e["event"] == "round" and e["stage"] != "search"]

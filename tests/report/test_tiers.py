@@ -9,10 +9,10 @@ from fednas_jax.cli.app import main
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
 from fednas_jax.report import tiers
 from fednas_jax.report.tiers import Tier
-from fednas_jax.run.folder import write_json
 from fednas_jax.search import lut
 
 

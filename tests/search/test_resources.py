@@ -15,10 +15,10 @@ from fednas_jax.config.checks import Limit, limits
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config, CostConfig, NetConfig, ParticipationConfig, SearchConfig
 from fednas_jax.errors import ConfigError, DataError, RunError
+from fednas_jax.files import write_json
 from fednas_jax.nets import build
 from fednas_jax.run import inputs
 from fednas_jax.run import problem as setup
-from fednas_jax.run.folder import write_json
 from fednas_jax.search import lut
 from fednas_jax.search.memory import peak_table
 from fednas_jax.search.proposals import propose, target_of

@@ -1,0 +1,123 @@
+"""Files that are read as data, never as code, and written whole or not at all. No jax here.
+
+What lies on a disk may be cut, damaged, or a stranger's: what is read has bounds, and what is written is written beside
+its place and renamed, so that a link there is replaced and never followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fednas_jax.errors import FednasError, RunError
+
+MOST_BYTES = 64 << 20  # of a JSON file
+MOST_DEPTH = 32  # of lists and objects inside each other
+_NAME = re.compile(r"\w[\w.\- ]{0,99}")
+_BLOCK = 1 << 20
+
+
+def read_json(path: Path, error: type[FednasError] = RunError, most: int = MOST_BYTES) -> Any:
+    """What a JSON file says, as plain Python values.
+
+    Args:
+      path: of the file.
+      error: kind of error to raise.
+      most: bytes that the file may have.
+
+    Raises:
+      FednasError: of the given kind: the file is missing, too large, no JSON, nested too deeply, or says NaN.
+    """
+
+    def refused(value: str) -> Any:
+        raise ValueError(f"{value}, which is no number")
+
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise error(f"{path}: got {size:,} bytes, want at most {most:,}")
+        value = json.loads(path.read_bytes(), parse_constant=refused)
+    except (OSError, ValueError, RecursionError) as raised:
+        said = raised.strerror if isinstance(raised, OSError) else " ".join(str(raised).split())
+        raise error(f"{path}: cannot be read as JSON: {said}") from None
+    if _deeper(value, MOST_DEPTH):
+        raise error(f"{path}: got values nested deeper than {MOST_DEPTH}, want a file that fednas wrote")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written, which takes its place when all is written; else nothing changes.
+
+    It is on the disk before it is renamed, so that no crash leaves half of it. A link at `path` is replaced.
+    """
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.unlink(missing_ok=True)  # of a process that was killed, or a link that somebody put there
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def plain_name(name: str, field: str, error: type[FednasError] = RunError) -> str:
+    """A name that may become part of a path: it leads nowhere else.
+
+    Args:
+      name: as given by a user or a file.
+      field: where it stands, for the message.
+      error: kind of error to raise.
+
+    Raises:
+      FednasError: of the given kind: it has other characters than letters, digits, '.', '-', '_' and spaces, begins
+        with none of the first two, or is longer than 100.
+    """
+    if not _NAME.fullmatch(name):
+        raise error(f"{field}: got {name[:120]!r}, want a name of letters, digits, '.', '-' and '_'")
+    return name
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects lie deeper inside each other than `most`; without recursion."""
+    level = [value]
+    for _ in range(most):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
