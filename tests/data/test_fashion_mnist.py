@@ -22,7 +22,7 @@ BROKEN = "t10k-labels-idx1-ubyte"
 PREPARE_AND_LOAD = """
 import sys
 from pathlib import Path
-from fednas_jax.config import DataConfig
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import load, prepare
 
 source, root = map(Path, sys.argv[1:])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fednas_jax.cli import main
-from fednas_jax.config import DataConfig
+from fednas_jax.cli.app import main
+from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import ImportOptions, import_data, load
 from fednas_jax.data.imports import KINDS
 from fednas_jax.errors import DataError

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from fednas_jax import nets
-from fednas_jax.cli.app import SearchArgs, _parse
+from fednas_jax.cli.parsing import parse
+from fednas_jax.cli.search import SearchArgs
 from fednas_jax.config.presets import preset
 from fednas_jax.errors import ConfigError, DeviceError, FednasError, Interrupted
 from fednas_jax.phones import ledger
@@ -75,7 +76,7 @@ def two_hosts(out, *more):
 
 
 def one_device(out, **more):
-    config = _parse(SearchArgs, ["--out", str(out), *OPTIONS], "test", SearchArgs(out, preset("digits"))).config
+    config = parse(SearchArgs, ["--out", str(out), *OPTIONS], "test", SearchArgs(out, preset("digits"))).config
     return run_search(config, out, devices=jax.devices()[:1], **more)
 
 
