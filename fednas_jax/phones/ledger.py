@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fednas_jax.errors import RunError
+from fednas_jax.files import replacing
+
 STAGES = ("pretrain", "search", "finetune")
 
 
@@ -107,12 +110,19 @@ def duration(rows: pa.Table) -> float:
     return float(ends[taken].max() if taken.any() else ends.max())
 
 
+def conformed(table: pa.Table) -> pa.Table:
+    """Rows in the order and types of SCHEMA; columns that an older run lacks are null."""
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(SCHEMA.names).cast(SCHEMA)
+
+
 def write(tables: Sequence[pa.Table], path: Path) -> None:
     """Writes rows as one Parquet file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    pq.write_table(pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries(), unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries(), unfinished)
 
 
 def read(folder: Path) -> pa.Table:
@@ -121,12 +131,16 @@ def read(folder: Path) -> pa.Table:
 
 
 def read_files(folder: Path) -> list[tuple[str, pa.Table]]:
-    """Name and rows of each file of a run's ledger, in their order; columns that an older run lacks are null."""
+    """Name and rows of each file of a run's ledger, in their order; columns that an older run lacks are null.
 
-    def whole(table: pa.Table) -> pa.Table:
-        for field in SCHEMA:
-            if field.name not in table.column_names:
-                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-        return table.select(SCHEMA.names).cast(SCHEMA)
+    Raises:
+      RunError: a file is damaged.
+    """
+    return [(path.name, _read_file(path)) for path in sorted(folder.glob("*.parquet"))]
 
-    return [(path.name, whole(pq.read_table(path))) for path in sorted(folder.glob("*.parquet"))]
+
+def _read_file(path: Path) -> pa.Table:
+    try:
+        return conformed(pq.read_table(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as a part of a ledger: {' '.join(str(error).split())}") from None

@@ -93,3 +93,8 @@ def _statistics(values: np.ndarray) -> dict[str, Any]:
         "max": float(values.max()),
         "total": float(values.sum()),
     }
+
+
+def costs(rows: pa.Table, clients: int) -> dict[str, Any]:
+    """What a result says of its clients' work: `client_cost`, and what of it was `wasted`."""
+    return {"client_cost": client_cost(rows, clients), "wasted": wasted(rows)}

@@ -3,123 +3,154 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fednas_jax import data
-from fednas_jax.engine.fleet import Fleet, Tasks
-from fednas_jax.files import write_json
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.phones import ledger, totals
-from fednas_jax.run.problem import Setup
-from fednas_jax.run.state import Member, RunState, load_member
+from fednas_jax.run import manifest
+from fednas_jax.run.problem import Problem
+from fednas_jax.run.state import Member, RunState
 from fednas_jax.space import stacks
+from fednas_jax.space.network import Variables
 
-SCHEMA = 1  # of result.json
+SCHEMA = 2  # of result.json
+TEST_BATCH = 256
 
 
-def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dict[str, Any]:
-    """Writes result.json and returns it; on one host.
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """What the test split says of a member; None where its logits are no finite numbers."""
+
+    accuracy: float | None
+    score: float | None  # by the run's metric
+
+
+def test(
+    problem: Problem, members: Sequence[Member], load: Callable[[Member], Variables]
+) -> tuple[list[Tested], Effort]:
+    """Tests each member after its fine-tuning: the one use of the test split.
 
     Args:
-      setup: of the run.
-      state: its last.
-      tested: test accuracy of the members that were tested, by iteration; None where one diverged.
+      problem: of the run.
+      members: those to be tested.
+      load: a member's fine-tuned variables.
     """
-    spent = ledger.read(setup.run.ledger)
-    until = totals.search_seconds(spent, len(state.family), setup.clients)
-    hours = _hours(setup, len(state.family))
-    meter = setup.fleet.meter
-
-    def described(member: Member) -> dict[str, Any]:
-        return {
-            "iteration": member.iteration,
-            "widths": dict(zip(setup.space.groups, member.widths, strict=True)),
-            "macs": setup.space.macs(member.widths),
-            "params": setup.space.params(member.widths),
-            "resources": {resource.name: resource(member.widths) for resource in setup.goal.resources},
-            "score": member.score,
-            "test_accuracy": tested.get(member.iteration),
-            "client_seconds": until[member.iteration],
-            "simulated_hours": hours["until"][member.iteration],
-            "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
-        }
-
-    config = setup.config
-    result = {
-        "schema": SCHEMA,
-        "method": config.method,
-        "preset": config.preset,
-        "seed": config.seed,
-        "finished": True,
-        "stop_reason": state.stop_reason,
-        "clients": setup.clients,
-        "heterogeneity": setup.heterogeneity._asdict(),
-        "parent_source": state.source,
-        "budgets": [
-            {"resource": resource.name, "budget": budget, "unit": resource.unit}
-            for resource, budget in zip(setup.goal.resources, setup.goal.budgets, strict=True)
-        ],
-        "parent": described(state.family[0]),
-        "models": [described(m) for m in state.family[1:]],
-        "client_cost": totals.client_cost(spent, setup.clients),
-        "wasted": totals.wasted(spent),
-        "simulated_hours": hours["stages"],
-        "simulator": {
-            "wall_seconds": setup.effort()["wall_seconds"],
-            "compile_seconds": meter.compile_seconds,
-            "compilations": meter.compilations,
-            "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
-            "lane_padding": 1 - meter.steps / meter.lane_steps if meter.lane_steps else 0.0,
-            "lanes": setup.fleet.lanes,
-            "streams": setup.fleet.streams,
-            "devices": [str(d) for d in setup.fleet.mesh.devices.flat],
-        },
-    }
-    setup.tell(event="finished", stop_reason=state.stop_reason)
-    write_json(setup.run.result_file, result)
-    return result
-
-
-def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
-    """Simulated hours of each stage, and of the search up to the end of each iteration, from 0."""
-    stages, each = dict.fromkeys(ledger.STAGES, 0.0), np.zeros(iterations)
-    for event in setup.run.events():
-        if event["event"] in ("round", "parent"):
-            stage = event.get("stage", "pretrain")
-            spent = event.get("simulated_seconds", 0.0) / 3600  # a run begun before there was a clock has none
-            stages[stage] += spent
-            if stage == "search":
-                each[event["iteration"]] += spent
-    return {"stages": stages | {"all": sum(stages.values())}, "until": np.cumsum(each).tolist()}
-
-
-def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:
-    """Test accuracy of each member after its fine-tuning, None if that diverged: the one use of the test split."""
-    split = data.chunks(setup.dataset.test, 256)
+    split = data.chunks(problem.dataset.test, TEST_BATCH)
+    config = problem.config
     fleet = Fleet(
-        setup.space.network,
-        split,
-        setup.dataset.mean,
-        setup.dataset.std,
-        setup.config.train,
-        dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes),
-        setup.config.seed,
-        setup.slots,
-        list(setup.fleet.mesh.devices.flat),
-        setup.fleet.meter,
-    )
-    whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
-    found: list[float | None] = []
-    for first in range(0, len(members), setup.slots):
-        some = members[first : first + setup.slots]
-        stack = stacks.stacked(
-            [setup.space.embed(load_member(setup.run, setup.space.network, m, "finetuned"), whole) for m in some]
+        FleetSpec(
+            network=problem.space.network,
+            data=split,
+            mean=problem.dataset.mean,
+            std=problem.dataset.std,
+            classes=problem.dataset.classes,
+            train=config.train,
+            engine=dataclasses.replace(config.engine, eval_batch=TEST_BATCH, lanes=problem.fleet.lanes),
+            seed=config.seed,
+            slots=problem.slots,
+            devices=list(problem.fleet.mesh.devices.flat),
+            metric=config.search.metric,
         )
+    )
+    whole, everyone = problem.space.widths, np.arange(split.clients, dtype=np.int32)
+    found, effort = [], Effort()
+    for first in range(0, len(members), problem.slots):
+        some = members[first : first + problem.slots]
+        stack = stacks.stacked([problem.space.embed(load(member), whole) for member in some])
         slots = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
-        accuracy = fleet.evaluate(whole, stacks.filled(stack, setup.slots), tasks).accuracy[: len(some)]
-        found += [float(a) if np.isfinite(a) else None for a in accuracy]
-    for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
-        setup.tell(event="diverged", stage="finetune", iteration=member.iteration)
-    return found
+        tally = fleet.evaluate(whole, stacks.filled(stack, problem.slots), tasks)
+        effort += tally.effort
+        for accuracy, score in zip(tally.accuracy[: len(some)], tally.score[: len(some)], strict=True):
+            finite = bool(np.isfinite(accuracy))
+            found.append(Tested(float(accuracy) if finite else None, float(score) if finite else None))
+    return found, effort
+
+
+def summary(
+    problem: Problem, state: RunState, tested: dict[int, Tested], rows: pa.Table, wall_seconds: float
+) -> dict[str, Any]:
+    """What stands in result.json, with a checksum of itself.
+
+    Args:
+      problem: of the run.
+      state: its last.
+      tested: the members that were tested, by iteration.
+      rows: the whole ledger.
+      wall_seconds: of all processes that worked on it.
+    """
+    config, effort, spent = problem.config, state.effort, state.spent
+    family = len(state.family)
+    hours = np.zeros(family)
+    hours[: len(spent.iteration_hours)] = spent.iteration_hours[:family]
+    clients = totals.search_seconds(rows, family, problem.clients)
+    until = np.cumsum(hours).tolist()
+
+    def described(member: Member) -> dict[str, Any]:
+        n, test_of = member.iteration, tested.get(member.iteration, Tested(None, None))
+        return {
+            "iteration": n,
+            "widths": dict(zip(problem.space.groups, member.widths, strict=True)),
+            "macs": problem.space.macs(member.widths),
+            "params": problem.space.params(member.widths),
+            "resources": {resource.name: resource(member.widths) for resource in problem.goal.resources},
+            "score": member.score,
+            "test_accuracy": test_of.accuracy,
+            "test_score": test_of.score,
+            "client_seconds": clients[n],
+            "simulated_hours": until[n],
+            "path": f"models/{n:03d}",
+        }
+
+    stage_hours = dict(zip(ledger.STAGES, spent.hours, strict=True))
+    return manifest.sealed(
+        {
+            "schema": SCHEMA,
+            "method": config.method,
+            "preset": config.preset,
+            "seed": config.seed,
+            "finished": True,
+            "stop_reason": state.stop_reason,
+            "warnings": list(state.warnings),
+            "metric": config.search.metric,
+            "clients": problem.clients,
+            "heterogeneity": problem.heterogeneity._asdict(),
+            "data": {
+                "name": problem.dataset.name,
+                "fingerprint": data.fingerprint(problem.dataset),
+                "classes": problem.dataset.classes,
+                "image_shape": list(problem.dataset.train.images.shape[1:]),
+                "mean": list(problem.dataset.mean),
+                "std": list(problem.dataset.std),
+                "train_examples": int(problem.fleet.train_count.sum()),
+                "validation_examples": int(problem.fleet.val_count.sum()),
+                "test_examples": len(problem.dataset.test.labels),
+            },
+            "parent_source": state.source,
+            "budgets": [
+                {"resource": resource.name, "budget": budget, "unit": resource.unit}
+                for resource, budget in zip(problem.goal.resources, problem.goal.budgets, strict=True)
+            ],
+            "parent": described(state.family[0]),
+            "models": [described(m) for m in state.family[1:]],
+            **totals.costs(rows, problem.clients),
+            "simulated_hours": stage_hours | {"all": sum(stage_hours.values())},
+            "simulator": {
+                "wall_seconds": wall_seconds,
+                "compile_seconds": effort.compile_seconds,
+                "compilations": effort.compilations,
+                "examples_per_second": effort.examples / effort.train_seconds if effort.train_seconds else 0.0,
+                "lane_padding": 1 - effort.steps / effort.lane_steps if effort.lane_steps else 0.0,
+                "lanes": problem.fleet.lanes,
+                "streams": problem.fleet.streams,
+                "devices": [str(d) for d in problem.fleet.mesh.devices.flat],
+            },
+            "files": [entry._asdict() for entry in state.files],
+        }
+    )
