@@ -29,7 +29,6 @@ from fednas_jax.run.folder import RunDir
 from fednas_jax.run.problem import Setup, prepare, same_config
 from fednas_jax.run.state import Member, RunState, Stage, load_member, save_member
 from fednas_jax.runtime import cores, hosts
-from fednas_jax.search import policies as controller
 from fednas_jax.search import proposals as candidates
 from fednas_jax.seeds import KeyPurpose
 from fednas_jax.space import stacks
@@ -161,7 +160,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
     stack, end, spent = rounds.train_candidates(setup, state.physical_widths, stack, iteration, proposals, table)
     before = table(state.widths)
     score_before = np.float32(state.family[-1].score)
-    chosen = int(controller.select(end, score_before, np.float32(before), ratio=s.select == "ratio"))
+    chosen = int(setup.policy.select(end, score_before, np.float32(before)))
     if chosen < 0:
         got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(proposals)])
         raise TrainingError(

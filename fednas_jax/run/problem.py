@@ -23,7 +23,7 @@ from fednas_jax.phones.round_prices import Prices, prices_of
 from fednas_jax.run import checkpoint, inputs, parents
 from fednas_jax.run.folder import RunDir
 from fednas_jax.runtime import hosts
-from fednas_jax.search import policies as controller
+from fednas_jax.search import assignment, policies
 from fednas_jax.search import proposals as candidates
 from fednas_jax.search.resources import Goal, goal_of
 from fednas_jax.space import probing
@@ -46,6 +46,7 @@ class Setup:
     run: RunDir
     checkpoints: checkpoint.Checkpoints
     parent: parents.Parent | None  # given, in a run that begins
+    policy: policies.Policy
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
@@ -62,12 +63,12 @@ class Setup:
         return self.config.search.clients_per_group if self.config.search.partial else 0
 
     @functools.cached_property
-    def plan(self) -> Callable[..., controller.Plan]:
-        """The controller's plan, compiled for this run's groups."""
+    def draw(self) -> Callable[..., assignment.Draw]:
+        """The draw of a round, compiled for this run's groups."""
         s = self.config.search
         # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
         most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
-        return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
+        return jax.jit(functools.partial(assignment.draw, groups=self.groups, most=most, help_out=help_out))
 
     def there(self, moment: ledger.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
         """Who is there [C], seconds [C] until each goes away, and seconds that the server waited for anybody."""
@@ -110,6 +111,7 @@ def prepare(
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
+    policy = policies.policy_of(s)
     dataset, packed, found, goal, slots = hosts.run_on_all(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     _same_tables(config)
@@ -140,12 +142,13 @@ def prepare(
         fleet,
         slots,
         groups,
-        controller.client_groups(packed.train_count, groups),
+        assignment.client_groups(packed.train_count, groups),
         goal,
         prices,
         run,
         checkpoints,
         parent,
+        policies.compiled(policy),
         observe,
         should_stop,
         began,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +15,9 @@ from fednas_jax.errors import ConfigError, Interrupted
 from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Setup
 from fednas_jax.run.state import RunState
-from fednas_jax.search import policies as controller
+from fednas_jax.search import policies
 from fednas_jax.search import proposals as candidates
+from fednas_jax.search.assignment import Draw
 from fednas_jax.search.resources import Resource
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import stacks
@@ -87,24 +89,23 @@ def train_candidates(
     iteration: int,
     proposals: list[candidates.Proposal],
     table: Resource,
-) -> tuple[Variables, controller.State, list[pa.Table]]:
-    """The rungs of one iteration; returns the trained stack, the controller's last state, and what clients spent."""
-    s = setup.config.search
+) -> tuple[Variables, Any, list[pa.Table]]:
+    """The rungs of one iteration; returns the trained stack, the policy's last state, and what clients spent."""
+    policy = setup.policy
     widths = [p.widths for p in proposals]
     alive = np.arange(setup.slots) < len(proposals)
     resource = np.asarray([table(w) for w in widths] + [0] * (setup.slots - len(proposals)), np.float32)
-    rungs = controller.schedule(s, iteration, len(proposals))
-    state = controller.init(rungs, alive, resource)
+    state = policy.init(policy.table(iteration, len(proposals)), alive, resource)
     server, spent, candidate_ids = setup.fleet.init_server(stack), [], np.arange(setup.slots)
     root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
     rounds, clock = 0, setup.clock()
-    while not bool(controller.finished(state)):
+    while not bool(policy.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
-        plan = setup.plan(state, key, setup.group_of)
-        rung = int(state.rung) + 1
-        moment = ledger.Moment("search", iteration, rounds + 1, rung)
+        drawn = setup.draw(policy.plan(state), key, setup.group_of)
+        at = policies.progress_of(policy, state)
+        moment = ledger.Moment("search", iteration, rounds + 1, at.rung)
         present, gone, waited = setup.there(moment, clock)
-        planned = tasks_of(plan, setup.group_of)
+        planned = tasks_of(drawn, setup.group_of)
         if not setup.config.participation.everybody:
             chosen = availability.invited(setup.prices.presence, moment.numbers, present, setup.group_of, setup.cohort)
             planned = Tasks(*(field[chosen[planned.client]] for field in planned))
@@ -124,7 +125,7 @@ def train_candidates(
         rounds += 1
         tables = [rows]
         scores = np.full(setup.slots, np.nan, np.float32)
-        if bool(controller.wants_scores(state)):
+        if bool(policy.wants_scores(state)):
             who = functools.partial(scorers, setup, tasks, np.flatnonzero(state.alive), (iteration, rounds))
             tally, rows, longer, again = score(
                 setup, physical_widths, stack, who, candidate_ids, widths, moment, clock + seconds
@@ -135,16 +136,16 @@ def train_candidates(
         spent += tables
         clock += seconds
         before = np.asarray(state.alive)
-        state = controller.tell(state, scores)
+        state = policy.tell(state, scores)
         after = np.asarray(state.alive)
         setup.tell(
             event="round",
             stage="search",
             iteration=iteration,
-            rung=rung,
-            rungs=len(rungs.rounds),
+            rung=at.rung,
+            rungs=at.rungs,
             round=rounds,
-            rounds=int(np.sum(rungs.rounds)),
+            rounds=at.rounds,
             alive=int(after.sum()),
             scores={proposals[k].name: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
             **summed(*tables, simulated=seconds),
@@ -158,9 +159,9 @@ def train_candidates(
     return stack, state, spent
 
 
-def tasks_of(plan: controller.Plan, group_of: np.ndarray) -> Tasks:
-    """The task list of a plan: each candidate's groups' clients that are in the cohort."""
-    assigned = np.asarray(plan.assign)[:, group_of] & np.asarray(plan.cohort)  # [K, C]
+def tasks_of(drawn: Draw, group_of: np.ndarray) -> Tasks:
+    """The task list of a draw: each candidate's groups' clients that are in the cohort."""
+    assigned = np.asarray(drawn.assign)[:, group_of] & np.asarray(drawn.cohort)  # [K, C]
     candidate, client = np.nonzero(assigned)
     return Tasks(candidate.astype(np.int32), client.astype(np.int32))
 
