@@ -96,7 +96,7 @@ def _show(args: list[str]) -> int:
     name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
     if name in PRESETS:
         default = ShowArgs(seed=preset(name).seed, data=preset(name).data)
-    elif name in data.list_sources() or name.startswith(data.ANY_TFDS.removesuffix("NAME")):
+    elif ":" in name or name.partition("(")[0] in data.list_sources():
         default = ShowArgs(data=DataConfig(source=name))
     elif "--help" in rest or "-h" in rest:
         default = ShowArgs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from fednas_jax.config import bounds
 from fednas_jax.config.checks import (
     validate,
 )
@@ -54,6 +55,7 @@ def resolve(config: Config) -> Config:
     Raises:
       ConfigError: for an unknown method or a setting that no run can have.
     """
+    bounds.check(config)
     if config.method not in METHODS:
         raise ConfigError(f"method: got {config.method!r}, want one of {', '.join(METHODS)}")
     said = {name: value for name, value in METHODS[config.method].items() if getattr(config.search, name) is None}

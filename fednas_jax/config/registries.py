@@ -13,11 +13,11 @@ POLICIES: Registry[Any] = Registry(
     "search.policy",
     "elimination policy",
     {
-        "rungs": "fednas_jax.search.policies:rungs",
-        "halving": "fednas_jax.search.policies:halving",
-        "hyperband": "fednas_jax.search.policies:hyperband",
-        "median": "fednas_jax.search.policies:median",
-        "none": "fednas_jax.search.policies:none",
+        "rungs": "fednas_jax.search.brackets:rungs",
+        "halving": "fednas_jax.search.brackets:halving",
+        "hyperband": "fednas_jax.search.brackets:hyperband",
+        "median": "fednas_jax.search.stopping:median",
+        "none": "fednas_jax.search.brackets:none",
     },
 )
 PROPOSALS: Registry[Any] = Registry(

@@ -11,7 +11,7 @@ from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_coun
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
 from fednas_jax.data.skew import FeatureSkew, feature_skew
-from fednas_jax.data.sources import ANY_TFDS, list_sources, load, prepare
+from fednas_jax.data.sources import ANY_TFDS, list_sources, load, prepare, register_source
 from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "partition",
     "prepare",
     "read_columns",
+    "register_source",
     "write_columns",
     "write_synthetic_columns",
 ]

@@ -53,7 +53,7 @@ def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
 
 
 def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
-    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns, .* or tfds:NAME"
+    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns, .* tfds:NAME, or MODULE"
     with pytest.raises(DataError, match=want):
         load(DataConfig(source="cifar"), seed=0)
     with pytest.raises(DataError, match=want):
