@@ -21,7 +21,7 @@ from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger
-from fednas_jax.run import events, inputs, manifest, parents, results, stages
+from fednas_jax.run import events, inputs, manifest, parents, results, stages, verifying
 from fednas_jax.run.checkpoint import Refused, Saved
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import Lock
@@ -167,7 +167,7 @@ def _newest(session: Session) -> tuple[Saved, list[Refused]] | None:
     Raises:
       RunError: there are checkpoints, but none can be believed.
     """
-    saved, refused = session.checkpoints.newest(session.verified)
+    saved, refused = session.checkpoints.newest(functools.partial(verifying.believe, session.run))
     if saved is None:
         if refused:
             raise RunError(

@@ -1,7 +1,7 @@
-"""What a run works on: config, data, network, engine and prices, checked before anything is written. Nothing here changes
-during a run, and nothing here knows of folders, watchers or clocks.
+"""What a run works on: config, data, network, engine and prices, checked before anything is written.
 
-Letters: C clients, K slots of a stack, M client groups.
+Nothing here changes during a run, and nothing here knows of folders, watchers or clocks. Letters: C clients, K slots of a
+stack, M client groups.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Problem:
         return self.config.search.clients_per_group if self.config.search.partial else 0
 
     @functools.cached_property
-    def assign(self) -> Callable[..., assignment.Plan]:
-        """Deals groups to candidates for a round, compiled for this run's groups."""
+    def draw(self) -> Callable[..., assignment.Draw]:
+        """Deals groups to candidates for a round, (alive [K], key, group_of [C]), compiled for this run's groups."""
         s = self.config.search
         # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
         most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
-        return jax.jit(functools.partial(assignment.plan, groups=self.groups, most=most, help_out=help_out))
+        return jax.jit(functools.partial(assignment.draw, groups=self.groups, most=most, help_out=help_out))
 
     def rates(self, rounds: int) -> Sequence[float]:
         """The clients' learning rate in each round of a stage."""
@@ -129,7 +129,7 @@ def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, gi
         group_of=assignment.client_groups(packed.train_count, groups),
         goal=loaded.goal,
         prices=prices,
-        policy=policies.policy_of(s),
+        policy=policies.compiled(policies.policy_of(s)),
         proposer=loaded.proposer,
         heterogeneity=data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )

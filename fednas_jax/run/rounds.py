@@ -111,17 +111,17 @@ def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) 
     return invite
 
 
-def groups(problem: Problem, moment: ledger.Moment, plan: assignment.Plan) -> Callable[[np.ndarray], Tasks]:
+def groups(problem: Problem, moment: ledger.Moment, draw: assignment.Draw) -> Callable[[np.ndarray], Tasks]:
     """Invites for each candidate clients of the groups that are dealt to it.
 
     Args:
       problem: of the run.
       moment: the round.
-      plan: which groups those are.
+      draw: which groups those are.
     """
 
     def invite(present: np.ndarray) -> Tasks:
-        tasks = tasks_of(plan, problem.group_of)
+        tasks = tasks_of(draw, problem.group_of)
         if problem.config.participation.everybody:
             return tasks
         presence, group_of = problem.prices.presence, problem.group_of
@@ -131,9 +131,9 @@ def groups(problem: Problem, moment: ledger.Moment, plan: assignment.Plan) -> Ca
     return invite
 
 
-def tasks_of(plan: assignment.Plan, group_of: np.ndarray) -> Tasks:
-    """The task list of a plan: each candidate's groups' clients that are in the cohort."""
-    assigned = np.asarray(plan.assign)[:, group_of] & np.asarray(plan.cohort)  # [K, C]
+def tasks_of(draw: assignment.Draw, group_of: np.ndarray) -> Tasks:
+    """The task list of a draw: each candidate's groups' clients that are in the cohort."""
+    assigned = np.asarray(draw.assign)[:, group_of] & np.asarray(draw.cohort)  # [K, C]
     candidate, client = np.nonzero(assigned)
     return Tasks(candidate.astype(np.int32), client.astype(np.int32))
 

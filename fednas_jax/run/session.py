@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from fednas_jax.errors import Interrupted, RunError
 from fednas_jax.files import sync
 from fednas_jax.phones import ledger
 from fednas_jax.run import events, manifest, models
-from fednas_jax.run.checkpoint import Checkpoints, Saved
+from fednas_jax.run.checkpoint import Checkpoints
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.state import Member, RunState, Stage, pack
 from fednas_jax.runtime import hosts
@@ -102,15 +102,6 @@ class Session:
         """Waits for the last checkpoint."""
         with saving(self.run.checkpoints):
             self.checkpoints.close()
-
-    def verified(self, saved: Saved) -> None:
-        """Sees whether the files that a checkpoint speaks of are there, unchanged.
-
-        Raises:
-          RunError: one is not.
-        """
-        manifest.verify(self.run.path, [manifest.Entry(*entry) for entry in saved.record["files"]])
-        manifest.verify(self.run.path, [manifest.Entry(*saved.record["events"])])
 
     def _next_step(self) -> int:
         return hosts.from_first_host(self.checkpoints.next_step)

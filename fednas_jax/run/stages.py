@@ -21,7 +21,7 @@ from fednas_jax.run.problem import Problem
 from fednas_jax.run.rounds import Team
 from fednas_jax.run.session import Model, Step
 from fednas_jax.run.state import Member, RunState, Spent, Stage, Trial
-from fednas_jax.search import proposals
+from fednas_jax.search import policies, proposals
 from fednas_jax.seeds import KeyPurpose
 from fednas_jax.space import stacks
 from fednas_jax.space.network import Variables
@@ -245,25 +245,25 @@ def _begin(problem: Problem, state: RunState) -> Step:
 def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     """One round of an iteration: those alive train, and are scored where that decides something."""
     policy, iteration, number = problem.policy, state.iteration + 1, state.round + 1
-    before = np.asarray(policy.plan(trial.policy))
-    at = policy.progress(trial.policy)
+    alive, training = (np.asarray(mask) for mask in (trial.policy.alive, policy.plan(trial.policy)))
+    at = policies.progress_of(policy, trial.policy)
     moment = ledger.Moment("search", iteration, number, at.rung)
     team = _team(problem, state, [p.widths for p in trial.proposals], np.arange(problem.slots))
     key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.PLAN)
     key = jax.random.fold_in(jax.random.fold_in(key, iteration), number - 1)
-    plan = problem.assign(before, key, problem.group_of)
+    draw = problem.draw(training, key, problem.group_of)
     rate, clock = problem.config.train.learning_rate, state.spent.clock
-    done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, plan), rate)
+    done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)
     if bool(policy.wants_scores(trial.policy)):
-        who = rounds.scorers(problem, done.tasks, np.flatnonzero(before), moment)
+        who = rounds.scorers(problem, done.tasks, np.flatnonzero(alive), moment)
         found = rounds.score(problem, done.team, moment, clock + seconds, who)
         scores = found.tally.score.astype(np.float32)
         rows, seconds, waited = [*rows, found.rows], seconds + found.seconds, waited + found.waited
         effort += found.tally.effort
     policy_state = jax.device_get(policy.tell(trial.policy, scores))
-    after = np.asarray(policy.plan(policy_state)) if not bool(policy.finished(policy_state)) else _alive(policy_state)
+    after = np.asarray(policy_state.alive)
     name = [p.name for p in trial.proposals]
     told: list[events.Event] = [
         events.Round(
@@ -279,7 +279,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
             **_spent(pa.concat_tables(rows), seconds, waited),
         )
     ]
-    dropped = np.flatnonzero(before & ~after)
+    dropped = np.flatnonzero(alive & ~after)
     if len(dropped):
         scored = bool(policy.wants_scores(trial.policy))
         nonfinite = [name[k] for k in dropped if scored and not np.isfinite(scores[k])]
@@ -289,11 +289,6 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
         round=number, stack=done.team.stack, server=done.team.server, trial=trial._replace(policy=policy_state)
     )
     return Step(state, tuple(told))
-
-
-def _alive(policy_state: Any) -> np.ndarray:
-    """[K] who is left when an iteration is over."""
-    return np.asarray(policy_state.alive)
 
 
 def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
@@ -371,9 +366,7 @@ def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_id
     return Team(state.physical_widths, stack, state.server, stacks.padded(candidate_ids, problem.slots), widths)
 
 
-def _paid(
-    state: RunState, stage: str, iteration: int, rows: pa.Table, seconds: float, effort: Effort
-) -> RunState:
+def _paid(state: RunState, stage: str, iteration: int, rows: pa.Table, seconds: float, effort: Effort) -> RunState:
     """The state with a round's rows, seconds and effort added."""
     spent, number = state.spent, ledger.STAGES.index(stage)
     hours = list(spent.hours)

@@ -82,6 +82,9 @@ class RunState(NamedTuple):
     pending: pa.Table  # rows of the ledger that lie in no file yet
 
 
+PLAIN = ("iteration", "round", "bucket", "networks", "stop_reason", "source")  # fields that are JSON values
+
+
 def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by name, on the host, and the rest as JSON values."""
     masks = [] if state.trial is None else [*state.trial.masks]
@@ -103,8 +106,9 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "effort": list(state.effort),
         "files": [list(entry) for entry in state.files],
         "warnings": list(state.warnings),
-        **{name: getattr(state, name) for name in ("iteration", "round", "bucket", "networks", "stop_reason", "source")},
-        **{name: list(getattr(state, name)) for name in ("physical_widths", "widths")},
+        **{name: getattr(state, name) for name in PLAIN},
+        "physical_widths": list(state.physical_widths),
+        "widths": list(state.widths),
     }
     return arrays, record
 
