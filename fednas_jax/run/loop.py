@@ -20,7 +20,7 @@ import pyarrow as pa
 from fednas_jax import data
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
-from fednas_jax.engine.fleet import Tasks
+from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.errors import Interrupted, TrainingError
 from fednas_jax.phones import ledger
 from fednas_jax.run import inputs, results, rounds
@@ -345,8 +345,8 @@ def _restored(setup: Setup) -> RunState | None:
     if found is None:
         return None
     step, about, arrays, spent = found
-    for name, value in about["meter"].items():
-        setattr(setup.fleet.meter, name, value)
+    setup.meter.wall_seconds = about["meter"].pop("wall_seconds")
+    setup.meter.effort = Effort(**about["meter"])
     state = runstate.restored(about, arrays)
     setup.tell(event="resume", step=step, client_seconds=spent, progress=setup.goal.progress(state.widths))
     return state

@@ -16,7 +16,8 @@ from fednas_jax import data, nets
 from fednas_jax.config.checks import validate_clients
 from fednas_jax.config.files import differences
 from fednas_jax.config.schema import Config, NetConfig
-from fednas_jax.engine.fleet import Fleet
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Effort
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.phones.round_prices import Prices, prices_of
@@ -28,6 +29,14 @@ from fednas_jax.search import proposals as candidates
 from fednas_jax.search.resources import Goal, goal_of
 from fednas_jax.space import probing
 from fednas_jax.space.masks import Space
+
+
+class Meter:
+    """The simulator's effort in this run, added up."""
+
+    def __init__(self) -> None:
+        self.effort = Effort()
+        self.wall_seconds = 0.0  # of the processes that worked on this run before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Setup:
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
     heterogeneity: data.Heterogeneity  # of the clients
+    meter: Meter = dataclasses.field(default_factory=Meter)
 
     @property
     def clients(self) -> int:
@@ -95,8 +105,8 @@ class Setup:
 
     def effort(self) -> dict[str, float]:
         """The simulator's effort so far, this process and those before."""
-        meter = self.fleet.meter
-        return dataclasses.asdict(meter) | {"wall_seconds": meter.wall_seconds + time.perf_counter() - self.began}
+        wall_seconds = self.meter.wall_seconds + time.perf_counter() - self.began
+        return self.meter.effort._asdict() | {"wall_seconds": wall_seconds}
 
 
 def prepare(
@@ -120,11 +130,12 @@ def prepare(
     # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
     kind = (devices or jax.devices())[0].device_kind
     lanes = config.engine.lanes or hosts.from_first_host(lambda: run.lanes(kind))
-    fleet = Fleet(
+    spec = FleetSpec(
         found.network,
         packed,
         dataset.mean,
         dataset.std,
+        dataset.classes,
         config.train,
         dataclasses.replace(config.engine, lanes=lanes),
         config.seed,
@@ -132,6 +143,7 @@ def prepare(
         devices,
         tasks=packed.clients * (1 if s.partial else slots),
     )
+    fleet = Fleet(spec)
     hosts.from_first_host(lambda: run.create(config, fleet.lanes, kind))
     return Setup(
         config,

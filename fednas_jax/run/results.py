@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fednas_jax import data
-from fednas_jax.engine.fleet import Fleet, Tasks
+from fednas_jax.engine.fleet import Fleet
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
 from fednas_jax.run.problem import Setup
@@ -29,7 +30,7 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
     spent = ledger.read(setup.run.ledger)
     until = totals.search_seconds(spent, len(state.family), setup.clients)
     hours = _hours(setup, len(state.family))
-    meter = setup.fleet.meter
+    effort = setup.meter.effort
 
     def described(member: Member) -> dict[str, Any]:
         return {
@@ -67,10 +68,10 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
         "simulated_hours": hours["stages"],
         "simulator": {
             "wall_seconds": setup.effort()["wall_seconds"],
-            "compile_seconds": meter.compile_seconds,
-            "compilations": meter.compilations,
-            "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
-            "lane_padding": 1 - meter.steps / meter.lane_steps if meter.lane_steps else 0.0,
+            "compile_seconds": effort.compile_seconds,
+            "compilations": effort.compilations,
+            "examples_per_second": effort.examples / effort.train_seconds if effort.train_seconds else 0.0,
+            "lane_padding": 1 - effort.steps / effort.lane_steps if effort.lane_steps else 0.0,
             "lanes": setup.fleet.lanes,
             "streams": setup.fleet.streams,
             "devices": [str(d) for d in setup.fleet.mesh.devices.flat],
@@ -97,18 +98,8 @@ def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
 def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:
     """Test accuracy of each member after its fine-tuning, None if that diverged: the one use of the test split."""
     split = data.chunks(setup.dataset.test, 256)
-    fleet = Fleet(
-        setup.space.network,
-        split,
-        setup.dataset.mean,
-        setup.dataset.std,
-        setup.config.train,
-        dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes),
-        setup.config.seed,
-        setup.slots,
-        list(setup.fleet.mesh.devices.flat),
-        setup.fleet.meter,
-    )
+    engine = dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes)
+    fleet = Fleet(dataclasses.replace(setup.fleet.spec, data=split, engine=engine))
     whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
     found: list[float | None] = []
     for first in range(0, len(members), setup.slots):
@@ -118,7 +109,9 @@ def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:
         )
         slots = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
-        accuracy = fleet.evaluate(whole, stacks.filled(stack, setup.slots), tasks).accuracy[: len(some)]
+        tally = fleet.evaluate(whole, stacks.filled(stack, setup.slots), tasks)
+        setup.meter.effort += tally.effort
+        accuracy = tally.accuracy[: len(some)]
         found += [float(a) if np.isfinite(a) else None for a in accuracy]
     for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
         setup.tell(event="diverged", stage="finetune", iteration=member.iteration)

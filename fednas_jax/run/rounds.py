@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax.engine.fleet import Tally, Tasks
+from fednas_jax.engine.tasks import Tally, Tasks
 from fednas_jax.errors import ConfigError, Interrupted
 from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Setup
@@ -60,9 +60,10 @@ def fedavg(
         )
         seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
-        stack, server = setup.fleet.train(
+        stack, server, effort = setup.fleet.train(
             state.physical_widths, stack, server, tasks, (purpose, 0, done), candidate_ids.tolist(), rate
         )
+        setup.meter.effort += effort
         done, clock = done + 1, clock + seconds
         spent.append(rows)
         setup.tell(
@@ -112,7 +113,7 @@ def train_candidates(
             planned, candidate_ids, widths, setup.fleet.steps[planned.client], moment, gone
         )
         seconds += waited
-        stack, server = setup.fleet.train(
+        stack, server, effort = setup.fleet.train(
             physical_widths,
             stack,
             server,
@@ -121,6 +122,7 @@ def train_candidates(
             candidate_ids.tolist(),
             setup.config.train.learning_rate,
         )
+        setup.meter.effort += effort
         rounds += 1
         tables = [rows]
         scores = np.full(setup.slots, np.nan, np.float32)
@@ -226,7 +228,9 @@ def score(
         seconds, waits = seconds + waited + took, waits + waited
         if set(done.candidate) == set(tasks.candidate):
             spent.append(rows)
-            return setup.fleet.evaluate(physical_widths, stack, done), pa.concat_tables(spent), seconds, waits
+            tally = setup.fleet.evaluate(physical_widths, stack, done)
+            setup.meter.effort += tally.effort
+            return tally, pa.concat_tables(spent), seconds, waits
         # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
         spent.append(ledger.in_vain(rows))
     raise ConfigError(
