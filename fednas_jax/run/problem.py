@@ -36,6 +36,14 @@ from fednas_jax.space import probing
 from fednas_jax.space.masks import Space
 
 
+class Meter:
+    """The simulator's effort in this run, added up."""
+
+    def __init__(self) -> None:
+        self.effort = Effort()
+        self.wall_seconds = 0.0  # of the processes that worked on this run before
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """What does not change during a run."""
@@ -52,6 +60,7 @@ class Problem:
     policy: Policy
     proposer: Proposer
     heterogeneity: data.Heterogeneity  # of the clients
+    meter: Meter = dataclasses.field(default_factory=Meter)
 
     @property
     def clients(self) -> int:
