@@ -70,8 +70,7 @@ class RunDir:
             inputs.keep(config, self.inputs)
             about = {
                 "config": to_json(config),
-                "versions": {"python": platform.python_version()}
-                | {p: importlib.metadata.version(p) for p in PACKAGES},
+                "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
                 "devices": [str(d) for d in jax.devices()],
                 "lanes": {device_kind: lanes},
             }
@@ -130,3 +129,11 @@ class RunDir:
         for path in self.ledger.glob("*"):
             if path.name not in ledgers:
                 path.unlink()
+
+
+def _version(package: str) -> str:
+    """What is installed; a source tree may be used as it lies."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -28,7 +28,7 @@ from fednas_jax.run import state as runstate
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.problem import Setup, prepare, same_config
 from fednas_jax.run.state import Member, RunState, Stage, load_member, save_member
-from fednas_jax.runtime import cores, hosts
+from fednas_jax.runtime import hosts
 from fednas_jax.search import policies as controller
 from fednas_jax.search import proposals as candidates
 from fednas_jax.seeds import KeyPurpose
@@ -50,7 +50,8 @@ def run_search(
       out: the run's folder. A finished run of the same config is returned as it is.
       observe: is called with every event that is written to events.jsonl, on the first host.
       should_stop: asked after every round; True on any host saves and raises `Interrupted` on all.
-      devices: those to train on; all of all hosts by default, which are a CPU's cores where jax is not in use yet.
+      devices: those to train on; all of all hosts by default. A processor is one of them, whatever its cores, unless
+        `use_all_cores` was called before.
       dataset: data of your own (`from_arrays`) instead of `config.data.source`, the same on every host. The recorded
         source is then a checksum of it, so that no run goes on with other data.
 
@@ -63,7 +64,6 @@ def run_search(
         given = dataclasses.replace(config.data, source=f"dataset:{data.fingerprint(dataset)}")
         config = dataclasses.replace(config, data=given)
     config = resolve(config)
-    cores.use_all()
     same_config(config)
     run = RunDir(out)
     hosts.from_first_host(lambda: run.check(config))
