@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f"--out: got {args.out}, want a file in a folder that exists")
 
-    cores.use_all()
+    cores.use_all_cores()
     console = Console() if sys.stdout.isatty() else Console(width=100)
     worker: Torch | None = None
     try:

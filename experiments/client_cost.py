@@ -205,7 +205,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Runs what is not there yet, prints the tables and writes them to a .json in the folder, named as the runs are."""
     args = arguments()
-    cores.use_all()
+    cores.use_all_cores()
     args.prepared = prepared(args)
     found = compare(args)
     some = [] if len(args.only) == len(ALL) else args.only

@@ -21,6 +21,7 @@ import numpy as np
 from fednas_jax.config import presets
 from fednas_jax.config.schema import FinetuneConfig
 from fednas_jax.run.loop import run_search
+from fednas_jax.runtime.cores import use_all_cores
 
 
 def scores(rounds: int, seed: int, out: Path) -> list[float]:
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/settle"))
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
+    use_all_cores()
     settings, seeds = ((1, 2), (0,)) if args.tiny else ((2, 5, 10, 20), (0, 1, 2))
     print("rounds  mean over the family  smallest network")
     for rounds in settings:

@@ -15,6 +15,7 @@ from rich.console import Console
 from fednas_jax.config.presets import fitted, tiny
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
+from fednas_jax.runtime.terminal import PlainConsole
 
 HELP = {"-h", "--help"}
 
@@ -89,8 +90,8 @@ def parse_runs(args: Sequence[str], command: str) -> tuple[Path, ...]:
 
 def terminal(quiet: bool = False) -> Console:
     """The terminal; a file or a pipe is taken to be wide enough for every table."""
-    console = Console(quiet=quiet)
-    return console if console.is_terminal else Console(width=120, quiet=quiet)
+    console = PlainConsole(quiet=quiet)
+    return console if console.is_terminal else PlainConsole(width=120, quiet=quiet)
 
 
 def one_line(said: str) -> str:
