@@ -24,9 +24,9 @@ class TiersArgs:
 def run(args: list[str]) -> int:
     """Runs `fednas tiers` with these arguments and returns the exit code."""
     parsed = parse(TiersArgs, args, "fednas tiers")
-    from fednas_jax.report import page, tables, tiers
+    from fednas_jax.report import assigning, page, tables
 
-    tables.print_tiers(terminal(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
+    tables.print_tiers(terminal(), assigning.assign(parsed.run, assigning.read_tiers(parsed.tiers)))
     print(parsed.run / "tiers.json")
     print(page.write_report(parsed.run))
     return 0

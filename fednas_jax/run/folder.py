@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from fednas_jax.config.files import differences, from_json, to_json
+from fednas_jax.config.files import differences, to_json
 from fednas_jax.config.schema import Config
-from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.errors import RunError
 from fednas_jax.files import write_json
-from fednas_jax.run import inputs
+from fednas_jax.run import inputs, records
 
 PACKAGES = ("fednas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -83,12 +83,9 @@ class RunDir:
         Raises:
           RunError: the folder holds no run, or one that cannot be read.
         """
-        try:
-            return from_json(json.loads(self.config_file.read_text())["config"])
-        except FileNotFoundError:
-            raise RunError(f"{self.path}: holds no run, want a folder that fednas search made") from None
-        except (ValueError, KeyError, TypeError, ConfigError) as error:
-            raise RunError(f"{self.config_file}: cannot be read as a run's config: {error}") from None
+        if not self.config_file.exists():
+            raise RunError(f"{self.path}: holds no run, want a folder that fednas search made")
+        return records.config(self.config_file)
 
     def lanes(self, device_kind: str) -> int:
         """The lanes that this run was begun with on such a device; 0 where it wasn't."""
@@ -103,12 +100,7 @@ class RunDir:
         Raises:
           RunError: it was written by something else, or damaged.
         """
-        if not self.result_file.exists():
-            return None
-        try:
-            return json.loads(self.result_file.read_text())
-        except ValueError as error:
-            raise RunError(f"{self.result_file}: cannot be read as JSON: {error}") from error
+        return records.result(self.result_file) if self.result_file.exists() else None
 
     def append(self, event: dict[str, Any]) -> None:
         """Adds one line to the events."""
@@ -121,7 +113,7 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
-        return [json.loads(line) for line in self.events_file.read_text().splitlines()] if self.events_size() else []
+        return list(records.events(self.events_file))
 
     def rewind(self, events_size: int, ledgers: list[str]) -> None:
         """Takes back what was written after a checkpoint: later events, and ledger files it does not know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,7 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
       state: its last.
       tested: test accuracy of the members that were tested, by iteration; None where one diverged.
     """
-    spent = ledger.read(setup.run.ledger)
-    until = totals.search_seconds(spent, len(state.family), setup.clients)
-    hours = _hours(setup, len(state.family))
+    spent = totals.summary(ledger.read(setup.run.ledger), setup.clients, len(state.family), _clock(setup))
     meter = setup.fleet.meter
 
     def described(member: Member) -> dict[str, Any]:
@@ -40,8 +39,8 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
             "resources": {resource.name: resource(member.widths) for resource in setup.goal.resources},
             "score": member.score,
             "test_accuracy": tested.get(member.iteration),
-            "client_seconds": until[member.iteration],
-            "simulated_hours": hours["until"][member.iteration],
+            "client_seconds": spent.client_seconds[member.iteration],
+            "simulated_hours": spent.hours[member.iteration],
             "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
         }
 
@@ -54,6 +53,7 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
         "finished": True,
         "stop_reason": state.stop_reason,
         "clients": setup.clients,
+        "data": _data(setup.dataset),
         "heterogeneity": setup.heterogeneity._asdict(),
         "parent_source": state.source,
         "budgets": [
@@ -62,9 +62,9 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
         ],
         "parent": described(state.family[0]),
         "models": [described(m) for m in state.family[1:]],
-        "client_cost": totals.client_cost(spent, setup.clients),
-        "wasted": totals.wasted(spent),
-        "simulated_hours": hours["stages"],
+        "client_cost": spent.client_cost,
+        "wasted": spent.wasted,
+        "simulated_hours": spent.simulated_hours,
         "simulator": {
             "wall_seconds": setup.effort()["wall_seconds"],
             "compile_seconds": meter.compile_seconds,
@@ -81,17 +81,25 @@ def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dic
     return result
 
 
-def _hours(setup: Setup, iterations: int) -> dict[str, Any]:
-    """Simulated hours of each stage, and of the search up to the end of each iteration, from 0."""
-    stages, each = dict.fromkeys(ledger.STAGES, 0.0), np.zeros(iterations)
+def _data(dataset: data.Dataset) -> dict[str, Any]:
+    """What tells this data set from others, and what makes a network's input of its images."""
+    return {
+        "name": dataset.name,
+        "fingerprint": data.fingerprint(dataset),
+        "examples": len(dataset.train.labels),
+        "test_examples": len(dataset.test.labels),
+        "image": list(dataset.train.images.shape[1:]),
+        "classes": dataset.classes,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }
+
+
+def _clock(setup: Setup) -> Iterator[tuple[str, int, float]]:
+    """Stage, iteration and simulated seconds of each round; a run begun before there was a clock has none."""
     for event in setup.run.events():
         if event["event"] in ("round", "parent"):
-            stage = event.get("stage", "pretrain")
-            spent = event.get("simulated_seconds", 0.0) / 3600  # a run begun before there was a clock has none
-            stages[stage] += spent
-            if stage == "search":
-                each[event["iteration"]] += spent
-    return {"stages": stages | {"all": sum(stages.values())}, "until": np.cumsum(each).tolist()}
+            yield event.get("stage", "pretrain"), event.get("iteration", 0), event.get("simulated_seconds", 0.0)
 
 
 def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:

@@ -1,0 +1,99 @@
+"""What belongs to a run, with sizes and SHA-256: listed when it is written, verified before anybody believes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from fednas_jax.errors import RunError
+from fednas_jax.files import opened
+from fednas_jax.forms import Between
+
+FOLDERS = ("ledger", "models", "inputs")  # all files in them belong to the run
+GROWS = "events.jsonl"  # only its beginning is listed: events may follow
+_SHOWN = 3  # files in a message
+_BLOCK = 1 << 20
+
+
+class Entry(TypedDict):
+    """A file of a run."""
+
+    path: str  # below the run's folder, with '/' between its parts
+    bytes: Annotated[int, Between(0, 2**62)]
+    sha256: str
+
+
+def files(run: Path) -> list[Entry]:
+    """The files that a run's folder holds, by path.
+
+    Args:
+      run: its folder.
+
+    Raises:
+      RunError: one is a link or no plain file, or cannot be read.
+    """
+    found = [path for folder in FOLDERS for path in _below(run / folder)]
+    found += [run / name for name in ("config.json", GROWS) if (run / name).exists()]
+    return [_entry(run, path) for path in sorted(found)]
+
+
+def verify_files(run: Path, listed: Sequence[Entry]) -> None:
+    """Sees whether a run's folder holds the files that were listed, as they were, and no others in the ledger.
+
+    Args:
+      run: its folder.
+      listed: from `files`, as it was written into the result or a checkpoint.
+
+    Raises:
+      RunError: one line that names what is missing, damaged, or not of this run.
+    """
+    wrong = []
+    for entry in listed:
+        path = _inside(run, entry["path"])
+        if not path.exists():
+            wrong.append(f"{entry['path']} is missing")
+        elif _digest(path, entry["bytes"] if entry["path"] == GROWS else None) != (entry["bytes"], entry["sha256"]):
+            wrong.append(f"{entry['path']} is damaged or was changed")
+    known = {entry["path"] for entry in listed}
+    for path in _below(run / "ledger"):
+        if (name := path.relative_to(run).as_posix()) not in known:
+            wrong.append(f"{name} is not of this run")
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise RunError(f"{run}: {', '.join(wrong[:_SHOWN])}{more}, want the files as the run left them")
+
+
+def _entry(run: Path, path: Path) -> Entry:
+    size, digest = _digest(path, None)
+    return {"path": path.relative_to(run).as_posix(), "bytes": size, "sha256": digest}
+
+
+def _digest(path: Path, most: int | None) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file, or of its first `most` bytes."""
+    found, size = hashlib.sha256(), 0
+    with opened(path) as file:
+        while block := file.read(_BLOCK if most is None else min(_BLOCK, most - size)):
+            found.update(block)
+            size += len(block)
+    return size, found.hexdigest()
+
+
+def _inside(run: Path, name: str) -> Path:
+    """The file of a listed path, which leads nowhere but below the run's folder."""
+    path = run
+    for part in name.split("/"):
+        if part in ("", ".", "..") or "\0" in part:
+            raise RunError(f"{run}: files: got {name[:100]!a}, want a file below the run's folder")
+        path = path / part
+        if path.is_symlink():
+            raise RunError(f"{path}: is a link, want a file of the run's own")
+    return path
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder; links to folders are not followed."""
+    for where, _, names in os.walk(folder):
+        yield from (Path(where) / name for name in names)
