@@ -36,7 +36,7 @@ from fednas_jax.config.schema import Config
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.files import write_json
 from fednas_jax.phones import devices, ledger, pricing, totals
-from fednas_jax.report import finished
+from fednas_jax.run import finished
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.runtime import cores

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fednas_jax.errors import FednasError, RunError
 
@@ -38,22 +39,57 @@ def read_json(path: Path, error: type[FednasError] = RunError, most: int = MOST_
     def refused(value: str) -> Any:
         raise ValueError(f"{value}, which is no number")
 
+    with opened(path, error) as file:
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise error(f"{path}: got more than {most:,} bytes, want at most so many")
     try:
-        size = path.stat().st_size
-        if size > most:
-            raise error(f"{path}: got {size:,} bytes, want at most {most:,}")
-        value = json.loads(path.read_bytes(), parse_constant=refused)
-    except (OSError, ValueError, RecursionError) as raised:
-        said = raised.strerror if isinstance(raised, OSError) else " ".join(str(raised).split())
-        raise error(f"{path}: cannot be read as JSON: {said}") from None
+        value = json.loads(text, parse_constant=refused)
+    except (ValueError, RecursionError) as raised:
+        raise error(f"{path}: cannot be read as JSON: {' '.join(str(raised).split())}") from None
     if _deeper(value, MOST_DEPTH):
         raise error(f"{path}: got values nested deeper than {MOST_DEPTH}, want a file that fednas wrote")
     return value
 
 
+@contextlib.contextmanager
+def opened(path: Path, error: type[FednasError] = RunError) -> Iterator[BinaryIO]:
+    """A file open to be read: a plain one, since a device or a pipe may never end.
+
+    Args:
+      path: of the file.
+      error: kind of error to raise.
+
+    Raises:
+      FednasError: of the given kind: it is missing, no plain file, or cannot be read.
+    """
+    try:
+        # Opening a pipe waits for who writes into it, unless it is told not to.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as raised:  # ValueError: a name with a zero byte in it
+        raise error(f"{path}: cannot be read: {getattr(raised, 'strerror', None) or raised}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{path}: got no plain file, want one")
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
+    except OSError as raised:
+        raise error(f"{path}: cannot be read: {raised.strerror or raised}") from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """Values as the text of a JSON file.
+
+    Raises:
+      ValueError: a number is not finite.
+    """
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,9 +129,9 @@ def sync(path: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes; raises RunError where it cannot be read."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()

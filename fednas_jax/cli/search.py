@@ -46,9 +46,9 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
     if parsed.tiers is not None:
         if command == "pretrain":
             raise ConfigError(f"--tiers: got {parsed.tiers}, want none: a pretraining has no family")
-        from fednas_jax.report import tiers
+        from fednas_jax.report import assigning
 
-        tiers.read(parsed.tiers)
+        assigning.read_tiers(parsed.tiers)
     hosts.start(parsed.hosts)
     cores.use_all_cores()  # before the console asks which host this is
     # Imported here: --help and mistyped options answer without waiting for jax.
@@ -90,7 +90,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
             page.write_report(parsed.out)
         tables.print_family(console, result)
         if parsed.tiers is not None:
-            tables.print_tiers(console, tiers.assign(parsed.out, tiers.read(parsed.tiers)))
+            tables.print_tiers(console, assigning.assign(parsed.out, assigning.read_tiers(parsed.tiers)))
             page.write_report(parsed.out)
         if not done_before:
             console.print(f"report: {written}", soft_wrap=True)

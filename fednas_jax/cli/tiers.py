@@ -25,7 +25,7 @@ class TiersArgs:
 def run(args: list[str]) -> int:
     """Runs `fednas tiers` with these arguments and returns the exit code."""
     parsed = parse(TiersArgs, args, "fednas tiers")
-    from fednas_jax.report import page, tables, tiers
+    from fednas_jax.report import assigning, page, tables
 
     tables.print_tiers(terminal(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
     print(plain(parsed.run / "tiers.json"))

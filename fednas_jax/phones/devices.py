@@ -310,12 +310,14 @@ def read_table(path: Path, field: str = "cost.population") -> Population:
     Raises:
       ConfigError: the file, a column, its unit or a value cannot be used.
     """
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise ConfigError(f"{field}: {path} cannot be read: it is no plain file")
     try:
         text = path.read_text()
         rows: list[dict[str, Any]] = (
             json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
         )
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{field}: {path} cannot be read: {said}") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,41 @@ from fednas_jax.phones.ledger import (
 )
 
 QUANTITIES = ("seconds", "macs", "bytes_up", "bytes_down", "joules")
+
+
+class Summary(NamedTuple):
+    """What a result says of a ledger and the simulated clock."""
+
+    client_cost: dict[str, dict[str, dict[str, float]]]  # see `client_cost`
+    wasted: dict[str, dict[str, float]]  # see `wasted`
+    phases: dict[str, dict[str, float]]  # [stage][phase]: seconds of all clients
+    simulated_hours: dict[str, float]  # [stage], and 'all'
+    client_seconds: list[float]  # [iterations] mean of a client in the search up to the end of each, from 0
+    hours: list[float]  # [iterations] simulated, of the search up to the end of each, from 0
+
+
+def summary(ledger: pa.Table, clients: int, iterations: int, clock: Iterable[tuple[str, int, float]]) -> Summary:
+    """Sums a run up, as it went or priced again.
+
+    Args:
+      ledger: rows.
+      clients: C.
+      iterations: of the search, and one for the parent.
+      clock: stage, iteration and simulated seconds of whatever took time.
+    """
+    stages, each = dict.fromkeys(STAGES, 0.0), np.zeros(iterations)
+    for stage, iteration, seconds in clock:
+        stages[stage] += seconds / 3600
+        if stage == "search":
+            each[iteration] += seconds / 3600
+    return Summary(
+        client_cost(ledger, clients),
+        wasted(ledger),
+        {stage: phase_seconds(ledger, stage) for stage in STAGES},
+        stages | {"all": sum(stages.values())},
+        search_seconds(ledger, iterations, clients),
+        np.cumsum(each).tolist(),
+    )
 
 
 def client_cost(ledger: pa.Table, clients: int) -> dict[str, dict[str, dict[str, float]]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from rich import box
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fednas_jax.errors import RunError
 
@@ -19,23 +22,58 @@ from matplotlib import pyplot as plt
 FORMATS = (".svg", ".png")
 
 
+def plain(text: str, most: int = 1000) -> str:
+    """Text as it may be shown anywhere: what a terminal would obey or a page cannot hold is spelled out instead.
+
+    Args:
+      text: of a file, perhaps a stranger's.
+      most: characters that are shown.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
+    return f"{shown}..." if len(text) > most else shown
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as plain text: no markup, no control sequence in it is obeyed."""
+    console.print(Text(plain(text)), soft_wrap=True)
+
+
+def label(text: str) -> str:
+    """Text in a figure: no formula, and short enough to leave room for the figure.
+
+    matplotlib reads what stands between '$' as a formula, and leaves out of a legend what begins with '_'.
+    """
+    shown = plain(text, 80).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A table whose first `left` columns are text and whose others are numbers; a header of nothing is not shown."""
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(header))
+    """A table whose first `left` columns are text and whose others are numbers; a header of nothing is not shown.
+
+    Whatever a cell says is shown as plain text.
+    """
+    made = Table(title=_cell(title), title_justify="left", box=box.SIMPLE_HEAD, show_header=any(header))
     for n, name in enumerate(header):
-        made.add_column(name, justify="left" if n < left else "right", no_wrap=True)
+        made.add_column(_cell(name), justify="left" if n < left else "right", no_wrap=True)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(_cell, row))
     return made
+
+
+def _cell(text: str) -> Text:
+    return Text(plain(text))
 
 
 def svg(figure: Any) -> str:
     """A matplotlib figure as the text of an SVG file; closes it."""
     text = io.StringIO()
-    # A fixed salt and no date: the same figure is the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "fednas_jax"}):
-        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
+    try:
+        # A fixed salt and no date: the same figure is the same file.
+        with matplotlib.rc_context({"svg.hashsalt": "fednas_jax"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in letters that it lacks
+            figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    finally:
+        plt.close(figure)
     return text.getvalue()
 
 

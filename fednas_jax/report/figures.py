@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 from fednas_jax.phones import ledger
 from fednas_jax.report import draw
-from fednas_jax.report.finished import Run, members
+from fednas_jax.run.finished import Run, members
 
 
 def front(runs: Sequence[Run]) -> str:
@@ -18,7 +18,7 @@ def front(runs: Sequence[Run]) -> str:
     for run in runs:
         tested = [m for m in members(run.result) if m["test_accuracy"] is not None]
         macs, accuracy = [m["macs"] / 1e6 for m in tested], [100 * m["test_accuracy"] for m in tested]
-        axes.plot(macs, accuracy, "o-", label=f"{run.result['method']}, seed {run.result['seed']}")
+        axes.plot(macs, accuracy, "o-", label=_label(run))
         if tested and not tested[0]["iteration"]:
             axes.annotate("parent", (macs[0], accuracy[0]), xytext=(0, 8), textcoords="offset points", ha="right")
     axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
@@ -50,7 +50,7 @@ def phases(runs: Sequence[Run]) -> str:
     """Client seconds of the search by phase, as SVG."""
     figure, axes = plt.subplots(figsize=(6.5, 1.2 + 0.5 * len(runs)))
     left = np.zeros(len(runs))
-    names = [f"{run.result['method']}, seed {run.result['seed']}" for run in runs]
+    names = [_label(run) for run in runs]
     for phase in ledger.PHASES:
         seconds = np.asarray([run.phases[phase] / run.result["clients"] for run in runs])
         axes.barh(names, seconds, left=left, label=phase)
@@ -58,3 +58,7 @@ def phases(runs: Sequence[Run]) -> str:
     axes.set(xlabel="seconds of an average client, whole search", xlim=(0, max(1e-9, 1.05 * left.max())))
     axes.legend(ncols=len(ledger.PHASES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return draw.svg(figure)
+
+
+def _label(run: Run) -> str:
+    return draw.label(f"{run.result['method']}, seed {run.result['seed']}")

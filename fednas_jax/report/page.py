@@ -7,9 +7,9 @@ from typing import Any
 
 import jinja2
 
-from fednas_jax.report import tiers
+from fednas_jax.report.assigning import assigned
+from fednas_jax.report.draw import plain
 from fednas_jax.report.figures import front, hours, phases
-from fednas_jax.report.finished import load, members
 from fednas_jax.report.tables import (
     HEADER,
     TIERS,
@@ -18,6 +18,7 @@ from fednas_jax.report.tables import (
     not_counted,
     tier_rows,
 )
+from fednas_jax.run.finished import load_run, members, write_into
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -31,6 +32,8 @@ figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 </style>
 <h1>{{ title }}</h1>
 <p>{{ summary }}</p>
+{% for warning in warnings %}<p><strong>Warning:</strong> {{ warning }}</p>
+{% endfor %}
 {% for figure in figures %}<figure role="img" aria-label="{{ figure.alt }}">{{ figure.svg | safe }}</figure>{% endfor %}
 <h2>The family</h2>
 <table><tr>{% for name in header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
@@ -49,42 +52,51 @@ figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 """
 
 
+# All that is shown is escaped, and spelled out where a page cannot hold it; figures are markup of our own.
+_ENVIRONMENT = jinja2.Environment(autoescape=True, finalize=lambda value: plain(value) if type(value) is str else value)
+
+
 def write_report(path: Path) -> Path:
-    """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run."""
-    run = load(path)
-    result = run.result
+    """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run.
+
+    Args:
+      path: the run's folder.
+
+    Returns:
+      The page.
+
+    Raises:
+      RunError: as `load_run`, a file that is shown is damaged, or one cannot be written.
+    """
+    run = load_run(path)
+    result, found = run.result, members(run.result)
     figures = {
         "front": ("Test accuracy against MACs of the family", front([run])),
         "cost": ("Client seconds of the search by phase", phases([run])),
     }
-    if "simulated_hours" in result:  # a run of an older version has no clock
+    # A run of an older version has no clock.
+    if "simulated_hours" in result and all("simulated_hours" in member for member in found):
         figures["hours"] = ("Accuracy of the search's networks against simulated hours", hours(run))
-    folder = path / "figures"
-    folder.mkdir(exist_ok=True)
-    for name, (_, svg) in figures.items():
-        (folder / f"{name}.svg").write_text(svg)
     search = result["client_cost"]["search"]["seconds"]["mean"]
-    smallest = members(result)[-1]
-    page = jinja2.Environment(autoescape=True).from_string(PAGE)
-    out = path / "report.html"
-    out.write_text(
-        page.render(
-            title=f"{result['method']} on {result['preset']}, seed {result['seed']}",
-            summary=(
-                f"{len(result['models'])} networks down to {100 * smallest['macs'] / result['parent']['macs']:.0f} % "
-                f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-                f"({result['clients']} clients{_mixes(result)}). It stopped: {result['stop_reason']}. "
-                f"{not_counted(result)}"
-            ),
-            figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
-            header=HEADER,
-            rows=family_rows(result),
-            costs=cost_rows(result),
-            tier_header=TIERS,
-            tiers=tier_rows(tiers.assigned(path)),
-        )
+    page = _ENVIRONMENT.from_string(PAGE).render(
+        title=run.title,
+        summary=(
+            f"{len(result['models'])} networks down to {100 * found[-1]['macs'] / result['parent']['macs']:.0f} % "
+            f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
+            f"({result['clients']} clients{_mixes(result)}). It stopped: {result['stop_reason']}. "
+            f"{not_counted(result)}"
+        ),
+        warnings=result.get("warnings", []),
+        figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
+        header=HEADER,
+        rows=family_rows(result),
+        costs=cost_rows(result),
+        tier_header=TIERS,
+        tiers=tier_rows(assigned(path)),
     )
-    return out
+    for name, (_, svg) in figures.items():
+        write_into(path, f"figures/{name}.svg", svg)
+    return write_into(path, "report.html", page)
 
 
 def _mixes(result: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fednas_jax.report import draw
+
 PLAIN_EVERY = 10  # rounds of pretraining or fine-tuning between plain lines
 
 
@@ -25,7 +27,7 @@ class Display:
         self.best = float("nan")
         self.bar: Progress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
             self.bar = Progress(*columns, console=console, transient=True)
             self.task = self.bar.add_task("loading data, probing the network", total=None)
         self.progress = 0.0
@@ -127,9 +129,9 @@ class Display:
 
     def _show(self, line: str, fraction: float, plain: bool) -> None:
         if self.bar:
-            self.bar.update(self.task, description=line, total=1.0, completed=fraction)
+            self.bar.update(self.task, description=draw.plain(line), total=1.0, completed=fraction)
         elif plain:
-            self.console.print(line, soft_wrap=True, highlight=False)
+            draw.say(self.console, line)
 
     def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        draw.say(self.console, line)

@@ -11,9 +11,8 @@ from rich.console import Console
 
 from fednas_jax.phones import ledger
 from fednas_jax.report import draw
-from fednas_jax.report.finished import members
-from fednas_jax.report.tiers import Choice
-from fednas_jax.run.folder import RunDir
+from fednas_jax.report.assigning import Choice
+from fednas_jax.run.finished import load_run, members
 from fednas_jax.search import lut
 
 HEADER = ("iteration", "widths", "MACs", "% of parent", "parameters", "validation", "test accuracy", "client s")
@@ -63,7 +62,7 @@ def print_cost(console: Console, result: dict[str, Any]) -> None:
     title = f"What it cost a client, mean of {result['clients']}"
     console.print(draw.table(title, ("stage", "seconds", "p95", "MB up", "MB down", "joules"), cost_rows(result)))
     if said := not_counted(result):
-        console.print(said, soft_wrap=True, highlight=False)
+        draw.say(console, said)
 
 
 def not_counted(result: dict[str, Any]) -> str:
@@ -78,11 +77,11 @@ def not_counted(result: dict[str, Any]) -> str:
 
 def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
     """What a run costs a client on its own phones and on others, and how long it lasts."""
-    own = RunDir(path).result() or {}
+    run = load_run(path, pretrained=True)
     header = ("stage", "phones", "seconds", "p95", "joules", "wasted", "hours")
     rows = []
     for stage in (*ledger.STAGES, "all"):
-        for name, result in ((RunDir(path).config().cost.population, own), (found["population"], found)):
+        for name, result in ((run.config.cost.population, run.result), (found["population"], found)):
             by, whole = result["client_cost"][stage], result["client_cost"][stage]["seconds"]["total"]
             lost = result.get("wasted", {}).get(stage, {}).get("seconds", 0.0)
             hours = result.get("simulated_hours", {}).get(stage)
@@ -133,11 +132,11 @@ def print_tiers(console: Console, chosen: Sequence[Choice]) -> None:
     served = [(c.tier.clients, c.test_accuracy) for c in chosen if c.test_accuracy is not None]
     phones, reached = sum(c.tier.clients for c in chosen), sum(clients for clients, _ in served)
     mean = f"mean test accuracy {sum(n * a for n, a in served) / reached:.4f}" if reached else "no network"
-    console.print(f"{reached:,} of {phones:,} phones are served: {mean}", soft_wrap=True)
+    draw.say(console, f"{reached:,} of {phones:,} phones are served: {mean}")
     for c in chosen:
         if c.iteration is None:
             needs = f"the fastest member takes {c.least_ms:.4g} ms on {c.tier.device}"
-            console.print(f"{c.tier.name}: no member fits {c.budget_ms:.4g} ms; {needs}", soft_wrap=True)
+            draw.say(console, f"{c.tier.name}: no member fits {c.budget_ms:.4g} ms; {needs}")
 
 
 def print_table_check(console: Console, table: lut.Table) -> None:
@@ -149,4 +148,4 @@ def print_table_check(console: Console, table: lut.Table) -> None:
     title = f"{table.network} on {table.device}: networks that the table was not fitted to"
     console.print(draw.table(title, ("widths", "measured ms", "table ms", "error %"), rows))
     mean, largest = np.abs(table.errors).mean(), np.abs(table.errors).max()
-    console.print(f"error of the table: {100 * mean:.1f} % in the mean, {100 * largest:.1f} % at most", soft_wrap=True)
+    draw.say(console, f"error of the table: {100 * mean:.1f} % in the mean, {100 * largest:.1f} % at most")

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from fednas_jax.config.files import differences, from_json, to_json
+from fednas_jax.config.files import differences, to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json

@@ -7,6 +7,7 @@ from pathlib import Path
 from fednas_jax.config.checks import limits
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.files import checksum
 
 
 def tables(config: Config) -> list[tuple[str, Path]]:
@@ -44,7 +45,7 @@ def check(config: Config, folder: Path) -> None:
       RunError: one has changed since the run began.
     """
     for kept, (field, path) in zip(_kept(config, folder), tables(config), strict=True):
-        if kept.exists() and path.exists() and kept.read_bytes() != path.read_bytes():
+        if kept.exists() and path.exists() and checksum(kept) != checksum(path):
             raise RunError(f"{field}: {path} has changed since this run began with it, want {kept} or a new folder")
 
 

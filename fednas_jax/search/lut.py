@@ -15,6 +15,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
 from fednas_jax.errors import ConfigError
+from fednas_jax.phones.devices import Phone, phone
 
 SCHEMA = 1
 
@@ -123,6 +124,19 @@ def read(path: Path, field: str) -> Table:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(f"{field}: {path} got {said or 'no JSON'}, want a table that fednas latency wrote") from None
+
+
+def on_device(device: str, field: str) -> Phone | Table:
+    """What says the latency on a device: a measured phone's fit, or the lookup table that a .json file holds.
+
+    Args:
+      device: a phone, FILE:NAME of a table of one's own, or the .json of `fednas latency`.
+      field: that named it, for the message.
+
+    Raises:
+      ConfigError: there is no such phone, or the file cannot be used.
+    """
+    return read(Path(device), field) if Path(device).suffix == ".json" else phone(device, field)
 
 
 def _tuples(value: Any) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fednas_jax.config.checks import Limit, limits
@@ -86,7 +85,8 @@ def resource_of(space: Space, name: str, cost: CostConfig) -> Resource:
     latency = _latency(space, device)
     if kind == "latency":
         return Resource(name, "ms", latency)
-    own = None if Path(device).suffix == ".json" else devices.phone(device, FIELD).watts
+    source = lut.on_device(device, FIELD)
+    own = source.watts if isinstance(source, devices.Phone) else None
     watts = cost.watts if own is None else own
     return Resource(name, "mJ", lambda widths: watts * latency(widths))
 
@@ -118,10 +118,11 @@ def goal_of(space: Space, search: SearchConfig, cost: CostConfig | None = None, 
 
 def _latency(space: Space, device: str) -> Callable[[Any], Any]:
     """Milliseconds of widths [..., G] on a device."""
-    if Path(device).suffix != ".json":
-        phone = devices.phone(device, FIELD)
+    source = lut.on_device(device, FIELD)
+    if isinstance(source, devices.Phone):
+        phone = source
         return lambda widths: phone.latency_ms(space.macs(widths))
-    table = lut.read(Path(device), FIELD)
+    table = source
     for what, there, here in (
         ("network", (table.network,), (space.network.name,)),
         ("images of", table.input_shape, tuple(space.network.input_shape)),

@@ -9,7 +9,7 @@ from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
-from fednas_jax.report import compare, page
+from fednas_jax.report import comparing, page
 
 
 def member(iteration, macs, test):
@@ -33,7 +33,7 @@ def run(tmp_path):
 
 def test_a_comparison_does_not_take_another_network_for_the_parent(run):
     console = Console(width=200, record=True)
-    compare.print_comparison(console, [run])
+    comparing.print_comparison(console, [run])
     (line,) = [line for line in console.export_text().splitlines() if "0.8125" in line]
     assert line.split()[-6:] == ["-", "0.8125", "0.8125", "-", "0.0", "-"]  # parent, 75, 50, 25 %, seconds, ratio
 

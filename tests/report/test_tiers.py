@@ -11,8 +11,8 @@ from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
-from fednas_jax.report import tiers
-from fednas_jax.report.tiers import Tier
+from fednas_jax.report import assigning
+from fednas_jax.report.assigning import Tier
 from fednas_jax.search import lut
 
 
@@ -73,7 +73,7 @@ def run(tmp_path):
     ],
 )
 def test_a_tier_gets_the_best_validated_member_that_fits(wanted, iteration, ms):
-    choice = tiers.choose(RESULT, "cnn", wanted)
+    choice = assigning.choose(RESULT, "cnn", wanted)
     assert choice.iteration == iteration
     if iteration is None:
         assert (choice.widths, choice.ms, choice.test_accuracy) == (None, None, None)
@@ -94,15 +94,15 @@ def table(tmp_path, **changes):
 
 def test_a_tiers_device_may_be_a_lookup_table(tmp_path):
     """1 ms, and 1 ms for each channel."""
-    choice = tiers.choose(RESULT, "cnn", tier(device=table(tmp_path), ms=9.5))
+    choice = assigning.choose(RESULT, "cnn", tier(device=table(tmp_path), ms=9.5))
     assert (choice.iteration, choice.ms) == (3, 5.0)  # member 2, of an equal score, takes 9 ms
-    assert tiers.choose(RESULT, "cnn", tier(device=table(tmp_path), ratio=0.6)).budget_ms == pytest.approx(0.6 * 41)
+    assert assigning.choose(RESULT, "cnn", tier(device=table(tmp_path), ratio=0.6)).budget_ms == pytest.approx(0.6 * 41)
 
 
 def test_a_tiers_device_may_be_a_phone_of_ones_own_table(tmp_path):
     path = tmp_path / "phones.csv"
     path.write_text("name,base [ms],speed [ms/MMAC],down [Mbit/s],up [Mbit/s]\nold,1,2,1,1\n")
-    choice = tiers.choose(RESULT, "cnn", tier(device=f"{path}:old", ms=41))
+    choice = assigning.choose(RESULT, "cnn", tier(device=f"{path}:old", ms=41))
     assert (choice.iteration, choice.ms) == (3, 21)
 
 
@@ -111,7 +111,7 @@ def test_a_lookup_table_of_another_network_is_refused(changes, tmp_path):
     if "groups" in changes:
         changes["layers"] = (lut.Layer("only", ("other",), ((2, 40),), (2.0, 40.0)),)
     with pytest.raises(ConfigError, match="want cnn up to 40, as in this run"):
-        tiers.choose(RESULT, "cnn", tier(device=table(tmp_path, **changes), ms=10))
+        assigning.choose(RESULT, "cnn", tier(device=table(tmp_path, **changes), ms=10))
 
 
 def test_the_command_prints_what_each_tier_runs_and_writes_it(run, tmp_path, capsys):
@@ -149,7 +149,9 @@ GOOD = {"name": "low", "device": "pixel2", "budget_ms": 9}
     ("rows", "want"),
     [
         (None, "cannot be read: No such file"),
-        ("{", "cannot be read: "),
+        ("{", "cannot be read as JSON: "),
+        (chr(91) * 100_000, "cannot be read as JSON: "),
+        ([GOOD | {"clients": 10**400}], "want a whole number of at least 1"),
         ({"name": "low"}, "got no list of objects, want one for each tier with name, device"),
         ([], "got no list of objects"),
         (
@@ -173,7 +175,7 @@ def test_tiers_that_say_too_little_or_too_much_are_refused_in_one_line(rows, wan
     if rows is not None:
         path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
     with pytest.raises(ConfigError) as caught:
-        tiers.read(path)
+        assigning.read_tiers(path)
     assert str(caught.value).startswith("tiers: ")
     assert want in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -183,15 +185,15 @@ def test_a_device_that_is_not_in_the_table_is_refused_by_name():
     with pytest.raises(
         ConfigError, match=r"^tiers: tier 't', device: got 'pixel9', want one of lg_g8, .* FILE.csv:NAME"
     ):
-        tiers.choose(RESULT, "cnn", tier(device="pixel9", ms=10))
+        assigning.choose(RESULT, "cnn", tier(device="pixel9", ms=10))
 
 
 def test_a_run_without_networks_to_offer_is_refused(run, tmp_path):
     (run / "result.json").unlink()
     with pytest.raises(RunError, match="is not finished, want a finished run"):
-        tiers.assign(run, [tier(ms=10)])
+        assigning.assign(run, [tier(ms=10)])
     with pytest.raises(RunError, match="holds no run"):
-        tiers.assign(tmp_path / "nothing", [tier(ms=10)])
+        assigning.assign(tmp_path / "nothing", [tier(ms=10)])
     untested = {"parent": RESULT["parent"] | {"test_accuracy": None}, "models": []}
     with pytest.raises(RunError, match="no network of this run was fine-tuned and tested"):
-        tiers.choose(untested, "cnn", tier(ms=10))
+        assigning.choose(untested, "cnn", tier(ms=10))

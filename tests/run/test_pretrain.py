@@ -15,8 +15,7 @@ from fednas_jax.config.presets import fitted, preset
 from fednas_jax.config.schema import EngineConfig, FinetuneConfig, NetConfig, StageConfig
 from fednas_jax.errors import ConfigError, Interrupted, RunError
 from fednas_jax.phones import ledger
-from fednas_jax.report import finished
-from fednas_jax.run import parents
+from fednas_jax.run import finished, parents
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.space import probing
@@ -136,7 +135,7 @@ def test_a_search_does_not_go_on_in_a_pretrainings_folder(pretrained):
     with pytest.raises(RunError, match=r"holds a run of another config.*: command: 'pretrain', 'search' now"):
         one_device(SEARCH, pretrained[1])
     with pytest.raises(RunError, match=r"is a pretrained parent, want a finished search: .*--parent"):
-        finished.load(pretrained[1])
+        finished.load_run(pretrained[1])
 
 
 @pytest.mark.parametrize(

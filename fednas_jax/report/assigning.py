@@ -5,16 +5,17 @@ No network is built: latency follows from the members' MACs (a phone's fit) or w
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fednas_jax import forms
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.files import write_json
+from fednas_jax.files import as_json, read_json
 from fednas_jax.phones import devices
+from fednas_jax.run import records
+from fednas_jax.run.finished import load_run, members, write_into
 from fednas_jax.run.folder import RunDir
 from fednas_jax.search import lut
 
@@ -46,48 +47,64 @@ class Choice:
     test_accuracy: float | None
 
 
-def assign(run: Path, tiers: Sequence[Tier]) -> list[Choice]:
-    """Chooses for each tier and writes RUN/tiers.json.
+def tiers(run: Path | str, wanted: Sequence[Tier]) -> list[Choice]:
+    """Chooses for each class of phones the member of a finished run's family that it runs; writes nothing.
 
     Among the members that were fine-tuned and tested, and fit the budget, the one of the best validation score; of
     equals the fastest. Test accuracy is reported, never chosen by.
 
+    Args:
+      run: its folder.
+      wanted: classes of phones, such as `read_tiers` gives.
+
     Raises:
-      RunError: there is no finished run, or none of its networks was tested.
+      RunError: as `load_run`, or none of the run's networks was tested.
       ConfigError: a device is not in the table, or a lookup table is of another network.
     """
-    folder = RunDir(run)
-    folder.config()  # says so where there is no run
-    result = folder.result()
-    if result is None:
-        raise RunError(f"{run}: is not finished, want a finished run: repeat its fednas search command to go on")
-    chosen = [choose(result, json.loads((folder.model(0) / "widths.json").read_text())["network"], t) for t in tiers]
-    write_json(run / "tiers.json", {"tiers": [asdict(choice) for choice in chosen]})
+    found = load_run(run)
+    network = forms.read(RunDir(found.path).model(0) / "widths.json", records.Widths)["network"]
+    return [choose(found.result, network, tier) for tier in wanted]
+
+
+def assign(run: Path, wanted: Sequence[Tier]) -> list[Choice]:
+    """As `tiers`, and writes RUN/tiers.json."""
+    chosen = tiers(run, wanted)
+    write_into(run, "tiers.json", as_json({"tiers": [asdict(choice) for choice in chosen]}))
     return chosen
 
 
 def assigned(run: Path) -> list[Choice]:
-    """What `assign` wrote into a run's folder last; nothing where it never did."""
+    """What `assign` wrote into a run's folder last; nothing where it never did.
+
+    Raises:
+      RunError: it is damaged, or of another form.
+    """
     path = run / "tiers.json"
     if not path.exists():
         return []
-    rows = json.loads(path.read_text())["tiers"]
-    return [Choice(**(row | {"tier": Tier(**row["tier"])})) for row in rows]
+    found = []
+    for number, row in enumerate(forms.read(path, records.Tiers)["tiers"]):
+        known = {name: row[name] for name in Choice.__annotations__}
+        if len({known[name] is None for name in ("iteration", "widths", "ms", "score", "test_accuracy")}) > 1:
+            raise RunError(f"{path}: tiers[{number}]: got a part of a member, want all of it or nothing")
+        tier = Tier(**{name: row["tier"][name] for name in FIELDS})
+        found.append(Choice(**(known | {"tier": tier})))
+    return found
 
 
 def choose(result: dict[str, Any], network: str, tier: Tier) -> Choice:
     """The member of a run's result that a tier gets; raises as `assign`."""
-    members = [m for m in (result["parent"], *result["models"]) if m["test_accuracy"] is not None]
-    if not members:
+    tested = [m for m in members(result) if m["test_accuracy"] is not None]
+    if not tested:
         raise RunError("tiers: no network of this run was fine-tuned and tested, want at least one (finetune.members)")
-    ms = {m["iteration"]: _latency(tier, network, m) for m in members}
+    ms = {m["iteration"]: _latency(tier, network, m) for m in tested}
     if tier.budget_ms is not None:
         budget = tier.budget_ms
     else:
         assert tier.budget_ratio is not None
         budget = tier.budget_ratio * _latency(tier, network, result["parent"])
     least = min(ms.values())
-    fits = [m for m in members if ms[m["iteration"]] <= budget]
+    fits = [m for m in tested if ms[m["iteration"]] <= budget]
     if not fits:
         return Choice(tier, budget, least, None, None, None, None, None)
     best = max(fits, key=lambda m: (m["score"], -ms[m["iteration"]]))
@@ -95,17 +112,16 @@ def choose(result: dict[str, Any], network: str, tier: Tier) -> Choice:
     return Choice(tier, budget, least, number, best["widths"], ms[number], best["score"], best["test_accuracy"])
 
 
-def read(path: Path) -> list[Tier]:
+def read_tiers(path: Path) -> list[Tier]:
     """Tiers from a JSON file, a list of objects with the FIELDS; of the two budgets each has one.
 
     Raises:
       ConfigError: the file, a field, or a value cannot be used.
     """
     try:
-        rows = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"tiers: {path} cannot be read: {said}") from None
+        rows = read_json(path, ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"tiers: {error}") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"tiers: {path} got no list of objects, want one for each tier with {', '.join(FIELDS)}")
     found = [_tier(f"tiers: {path}, tier {row.get('name', number)!r}", row) for number, row in enumerate(rows, 1)]
@@ -129,23 +145,20 @@ def _tier(where: str, row: dict[str, Any]) -> Tier:
     if len(given) != 1:
         raise ConfigError(f"{where}: got {' and '.join(given) or 'no budget'}, want one of budget_ms, budget_ratio")
     value, clients = row[given[0]], row.get("clients", 1)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= forms.MOST:
         raise ConfigError(f"{where}, {given[0]}: got {value!r}, want a number above 0")
-    if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
+    if not isinstance(clients, int) or isinstance(clients, bool) or not 1 <= clients <= forms.MOST:
         raise ConfigError(f"{where}, clients: got {clients!r}, want a whole number of at least 1")
-    if Path(row["device"]).suffix == ".json":
-        lut.read(Path(row["device"]), f"{where}, device")
-    else:
-        devices.phone(row["device"], f"{where}, device")
+    lut.on_device(row["device"], f"{where}, device")
     return Tier(row["name"], row["device"], row.get("budget_ms"), row.get("budget_ratio"), clients)
 
 
 def _latency(tier: Tier, network: str, member: dict[str, Any]) -> float:
     """Milliseconds of a forward pass of a member on the tier's device."""
     where = f"tiers: tier {tier.name!r}, device"
-    if Path(tier.device).suffix != ".json":
-        return float(devices.phone(tier.device, where).latency_ms(member["macs"]))
-    table = lut.read(Path(tier.device), where)
+    table = lut.on_device(tier.device, where)
+    if isinstance(table, devices.Phone):
+        return float(table.latency_ms(member["macs"]))
     groups, widths = tuple(member["widths"]), tuple(member["widths"].values())
     fits = groups == table.groups and all(w <= most for w, most in zip(widths, table.widths, strict=True))
     if table.network != network or not fits:
