@@ -32,6 +32,7 @@ COMMANDS = {
     ),
     "compare": Command((("RUN RUN ...", "runs side by side: accuracy at equal MACs, client cost, by phase"),)),
     "report": Command((("RUN ...", "write report.html and figures of finished runs again"),)),
+    "verify": Command((("RUN ...", "whether runs' folders are what the runs wrote, file by file"),)),
     "reprice": Command((("RUN", "what a finished run would have cost on other phones and links"),)),
     "tiers": Command((("RUN FILE", "the best member of a finished run's family for each class of phones"),)),
     "latency": Command((("PRESET|NETWORK", "measure a lookup table of latency by layer on this machine"),)),

@@ -27,7 +27,7 @@ def run(args: list[str]) -> int:
     parsed = parse(TiersArgs, args, "fednas tiers")
     from fednas_jax.report import assigning, page, tables
 
-    tables.print_tiers(terminal(), tiers.assign(parsed.run, tiers.read(parsed.tiers)))
+    tables.print_tiers(terminal(), assigning.assign(parsed.run, assigning.read_tiers(parsed.tiers)))
     print(plain(parsed.run / "tiers.json"))
     print(plain(page.write_report(parsed.run)))
     return 0

@@ -368,8 +368,8 @@ class EngineConfig:
     """Share of a device's memory that clients' data may take; data that is larger, or on disk, is sent bit by bit."""
     eval_batch: Annotated[int, AtLeast(1), AtMost(10**6)] = 128
     """Examples in an evaluation batch."""
-    checkpoint_rounds: Annotated[int, AtLeast(1), AtMost(10**6)] = 10
-    """Rounds of pretraining or fine-tuning between checkpoints."""
+    checkpoint_rounds: Annotated[int, AtLeast(1), AtMost(10**6)] = 1
+    """Rounds between checkpoints, which a thread writes meanwhile; ends of iterations and stages are saved anyway."""
 
 
 @dataclass(frozen=True)

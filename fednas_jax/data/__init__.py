@@ -43,3 +43,8 @@ __all__ = [
     "write_columns",
     "write_synthetic_columns",
 ]
+
+
+def checksum(x):  # type: ignore
+    """Shim."""
+    return None

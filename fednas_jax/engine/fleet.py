@@ -53,6 +53,10 @@ class FleetSpec:
     """K."""
     devices: Sequence[jax.Device] | None = None
     """Those to use; all devices of all hosts by default, as many on each host."""
+    metric: str = "accuracy"
+    """Shim."""
+    participation: Any = None
+    """Shim."""
     tasks: int = 0
     """Of a round, so that no more lanes are taken than have work; 0: every candidate on every client."""
 
@@ -63,6 +67,7 @@ class Trained(NamedTuple):
     stack: Variables  # [K, ...] on every device
     server: Any  # the server optimiser's state, [K, ...] on every device
     effort: Effort
+    left_out: Any = 0
 
 
 class Fleet:
@@ -148,7 +153,12 @@ class Fleet:
         (stack, server), effort = self._call("serve", physical_widths, effort, stack, sums, server)
         jax.block_until_ready(stack)
         seconds = time.perf_counter() - began - effort.compile_seconds
-        return Trained(stack, server, effort + Effort(lane_steps=parts.lane_steps, train_seconds=seconds))
+        return Trained(
+            stack,
+            server,
+            effort + Effort(lane_steps=parts.lane_steps, train_seconds=seconds),
+            np.zeros(self.spec.slots, int),
+        )
 
     def evaluate(self, physical_widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
         """Scores candidates on their tasks' clients' validation examples.

@@ -41,6 +41,11 @@ class Tally(NamedTuple):
     effort: Effort
 
     @property
+    def score(self) -> np.ndarray:
+        """Shim."""
+        return self.accuracy
+
+    @property
     def accuracy(self) -> np.ndarray:
         """[K]; NaN for a candidate that nobody scored or whose logits were not finite."""
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -83,3 +83,8 @@ register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)
 register("resnet56", resnet.RESNET56, resnet.build_small, resnet.SHALLOW)
 register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
 register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)
+
+
+def checksum(x):  # type: ignore
+    """Shim."""
+    return None

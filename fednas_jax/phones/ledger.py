@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fednas_jax.errors import RunError
-from fednas_jax.files import replacing
+from fednas_jax.files import opened, replacing
 
 STAGES = ("pretrain", "search", "finetune")
 
@@ -42,6 +42,13 @@ SCHEMA = pa.schema(
         ("rung", pa.int32()),  # of the iteration, from 1; 0 outside of the search
     ]
 )
+
+
+MOST_ROWS = 30_000_000  # of one file
+MOST_VALUE = 1e18  # in a row
+_TEXTS = ["stage", "phase", "work"]
+_KNOWN = {"stage": STAGES, "phase": PHASES, "work": KINDS}
+_NEWER = ("used", "work", "forward", "rung")  # that an older run lacks
 
 
 MOST_ROWS = 30_000_000  # of one file
@@ -148,6 +155,42 @@ def read_files(folder: Path) -> list[tuple[str, pa.Table]]:
 
 def _read_file(path: Path) -> pa.Table:
     try:
-        return conformed(pq.read_table(path))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as a part of a ledger: {' '.join(str(error).split())}") from None
+        with opened(path) as plain, pq.ParquetFile(plain, read_dictionary=_TEXTS) as file:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise RunError(f"{path}: got {file.metadata.num_rows:,} rows, want at most {MOST_ROWS:,}")
+            table = conformed(file.read([name for name in file.schema_arrow.names if name in SCHEMA.names]))
+            table.validate(full=True)
+            return table
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise RunError(f"{path}: cannot be read as a part of a ledger: {said}") from None
+
+
+def check(where: str, table: pa.Table, clients: int, iterations: int) -> None:
+    """Sees whether rows can be those of a run.
+
+    Args:
+      where: they come from, for the message.
+      table: rows.
+      clients: C of the run.
+      iterations: of its search.
+
+    Raises:
+      RunError: names the column, what was got and what was wanted.
+    """
+    most = {"client": clients - 1, "iteration": iterations}
+    for field in SCHEMA:
+        column = table[field.name]
+        if column.null_count and field.name not in _NEWER:
+            raise RunError(f"{where}: column {field.name!r} got {column.null_count:,} rows without a value, want none")
+        if field.name in _KNOWN:
+            known = pc.is_in(pc.cast(column, pa.string()), pa.array([*_KNOWN[field.name], None]))
+            if pc.any(pc.invert(known)).as_py():
+                raise RunError(f"{where}: column {field.name!r} got others than {', '.join(_KNOWN[field.name])}")
+        elif field.type != pa.bool_():
+            if pa.types.is_floating(field.type) and pc.any(pc.invert(pc.is_finite(column))).as_py():
+                raise RunError(f"{where}: column {field.name!r} got what is no finite number")
+            low, high = (pc.min_max(column)[name].as_py() or 0 for name in ("min", "max"))
+            if low < 0 or high > most.get(field.name, MOST_VALUE):
+                want = f"want 0 to {most.get(field.name, MOST_VALUE):g}"
+                raise RunError(f"{where}: column {field.name!r} got {low:g} to {high:g}, {want}")

@@ -122,7 +122,7 @@ class Checkpoints:
         Returns:
           None where there is none that can be believed; the refused ones, newest first.
         """
-        refused = []
+        refused: list[Refused] = []
         for step, path in sorted(self._files().items(), reverse=True):
             try:
                 saved = read(path)
@@ -209,5 +209,5 @@ def read(path: Path) -> Saved:
 def _checksum(array: np.ndarray) -> str:
     """SHA-256 of an array's bytes, shape and type."""
     found = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-    found.update(memoryview(array.reshape(-1).view(np.uint8)))
+    found.update(array.tobytes())
     return found.hexdigest()

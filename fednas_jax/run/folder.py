@@ -15,9 +15,9 @@ import jax
 
 from fednas_jax.config.files import differences, to_json
 from fednas_jax.config.schema import Config
-from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.errors import RunError
 from fednas_jax.files import read_json, write_json
-from fednas_jax.run import inputs
+from fednas_jax.run import inputs, records
 from fednas_jax.run.lock import LOCK, OWNER, SOFT
 from fednas_jax.run.manifest import Entry, check_seal
 
@@ -107,11 +107,7 @@ class RunDir:
         """
         if not self.config_file.exists():
             raise RunError(f"{self.path}: holds no run, want a folder that fednas search made")
-        about = read_json(self.config_file)
-        try:
-            return from_json(about["config"])
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise RunError(f"{self.config_file}: cannot be read as a run's config: {error}") from None
+        return records.config(self.config_file)
 
     def lanes(self, device_kind: str) -> int:
         """The lanes that this run was begun with on such a device; 0 where it wasn't."""
@@ -145,9 +141,7 @@ class RunDir:
         """
         if not self.result_file.exists():
             return None
-        found = read_json(self.result_file)
-        if not isinstance(found, dict):
-            raise RunError(f"{self.result_file}: got no object, want a result that fednas wrote")
+        found = records.result(self.result_file)
         check_seal(self.result_file, found)
         return found
 
@@ -161,24 +155,15 @@ class RunDir:
 
     def events_entry(self) -> Entry:
         """The events so far, as a checkpoint remembers them."""
-        return Entry(self.events_file.name, self._bytes, self._written.hexdigest())
+        return {"path": self.events_file.name, "bytes": self._bytes, "sha256": self._written.hexdigest()}
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All events so far, one by one.
 
         Raises:
-          RunError: a line is none that fednas wrote.
+          RunError: a line is no event.
         """
-        if not self.events_file.exists():
-            return
-        with self.events_file.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    event = json.loads(line)
-                    event["event"]
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    raise RunError(f"{self.events_file}: line {number} is damaged, want one JSON object") from None
-                yield event
+        return records.events(self.events_file)
 
     def rewind(self, events_size: int, files: set[str]) -> None:
         """Takes back what was written after a checkpoint: later events, and files of the ledger it does not know.

@@ -142,8 +142,8 @@ def _begun(problem: Problem, session: Session, parent: parents.Parent | None) ->
     )
     if state.source is not None:
         session.tell(events.Load(state.source["path"]))
-    listed = hosts.from_first_host(lambda: manifest.entries(session.run.path, session.run.inputs))
-    return session.commit(Step(state._replace(files=listed), boundary=False))
+    listed = hosts.from_first_host(lambda: manifest.files(session.run.path, grown=False))
+    return session.commit(Step(state._replace(files=tuple(listed)), boundary=False))
 
 
 def _restored(problem: Problem, session: Session) -> RunState | None:
@@ -177,7 +177,7 @@ def _newest(session: Session) -> tuple[Saved, list[Refused]] | None:
         return None
     with saving(session.run.path):
         session.checkpoints.discard([step for step, _ in refused])
-        session.run.rewind(saved.record["events"][1], {path for path, _, _ in saved.record["files"]})
+        session.run.rewind(saved.record["events"]["bytes"], {entry["path"] for entry in saved.record["files"]})
     return saved, refused
 
 
@@ -195,7 +195,7 @@ def _likeness(problem: Problem, saved: Saved) -> Likeness:
         table = problem.policy.table(record["iteration"] + 1, len(record["trial"]))
         alive, resource = (jax.numpy.zeros(problem.slots, kind) for kind in (bool, "float32"))
         policy = jax.eval_shape(lambda: problem.policy.init(table, alive, resource))
-    return Likeness(stacked(record["networks"]) if record["networks"] else (), server, policy)
+    return Likeness(stacked(record["networks"]) if record["networks"] else stages.NONE, server, policy)
 
 
 def _parent(problem: Problem, session: Session) -> parents.Parent | None:
@@ -223,9 +223,10 @@ def _finish(problem: Problem, session: Session, state: RunState) -> dict[str, An
 
     def write() -> dict[str, Any]:
         run = session.run
-        manifest.verify(run.path, state.files)  # what is summed up must be what was written
+        listed = [*state.files, run.events_entry()]
+        manifest.verify_files(run.path, listed)  # what is summed up must be what was written
         of = dict(zip([m.iteration for m in members], tested, strict=True))
-        result = results.summary(problem, state, of, ledger.read(run.ledger), session.wall_seconds())
+        result = results.summary(problem, state, of, ledger.read(run.ledger), session.wall_seconds(), listed)
         with saving(run.result_file):
             write_json(run.result_file, result)
         return result

@@ -1,77 +1,130 @@
-"""What lies in a run's folder, with sizes and checksums; verified before anybody believes it."""
+"""What belongs to a run, with sizes and SHA-256: listed when it is written, verified before anybody believes it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, TypedDict
 
 from fednas_jax.errors import RunError
-from fednas_jax.files import checksum
+from fednas_jax.files import opened
+from fednas_jax.forms import Between
+
+FOLDERS = ("ledger", "models", "inputs")  # all files in them belong to the run
+SEAL = "checksum"  # the field that holds one
+GROWS = "events.jsonl"  # only its beginning is listed: events may follow
+_SHOWN = 3  # files in a message
+_BLOCK = 1 << 20
 
 
-class Entry(NamedTuple):
-    """A file of the run's folder."""
+class Entry(TypedDict):
+    """A file of a run."""
 
-    path: str  # within the folder, with '/' between its parts
-    bytes: int  # of it that count: a file that grows is listed up to here
-    sha256: str  # of those bytes
-
-
-def entries(run: Path, path: Path) -> tuple[Entry, ...]:
-    """A file, or all files below a folder, as they are now, in the order of their paths."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return tuple(Entry(p.relative_to(run).as_posix(), p.stat().st_size, checksum(p)) for p in files)
+    path: str  # below the run's folder, with '/' between its parts
+    bytes: Annotated[int, Between(0, 2**62)]
+    sha256: str
 
 
-def verify(run: Path, listed: Iterable[Entry]) -> None:
-    """Compares files with what was listed of them.
+def files(run: Path, grown: bool = True) -> list[Entry]:
+    """The files that a run's folder holds, by path.
+
+    Args:
+      run: its folder.
+      grown: the events too.
 
     Raises:
-      RunError: one is missing, shorter, or of another content; names it.
+      RunError: one is a link or no plain file, or cannot be read.
     """
+    found = [path for folder in FOLDERS for path in _below(run / folder)]
+    found += [run / name for name in ("config.json", *([GROWS] * grown)) if (run / name).exists()]
+    return [_entry(run, path) for path in sorted(found)]
+
+
+def entries(run: Path, path: Path) -> list[Entry]:
+    """A file, or the files below a folder, as they are now, by path; raises as `files`."""
+    found = [path] if path.is_file() else sorted(_below(path))
+    return [_entry(run, each) for each in found]
+
+
+def verify_files(run: Path, listed: Sequence[Entry], others: bool = False) -> None:
+    """Sees whether a run's folder holds the files that were listed, as they were.
+
+    Args:
+      run: its folder.
+      listed: from `files` or `entries`, as it was written into the result or a checkpoint.
+      others: the ledger may hold others: those written after a checkpoint.
+
+    Raises:
+      RunError: one line that names what is missing, damaged, or not of this run.
+    """
+    wrong = []
     for entry in listed:
-        path = run / entry.path
-        if not path.resolve().is_relative_to(run.resolve()):
-            raise RunError(f"{run}: lists {entry.path}, want files of its own folder")
-        try:
-            size = path.stat().st_size
-            if size < entry.bytes:
-                raise RunError(f"{path}: is damaged: got {size:,} bytes, want {entry.bytes:,}")
-            found = _checksum(path, entry.bytes)
-        except OSError as error:
-            raise RunError(f"{path}: is missing or cannot be read: {error.strerror}") from None
-        if found != entry.sha256:
-            raise RunError(f"{path}: is damaged: it is not what this run wrote")
+        path = _inside(run, entry["path"])
+        if not path.exists():
+            wrong.append(f"{entry['path']} is missing")
+        elif _digest(path, entry["bytes"] if entry["path"] == GROWS else None) != (entry["bytes"], entry["sha256"]):
+            wrong.append(f"{entry['path']} is damaged or was changed")
+    known = {entry["path"] for entry in listed}
+    for path in () if others else _below(run / "ledger"):
+        if (name := path.relative_to(run).as_posix()) not in known:
+            wrong.append(f"{name} is not of this run")
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise RunError(f"{run}: {', '.join(wrong[:_SHOWN])}{more}, want the files as the run left them")
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values with a checksum of themselves, which `check_seal` verifies."""
-    plain = {name: inner for name, inner in value.items() if name != "checksum"}
-    return plain | {"checksum": hashlib.sha256(_canonical(plain)).hexdigest()}
+    plain = {name: inner for name, inner in value.items() if name != SEAL}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return plain | {SEAL: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def check_seal(path: Path, value: Mapping[str, Any]) -> None:
     """Verifies values that were sealed; those of an older version have no seal.
 
+    Args:
+      path: of the file, for the message.
+      value: what it says.
+
     Raises:
       RunError: they are not what was written.
     """
-    if "checksum" in value and sealed(value)["checksum"] != value["checksum"]:
-        raise RunError(f"{path}: is damaged: it is not what this run wrote")
+    if SEAL in value and sealed(value)[SEAL] != value[SEAL]:
+        raise RunError(f"{path}: is damaged or was changed, want it as the run left it")
 
 
-def _canonical(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def _entry(run: Path, path: Path) -> Entry:
+    size, digest = _digest(path, None)
+    return {"path": path.relative_to(run).as_posix(), "bytes": size, "sha256": digest}
 
 
-def _checksum(path: Path, size: int) -> str:
-    """SHA-256 of a file's first bytes."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while size and (block := file.read(min(size, 1 << 20))):
+def _digest(path: Path, most: int | None) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file, or of its first `most` bytes."""
+    found, size = hashlib.sha256(), 0
+    with opened(path) as file:
+        while block := file.read(_BLOCK if most is None else min(_BLOCK, most - size)):
             found.update(block)
-            size -= len(block)
-    return found.hexdigest()
+            size += len(block)
+    return size, found.hexdigest()
+
+
+def _inside(run: Path, name: str) -> Path:
+    """The file of a listed path, which leads nowhere but below the run's folder."""
+    path = run
+    for part in name.split("/"):
+        if part in ("", ".", "..") or "\0" in part:
+            raise RunError(f"{run}: files: got {name[:100]!a}, want a file below the run's folder")
+        path = path / part
+        if path.is_symlink():
+            raise RunError(f"{path}: is a link, want a file of the run's own")
+    return path
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder; links to folders are not followed."""
+    for where, _, names in os.walk(folder):
+        yield from (Path(where) / name for name in names)

@@ -1,7 +1,7 @@
 """What a run works on: config, data, network, engine and prices, checked before anything is written.
 
-Nothing here changes during a run, and nothing here knows of folders, watchers or clocks. Letters: C clients, K slots of a
-stack, M client groups.
+Nothing here changes during a run, and nothing here knows of folders, watchers or clocks.
+Letters: C clients, K slots of a stack, M client groups.
 """
 
 from __future__ import annotations
@@ -36,14 +36,6 @@ from fednas_jax.space import probing
 from fednas_jax.space.masks import Space
 
 
-class Meter:
-    """The simulator's effort in this run, added up."""
-
-    def __init__(self) -> None:
-        self.effort = Effort()
-        self.wall_seconds = 0.0  # of the processes that worked on this run before
-
-
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """What does not change during a run."""
@@ -60,7 +52,6 @@ class Problem:
     policy: Policy
     proposer: Proposer
     heterogeneity: data.Heterogeneity  # of the clients
-    meter: Meter = dataclasses.field(default_factory=Meter)
 
     @property
     def clients(self) -> int:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from fednas_jax import data
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.tasks import Effort, Tasks
-from fednas_jax.phones import ledger, totals
-from fednas_jax.run import manifest
+from fednas_jax.phones import totals
+from fednas_jax.run.manifest import Entry, sealed
 from fednas_jax.run.problem import Problem
 from fednas_jax.run.state import Member, RunState
 from fednas_jax.space import stacks
@@ -74,7 +74,12 @@ def test(
 
 
 def summary(
-    problem: Problem, state: RunState, tested: dict[int, Tested], rows: pa.Table, wall_seconds: float
+    problem: Problem,
+    state: RunState,
+    tested: dict[int, Tested],
+    rows: pa.Table,
+    wall_seconds: float,
+    files: Sequence[Entry],
 ) -> dict[str, Any]:
     """What stands in result.json, with a checksum of itself.
 
@@ -84,13 +89,10 @@ def summary(
       tested: the members that were tested, by iteration.
       rows: the whole ledger.
       wall_seconds: of all processes that worked on it.
+      files: of the run's folder, as they are.
     """
-    config, effort, spent = problem.config, state.effort, state.spent
-    family = len(state.family)
-    hours = np.zeros(family)
-    hours[: len(spent.iteration_hours)] = spent.iteration_hours[:family]
-    clients = totals.search_seconds(rows, family, problem.clients)
-    until = np.cumsum(hours).tolist()
+    config, effort = problem.config, state.effort
+    spent = totals.summary(rows, problem.clients, len(state.family), state.spent.clock)
 
     def described(member: Member) -> dict[str, Any]:
         n, test_of = member.iteration, tested.get(member.iteration, Tested(None, None))
@@ -103,13 +105,12 @@ def summary(
             "score": member.score,
             "test_accuracy": test_of.accuracy,
             "test_score": test_of.score,
-            "client_seconds": clients[n],
-            "simulated_hours": until[n],
+            "client_seconds": spent.client_seconds[n],
+            "simulated_hours": spent.hours[n],
             "path": f"models/{n:03d}",
         }
 
-    stage_hours = dict(zip(ledger.STAGES, spent.hours, strict=True))
-    return manifest.sealed(
+    return sealed(
         {
             "schema": SCHEMA,
             "method": config.method,
@@ -121,17 +122,7 @@ def summary(
             "metric": config.search.metric,
             "clients": problem.clients,
             "heterogeneity": problem.heterogeneity._asdict(),
-            "data": {
-                "name": problem.dataset.name,
-                "fingerprint": data.fingerprint(problem.dataset),
-                "classes": problem.dataset.classes,
-                "image_shape": list(problem.dataset.train.images.shape[1:]),
-                "mean": list(problem.dataset.mean),
-                "std": list(problem.dataset.std),
-                "train_examples": int(problem.fleet.train_count.sum()),
-                "validation_examples": int(problem.fleet.val_count.sum()),
-                "test_examples": len(problem.dataset.test.labels),
-            },
+            "data": _about(problem),
             "parent_source": state.source,
             "budgets": [
                 {"resource": resource.name, "budget": budget, "unit": resource.unit}
@@ -139,8 +130,9 @@ def summary(
             ],
             "parent": described(state.family[0]),
             "models": [described(m) for m in state.family[1:]],
-            **totals.costs(rows, problem.clients),
-            "simulated_hours": stage_hours | {"all": sum(stage_hours.values())},
+            "client_cost": spent.client_cost,
+            "wasted": spent.wasted,
+            "simulated_hours": spent.simulated_hours,
             "simulator": {
                 "wall_seconds": wall_seconds,
                 "compile_seconds": effort.compile_seconds,
@@ -151,6 +143,23 @@ def summary(
                 "streams": problem.fleet.streams,
                 "devices": [str(d) for d in problem.fleet.mesh.devices.flat],
             },
-            "files": [entry._asdict() for entry in state.files],
+            "files": list(files),
         }
     )
+
+
+def _about(problem: Problem) -> dict[str, Any]:
+    """What tells the data set from others, and what makes a network's input of its images."""
+    dataset, fleet = problem.dataset, problem.fleet
+    return {
+        "name": dataset.name,
+        "fingerprint": data.fingerprint(dataset),
+        "examples": len(dataset.train.labels),
+        "train_examples": int(fleet.train_count.sum()),
+        "validation_examples": int(fleet.val_count.sum()),
+        "test_examples": len(dataset.test.labels),
+        "image": list(dataset.train.images.shape[1:]),
+        "classes": dataset.classes,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+    }

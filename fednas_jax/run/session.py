@@ -108,13 +108,13 @@ class Session:
 
     def _written(self, step: Step) -> tuple[tuple[manifest.Entry, ...], bool]:
         """Writes models and rows; what lies in the folder now, and whether all rows do."""
-        state, listed = step.state, {entry.path: entry for entry in step.state.files}
+        state, listed = step.state, {entry["path"]: entry for entry in step.state.files}
         for model in step.models:
             folder = self.run.model(model.member.iteration) / model.part
             with saving(folder):
                 models.save_member(self.run, self.network, model.member, model.variables, model.part)
                 sync(folder)
-                listed |= {entry.path: entry for entry in manifest.entries(self.run.path, folder)}
+                listed |= {entry["path"]: entry for entry in manifest.entries(self.run.path, folder)}
         closes = bool(state.pending.num_rows and (step.closes or state.pending.num_rows > MOST_PENDING))
         if closes:
             number = sum(path.startswith("ledger/") for path in listed)
@@ -122,12 +122,12 @@ class Session:
             path = self.run.ledger / f"{number:04d}-{name}.parquet"
             with saving(path):
                 ledger.write([state.pending], path)
-            listed |= {entry.path: entry for entry in manifest.entries(self.run.path, path)}
+            listed |= {entry["path"]: entry for entry in manifest.entries(self.run.path, path)}
         return tuple(listed.values()), closes
 
     def _checkpoint(self, state: RunState, marked: bool, last: bool) -> None:
         arrays, record = pack(state)
-        record |= {"events": list(self.run.events_entry()), "wall_seconds": self.wall_seconds()}
+        record |= {"events": self.run.events_entry(), "wall_seconds": self.wall_seconds()}
         with saving(self.run.checkpoints):
             step = self.checkpoints.next_step()
             self.checkpoints.save(step, arrays, record, marked, lambda: sync(self.run.events_file))

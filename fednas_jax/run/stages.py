@@ -26,6 +26,8 @@ from fednas_jax.seeds import KeyPurpose
 from fednas_jax.space import stacks
 from fednas_jax.space.network import Variables
 
+NONE = Variables({}, {})  # the stack where there are no networks
+
 
 def first_state(problem: Problem, variables: Variables | None, source: dict[str, Any] | None) -> RunState:
     """The start of a run.
@@ -84,7 +86,7 @@ def pretrain(problem: Problem, state: RunState) -> Step:
         return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
     moment = ledger.Moment("pretrain", 0, state.round)
     team = _team(problem, state, [state.widths], np.zeros(1, np.int64))
-    found = rounds.score(problem, team, moment, state.spent.clock, rounds.everyone)
+    found = rounds.score(problem, team, moment, state.spent.seconds, rounds.everyone)
     score = float(found.tally.score[0])
     if not np.isfinite(score):
         raise TrainingError(
@@ -135,7 +137,7 @@ def finetune(problem: Problem, state: RunState) -> Step:
         channels = tuple(np.arange(w) for w in member.widths)
         models.append(Model(member, problem.space.slice(stacks.in_slot(state.stack, slot), channels), "finetuned"))
     name = f"finetune-{state.bucket:02d}"
-    state = state._replace(bucket=state.bucket + 1, round=0, server=(), stack=(), networks=0)
+    state = state._replace(bucket=state.bucket + 1, round=0, server=(), stack=NONE, networks=0)
     return Step(state, models=tuple(models), closes=name)
 
 
@@ -196,7 +198,7 @@ def _fedavg(
     team = _team(problem, state, widths, candidate_ids)
     invite = rounds.cohort(problem, moment, state.networks, wanted)
     rate = problem.rates(total)[state.round]
-    done = rounds.train(problem, team, moment, state.spent.clock, invite, rate)
+    done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
     diagnosis.refuse_divergence(stage, number, done.tasks, done.left_out, rate)
     event = events.Round(
         stage=stage,
@@ -252,7 +254,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.PLAN)
     key = jax.random.fold_in(jax.random.fold_in(key, iteration), number - 1)
     draw = problem.draw(training, key, problem.group_of)
-    rate, clock = problem.config.train.learning_rate, state.spent.clock
+    rate, clock = problem.config.train.learning_rate, state.spent.seconds
     done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)
@@ -357,7 +359,7 @@ def _after_search(problem: Problem, state: RunState) -> tuple[RunState, tuple[ev
     shares = [share for share in stage.shares if share < smallest]
     told: list[events.Event] = [events.Skip(missing, shares)] if missing or shares else []
     told.append(events.Stop(state.stop_reason, state.iteration))
-    return state._replace(stage=Stage.FINETUNE, stack=(), networks=0, server=()), tuple(told)
+    return state._replace(stage=Stage.FINETUNE, stack=NONE, networks=0, server=()), tuple(told)
 
 
 def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_ids: np.ndarray) -> Team:
@@ -368,17 +370,10 @@ def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_id
 
 def _paid(state: RunState, stage: str, iteration: int, rows: pa.Table, seconds: float, effort: Effort) -> RunState:
     """The state with a round's rows, seconds and effort added."""
-    spent, number = state.spent, ledger.STAGES.index(stage)
-    hours = list(spent.hours)
-    hours[number] += seconds / 3600
-    by_iteration = [*spent.iteration_hours, *[0.0] * (iteration + 1 - len(spent.iteration_hours))]
-    if stage == "search":
-        by_iteration[iteration] += seconds / 3600
     spent = Spent(
-        clock=spent.clock + seconds,
-        client_seconds=spent.client_seconds + client_seconds(rows),
-        hours=tuple(hours),
-        iteration_hours=tuple(by_iteration),
+        seconds=state.spent.seconds + seconds,
+        client_seconds=state.spent.client_seconds + client_seconds(rows),
+        clock=state.spent.clock.after(stage, iteration, seconds),
     )
     pending = pa.concat_tables([state.pending, rows])
     return state._replace(spent=spent, effort=state.effort + effort, pending=pending)

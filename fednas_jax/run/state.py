@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from fednas_jax.engine.tasks import Effort
 from fednas_jax.errors import RunError
 from fednas_jax.phones import ledger
+from fednas_jax.phones.totals import Clock
 from fednas_jax.run.manifest import Entry
 from fednas_jax.search.proposals import Proposal
 from fednas_jax.space.network import Variables, Widths
@@ -52,10 +53,9 @@ class Trial(NamedTuple):
 class Spent(NamedTuple):
     """Running sums of what was spent, so that nobody has to read the ledger or the events for them."""
 
-    clock: float = 0.0  # simulated seconds since the beginning
+    seconds: float = 0.0  # simulated, since the beginning
     client_seconds: float = 0.0  # of all clients
-    hours: tuple[float, ...] = (0.0,) * len(ledger.STAGES)  # simulated, by stage
-    iteration_hours: tuple[float, ...] = (0.0,)  # simulated, of the search, by iteration from 0
+    clock: Clock = Clock()  # simulated hours by stage and iteration
 
 
 class RunState(NamedTuple):
@@ -104,7 +104,7 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "family": [[m.iteration, list(m.widths), list(m.physical_widths), m.score] for m in state.family],
         "spent": list(state.spent),
         "effort": list(state.effort),
-        "files": [list(entry) for entry in state.files],
+        "files": list(state.files),
         "warnings": list(state.warnings),
         **{name: getattr(state, name) for name in PLAIN},
         "physical_widths": list(state.physical_widths),
@@ -141,7 +141,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
             for n in range(len(proposals))
         )
         trial = Trial(proposals, masks, _tree(arrays, "policy", like.policy))
-    clock, client_seconds, hours, iteration_hours = record["spent"]
+    seconds, client_seconds, (stages, iterations) = record["spent"]
     return RunState(
         stage=Stage(record["stage"]),
         iteration=record["iteration"],
@@ -157,10 +157,10 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
         family=tuple(Member(i, tuple(w), tuple(p), score) for i, w, p, score in record["family"]),
         stop_reason=record["stop_reason"],
         source=record["source"],
-        spent=Spent(clock, client_seconds, tuple(hours), tuple(iteration_hours)),
+        spent=Spent(seconds, client_seconds, Clock(tuple(stages), tuple(iterations))),
         effort=Effort(*record["effort"]),
         warnings=tuple(record["warnings"]),
-        files=tuple(Entry(*entry) for entry in record["files"]),
+        files=tuple(record["files"]),
         pending=_from_bytes(arrays["pending"]),
     )
 

@@ -140,3 +140,15 @@ def _random(
             walk[g] = max(least[g], (walk[g] - 1) // step[g] * step[g])
         found[tuple(int(w) for w in walk)] = None
     return [Proposal(f"random {n}", w) for n, w in enumerate(found)]
+
+
+class Proposer(NamedTuple):
+    """Shim."""
+
+    most: int
+    propose: Any
+
+
+def proposer_of(space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """Shim."""
+    return Proposer(most_candidates(space, search), lambda w, i, s: propose(space, search, w, i, s, goal))

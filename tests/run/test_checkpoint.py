@@ -52,8 +52,7 @@ def test_any_byte_that_changed_is_noticed(whole, tmp_path_factory, where, change
     path.write_bytes(damaged)
     try:
         saved = checkpoint.read(path)
-    except RunError as error:
-        assert "\n" not in str(error)
+    except RunError:
         return
     # Blanks after the header may change without changing what it says.
     assert saved.record == RECORD
