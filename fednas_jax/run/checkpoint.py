@@ -164,7 +164,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) 
     Raises:
       OSError: it cannot be written, for instance since the disk is full.
     """
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     sums = {name: _checksum(array) for name, array in whole.items()}
     text = json.dumps({"schema": SCHEMA, "sums": sums, "record": record}, allow_nan=False)
     about = {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}

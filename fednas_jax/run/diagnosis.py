@@ -13,25 +13,23 @@ from fednas_jax.run.problem import Problem
 SIGMAS = 2.0  # standard deviations of a chance-level score within which a score says nothing
 
 
-def refuse_divergence(stage: str, number: int, tasks: Tasks, left_out: np.ndarray, learning_rate: float) -> None:
-    """Stops a run in the round in which all of a network's updates had to be left out.
+def lost(tasks: Tasks, left_out: np.ndarray) -> np.ndarray:
+    """[K] bool: the networks of which every update of a round had to be left out; they stay as they were.
 
     Args:
-      stage: of the run.
-      number: of the round.
       tasks: T of them, whose updates were sent.
       left_out: [K] updates that were no finite numbers, or beyond the bound.
-      learning_rate: of the round.
-
-    Raises:
-      TrainingError: names the round and the learning rate.
     """
     sent = np.bincount(tasks.candidate, minlength=len(left_out))
-    if ((sent > 0) & (left_out >= sent)).any():
-        raise TrainingError(
-            f"{stage}: diverged in round {number}: no client's update was a finite number within train.update_bound; "
-            f"got train.learning_rate={learning_rate:g}, try a lower one; the checkpoint before this round is kept"
-        )
+    return (sent > 0) & (left_out >= sent)
+
+
+def refuse_divergence(stage: str, number: int, learning_rate: float) -> TrainingError:
+    """Why a run stops in the round in which its parent was lost."""
+    return TrainingError(
+        f"{stage}: diverged in round {number}: no client's update was a finite number within train.update_bound; "
+        f"got train.learning_rate={learning_rate:g}, try a lower one; the checkpoint before this round is kept"
+    )
 
 
 def of_parent(problem: Problem, tally: Tally) -> tuple[str, ...]:

@@ -226,8 +226,9 @@ def _finish(problem: Problem, session: Session, state: RunState) -> dict[str, An
         listed = [*state.files, run.events_entry()]
         manifest.verify_files(run.path, listed)  # what is summed up must be what was written
         of = dict(zip([m.iteration for m in members], tested, strict=True))
-        result = results.summary(problem, state, of, ledger.read(run.ledger), session.wall_seconds(), listed)
+        result = results.summary(problem, state, of, ledger.read(run.ledger), session.wall_seconds())
         with saving(run.result_file):
+            manifest.write(run.path, listed)
             write_json(run.result_file, result)
         return result
 

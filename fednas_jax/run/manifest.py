@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
+from fednas_jax import forms
 from fednas_jax.errors import RunError
-from fednas_jax.files import opened
+from fednas_jax.files import opened, write_json
 from fednas_jax.forms import Between
 
 FOLDERS = ("ledger", "models", "inputs")  # all files in them belong to the run
+NAME, SCHEMA = "manifest.json", 1
 SEAL = "checksum"  # the field that holds one
 GROWS = "events.jsonl"  # only its beginning is listed: events may follow
 _SHOWN = 3  # files in a message
@@ -26,6 +28,14 @@ class Entry(TypedDict):
     path: str  # below the run's folder, with '/' between its parts
     bytes: Annotated[int, Between(0, 2**62)]
     sha256: str
+
+
+class Manifest(TypedDict):
+    """RUN/manifest.json."""
+
+    schema: Literal[1]
+    files: list[Entry]
+    checksum: str
 
 
 def files(run: Path, grown: bool = True) -> list[Entry]:
@@ -47,6 +57,22 @@ def entries(run: Path, path: Path) -> list[Entry]:
     """A file, or the files below a folder, as they are now, by path; raises as `files`."""
     found = [path] if path.is_file() else sorted(_below(path))
     return [_entry(run, each) for each in found]
+
+
+def write(run: Path, listed: Sequence[Entry]) -> None:
+    """Writes RUN/manifest.json: the files of a finished run, but for result.json, which seals itself."""
+    write_json(run / NAME, sealed({"schema": SCHEMA, "files": list(listed)}))
+
+
+def read(run: Path) -> list[Entry]:
+    """What RUN/manifest.json lists.
+
+    Raises:
+      RunError: there is none, or it is damaged.
+    """
+    found = forms.read(run / NAME, Manifest)
+    check_seal(run / NAME, found)
+    return found["files"]
 
 
 def verify_files(run: Path, listed: Sequence[Entry], others: bool = False) -> None:

@@ -13,7 +13,7 @@ from fednas_jax import data
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.phones import totals
-from fednas_jax.run.manifest import Entry, sealed
+from fednas_jax.run.manifest import sealed
 from fednas_jax.run.problem import Problem
 from fednas_jax.run.state import Member, RunState
 from fednas_jax.space import stacks
@@ -79,7 +79,6 @@ def summary(
     tested: dict[int, Tested],
     rows: pa.Table,
     wall_seconds: float,
-    files: Sequence[Entry],
 ) -> dict[str, Any]:
     """What stands in result.json, with a checksum of itself.
 
@@ -89,7 +88,6 @@ def summary(
       tested: the members that were tested, by iteration.
       rows: the whole ledger.
       wall_seconds: of all processes that worked on it.
-      files: of the run's folder, as they are.
     """
     config, effort = problem.config, state.effort
     spent = totals.summary(rows, problem.clients, len(state.family), state.spent.clock)
@@ -143,7 +141,6 @@ def summary(
                 "streams": problem.fleet.streams,
                 "devices": [str(d) for d in problem.fleet.mesh.devices.flat],
             },
-            "files": list(files),
         }
     )
 

@@ -199,7 +199,9 @@ def _fedavg(
     invite = rounds.cohort(problem, moment, state.networks, wanted)
     rate = problem.rates(total)[state.round]
     done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
-    diagnosis.refuse_divergence(stage, number, done.tasks, done.left_out, rate)
+    lost = np.flatnonzero(diagnosis.lost(done.tasks, done.left_out))
+    if len(lost) and state.stage == Stage.PRETRAIN:
+        raise diagnosis.refuse_divergence(stage, number, rate)
     event = events.Round(
         stage=stage,
         round=number,
@@ -208,8 +210,14 @@ def _fedavg(
         left_out=int(done.left_out.sum()) or None,
         **_spent(done.rows, done.seconds, done.waited),
     )
+    # A member that fine-tuning would spoil stays as it was; the run goes on with the others.
+    spoiled = tuple(events.Diverged(stage, int(candidate_ids[slot])) for slot in lost)
+    warnings = [f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled]
     state = _paid(state, stage, 0, done.rows, done.seconds, done.effort)
-    return Step(state._replace(round=number, stack=done.team.stack, server=done.team.server), (event,))
+    state = state._replace(
+        round=number, stack=done.team.stack, server=done.team.server, warnings=(*state.warnings, *warnings)
+    )
+    return Step(state, (event, *spoiled, *map(events.Warned, warnings)))
 
 
 def _begin(problem: Problem, state: RunState) -> Step:
@@ -239,7 +247,7 @@ def _begin(problem: Problem, state: RunState) -> Step:
         stack=stack,
         networks=len(found),
         server=problem.fleet.init_server(stack),
-        trial=Trial(found, masks, problem.policy.init(table, alive, each)),
+        trial=Trial(found, masks, problem.policy.init(table, alive, each), np.zeros(problem.slots, bool)),
     )
     return Step(state, (*told, event), boundary=False)
 
@@ -256,12 +264,13 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     draw = problem.draw(training, key, problem.group_of)
     rate, clock = problem.config.train.learning_rate, state.spent.seconds
     done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
+    lost = trial.lost | diagnosis.lost(done.tasks, done.left_out)
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)
     if bool(policy.wants_scores(trial.policy)):
         who = rounds.scorers(problem, done.tasks, np.flatnonzero(alive), moment)
         found = rounds.score(problem, done.team, moment, clock + seconds, who)
-        scores = found.tally.score.astype(np.float32)
+        scores = np.where(lost, np.nan, found.tally.score).astype(np.float32)
         rows, seconds, waited = [*rows, found.rows], seconds + found.seconds, waited + found.waited
         effort += found.tally.effort
     policy_state = jax.device_get(policy.tell(trial.policy, scores))
@@ -288,7 +297,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
         told.append(events.Drop(iteration, number, [name[k] for k in dropped], nonfinite or None))
     state = _paid(state, "search", iteration, pa.concat_tables(rows), seconds, effort)
     state = state._replace(
-        round=number, stack=done.team.stack, server=done.team.server, trial=trial._replace(policy=policy_state)
+        round=number, stack=done.team.stack, server=done.team.server, trial=trial._replace(policy=policy_state, lost=lost)
     )
     return Step(state, tuple(told))
 

@@ -48,6 +48,7 @@ class Trial(NamedTuple):
     proposals: tuple[Proposal, ...]
     masks: tuple[tuple[np.ndarray, ...], ...]  # [proposals][G][width] bool: the channels that each keeps
     policy: Any  # the policy's state, arrays
+    lost: np.ndarray  # [K] bool: all of its updates were left out in some round, so that it is inferior to any other
 
 
 class Spent(NamedTuple):
@@ -93,7 +94,8 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "kept": list(state.kept),
         "server": jax.device_get(state.server),
         "masks": [list(mask) for mask in masks],
-        "policy": () if state.trial is None else state.trial.policy,
+        "policy": () if state.trial is None else jax.device_get(state.trial.policy),
+        "lost": () if state.trial is None else state.trial.lost,
         "pending": _to_bytes(state.pending),
     }
     arrays = {f"{tree}{path}": np.asarray(leaf) for tree, value in trees.items() for path, leaf in _leaves(value)}
@@ -140,7 +142,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
             tuple(_array(arrays, f"masks[{n}][{g}]", (width,), bool) for g, width in enumerate(physical))
             for n in range(len(proposals))
         )
-        trial = Trial(proposals, masks, _tree(arrays, "policy", like.policy))
+        trial = Trial(proposals, masks, _tree(arrays, "policy", like.policy), arrays["lost"].astype(bool))
     seconds, client_seconds, (stages, iterations) = record["spent"]
     return RunState(
         stage=Stage(record["stage"]),

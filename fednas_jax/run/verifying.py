@@ -35,10 +35,11 @@ def verify_run(path: Path) -> Verdict:
     run.config()  # says so where there is no run
     result = run.result()
     if result is not None:
-        if "files" not in result:
+        if result.get("schema", 1) == 1:
             raise RunError(f"{path}: is of an older version, which listed no files: nothing can be verified")
-        manifest.verify_files(run.path, result["files"])
-        return _verdict(True, result["files"], None, ())
+        listed = manifest.read(run.path)
+        manifest.verify_files(run.path, listed)
+        return _verdict(True, listed, None, ())
     saved, refused = Checkpoints(run.checkpoints).newest(functools.partial(believe, run))
     if saved is None:
         if refused:

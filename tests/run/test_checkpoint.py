@@ -40,7 +40,7 @@ def test_what_is_saved_comes_back_to_the_last_bit(whole, tmp_path):
     assert saved.record == RECORD
     assert saved.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        assert saved.arrays[name].dtype == array.dtype
+        assert (saved.arrays[name].dtype, saved.arrays[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(saved.arrays[name], array)
 
 
