@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any, Literal, NamedTuple
 
 from fednas_jax.config.files import to_json
+from fednas_jax.config.registries import POLICIES, PROPOSALS, RESOURCES
 from fednas_jax.config.schema import (
-    RESOURCES,
     Config,
     ParticipationConfig,
     SearchConfig,
 )
 from fednas_jax.errors import ConfigError
+
+# Whether a resource of the project's own is named with a device after a colon; a user's is free to.
+_ON_DEVICE = {"macs": False, "params": False, "bytes": False, "memory": False, "latency": True, "energy": True}
 
 
 class Limit(NamedTuple):
@@ -31,11 +35,13 @@ def limits(search: SearchConfig) -> tuple[Limit, ...]:
     Raises:
       ConfigError: a resource is unknown or named twice, or the budgets are not as many.
     """
-    names = tuple(name.strip() for name in search.resource.split(","))
+    # Not at the commas between arguments, as in my_module:flash(bits=4, banks=2).
+    names = tuple(name.strip() for name in re.split(r",(?![^()]*\))", search.resource))
     for name in names:
-        kind, colon, device = name.partition(":")
-        if (f"{kind}:DEVICE" if colon and device else kind) not in RESOURCES:
-            raise ConfigError(f"search.resource: got {name!r}, want one of {', '.join(RESOURCES)}")
+        spec = RESOURCES.parse(name)
+        on_device = _ON_DEVICE.get(spec.name)
+        if on_device is not None and on_device != any(spec.positional):
+            raise ConfigError(f"search.resource: got {name!r}, want {spec.name}{':DEVICE' * on_device}")
     twice = [name for n, name in enumerate(names) if name in names[:n]]
     if twice:
         raise ConfigError(f"search.resource: got {twice[0]!r} twice, want each once")
@@ -167,6 +173,9 @@ def _validate_search(s: SearchConfig) -> None:
         if limit.ratio is None or not 0 < limit.ratio <= 1:
             want = "want above 0 and at most 1, a fraction of the parent's (search.budget_absolute takes a number)"
             raise ConfigError(f"search.budget: got {limit.ratio}, {want}")
+    for registry, name in ((POLICIES, s.policy), (PROPOSALS, s.proposals)):
+        if name is not None and registry.parse(name).positional:
+            raise ConfigError(f"{registry.field}: got {name!r}, want {registry.parse(name).name}")
     _between("search.reduction", s.reduction, 0, 1)
     if not 0 < s.decay <= 1:
         raise ConfigError(f"search.decay: got {s.decay}, want above 0 and at most 1")

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 import tyro
 import tyro.constructors
 
-RESOURCES = ("macs", "params", "bytes", "memory", "latency:DEVICE", "energy:DEVICE")
-
 
 def _numbers(texts: list[str]) -> Any:
     """'0.25' as a number, '0.25,0.5' as several; 'none' leaves one out."""

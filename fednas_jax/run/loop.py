@@ -141,7 +141,7 @@ def iterate(setup: Setup, state: RunState) -> RunState:
     s, iteration = setup.config.search, state.iteration + 1
     table = setup.goal.most_exceeded(state.widths)
     state = _compacted(setup, state)
-    proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed, setup.goal)
+    proposals = setup.proposer.propose(state.widths, iteration, setup.config.seed)
     if not proposals:
         state = state._replace(stop_reason="no candidate is feasible")
         return _saved(setup, _after_search(setup, state), None, [])

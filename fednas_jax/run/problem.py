@@ -24,7 +24,7 @@ from fednas_jax.run import checkpoint, inputs, parents
 from fednas_jax.run.folder import RunDir
 from fednas_jax.runtime import hosts
 from fednas_jax.search import assignment, policies
-from fednas_jax.search import proposals as candidates
+from fednas_jax.search.proposals import Proposer, proposer_of
 from fednas_jax.search.resources import Goal, goal_of
 from fednas_jax.space import probing
 from fednas_jax.space.masks import Space
@@ -38,7 +38,6 @@ class Setup:
     dataset: data.Dataset
     space: Space
     fleet: Fleet
-    slots: int  # K: slots in a stack
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
     goal: Goal
@@ -46,11 +45,17 @@ class Setup:
     run: RunDir
     checkpoints: checkpoint.Checkpoints
     parent: parents.Parent | None  # given, in a run that begins
+    proposer: Proposer
     policy: policies.Policy
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]
     began: float  # time.perf_counter() at the process's start of this run
     heterogeneity: data.Heterogeneity  # of the clients
+
+    @property
+    def slots(self) -> int:
+        """K: slots in a stack."""
+        return self.proposer.most
 
     @property
     def clients(self) -> int:
@@ -112,7 +117,7 @@ def prepare(
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
     policy = policies.policy_of(s)
-    dataset, packed, found, goal, slots = hosts.run_on_all(lambda: _loaded(config, given))
+    dataset, packed, found, goal, proposer = hosts.run_on_all(lambda: _loaded(config, given))
     _same_data(dataset, packed)
     _same_tables(config)
     prices = prices_of(config, found, packed)
@@ -130,9 +135,9 @@ def prepare(
         config.train,
         dataclasses.replace(config.engine, lanes=lanes),
         config.seed,
-        slots,
+        proposer.most,
         devices,
-        tasks=packed.clients * (1 if s.partial else slots),
+        tasks=packed.clients * (1 if s.partial else proposer.most),
     )
     hosts.from_first_host(lambda: run.create(config, fleet.lanes, kind))
     return Setup(
@@ -140,7 +145,6 @@ def prepare(
         dataset,
         found,
         fleet,
-        slots,
         groups,
         assignment.client_groups(packed.train_count, groups),
         goal,
@@ -148,6 +152,7 @@ def prepare(
         run,
         checkpoints,
         parent,
+        proposer,
         policies.compiled(policy),
         observe,
         should_stop,
@@ -190,8 +195,10 @@ def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, b
     return probing.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
 
 
-def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
-    """What a host has of its own: data set, clients, and what the network's space says of goal and slots."""
+def _loaded(
+    config: Config, given: data.Dataset | None
+) -> tuple[data.Dataset, data.PackedClients, Space, Goal, Proposer]:
+    """What a host has of its own: data set, clients, and what the network's space says of goal and proposals."""
     s = config.search
     dataset = given or data.load(config.data, config.seed)
     divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
@@ -204,7 +211,8 @@ def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, d
     probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
     shape, build = dataset.train.images.shape[1:], registered and registered.build
     found = probed(config.net, shape, dataset.classes, s.depth, build)
-    return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
+    goal = goal_of(found, s, config.cost)
+    return dataset, packed, found, goal, proposer_of(found, s, goal)
 
 
 def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:

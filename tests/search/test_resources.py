@@ -21,7 +21,7 @@ from fednas_jax.run import inputs
 from fednas_jax.run import problem as setup
 from fednas_jax.search import lut
 from fednas_jax.search.memory import peak_table
-from fednas_jax.search.proposals import propose, target_of
+from fednas_jax.search.proposals import proposer_of, target_of
 from fednas_jax.search.resources import goal_of, resource_of
 from fednas_jax.space.probing import probe
 
@@ -31,6 +31,11 @@ PARENT = (12, 8, 16)
 @functools.cache
 def space_of(multiple=(2, 1, 4)):
     return probe(build(NetConfig("cnn", widths=PARENT), (8, 8, 1), 3), multiple, check=False)
+
+
+def propose(space, config, widths, iteration, seed, goal=None):
+    goal = goal or goal_of(space, config, check=False)
+    return proposer_of(space, config, goal).propose(widths, iteration, seed)
 
 
 def macs(widths):
@@ -258,11 +263,14 @@ def test_a_budget_above_the_parents_is_refused():
 @pytest.mark.parametrize(
     ("config", "want"),
     [
-        (search("flops"), "search.resource: got 'flops', want one of macs, params, bytes, memory, latency:DEVICE"),
+        (
+            search("flops"),
+            "search.resource: got 'flops', want one of macs, params, bytes, memory, latency, energy",
+        ),
         (search("macs,"), "search.resource: got '', want one of macs"),
-        (search("latency"), "search.resource: got 'latency', want one of macs"),
-        (search("latency:"), "search.resource: got 'latency:', want one of macs"),
-        (search("macs:pixel2"), "search.resource: got 'macs:pixel2', want one of macs"),
+        (search("latency"), "search.resource: got 'latency', want latency:DEVICE"),
+        (search("latency:"), "search.resource: got 'latency:', want latency:DEVICE"),
+        (search("macs:pixel2"), "search.resource: got 'macs:pixel2', want macs"),
         (search("macs,params,macs"), "search.resource: got 'macs' twice, want each once"),
         (search("macs,params", (0.5, 0.5, 0.5)), "search.budget: got 3 numbers, want 2, one for each of macs, params"),
         (search("macs", (0.5, 0.5)), "search.budget: got 2 numbers, want 1, one for each of macs"),
@@ -308,7 +316,7 @@ def test_hosts_that_read_different_tables_are_refused(tmp_path, monkeypatch):
     path.write_text(OWN)
     config = Config(search=search(f"macs,latency:{path}:old"))
     setup._same_tables(config)  # one process agrees with itself
-    monkeypatch.setattr(setup.hosts, "everyones", lambda sums: [sums, [s + 1 for s in sums]])
+    monkeypatch.setattr(setup.hosts, "allgather", lambda sums: [sums, [s + 1 for s in sums]])
     with pytest.raises(DataError, match=r"^search\.resource: host 1 has another .*phones\.csv, want the same file"):
         setup._same_tables(config)
 
