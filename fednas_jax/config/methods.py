@@ -45,6 +45,8 @@ def uniform() -> dict[str, Any]:
 def resolve(config: Config) -> Config:
     """Fills the switches left open (None) with what the method says; a value the user gave is kept.
 
+    What the method leaves open too is as in fednas.
+
     Returns:
       A config without open switches that passed `validate`; resolving it again changes nothing.
 
@@ -52,7 +54,8 @@ def resolve(config: Config) -> Config:
       ConfigError: for an unknown method or a setting that no run can have.
     """
     now = _leaves(to_json(config))
-    config = _changed(config, {path: value for path, value in _said(config.method).items() if now[path] is None})
+    said = fednas() | _said(config.method)
+    config = _changed(config, {path: value for path, value in said.items() if now[path] is None})
     validate(config)
     return config
 
