@@ -9,9 +9,9 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from fednas_jax.config import bounds, needs, registries
+from fednas_jax.config import bounds, needs
+from fednas_jax.config.registries import POLICIES, PROPOSALS, RESOURCES
 from fednas_jax.config.schema import (
-    RESOURCES,
     Config,
     DataConfig,
     ParticipationConfig,
@@ -20,6 +20,9 @@ from fednas_jax.config.schema import (
 from fednas_jax.errors import ConfigError
 
 _COMMA = re.compile(r",(?![^()]*\))")  # between resources, not between a function's arguments
+
+# Whether a resource of the project's own is named with a device after a colon; a user's is free to.
+_ON_DEVICE = {"macs": False, "params": False, "bytes": False, "memory": False, "latency": True, "energy": True}
 
 
 class Limit(NamedTuple):
@@ -38,7 +41,10 @@ def limits(search: SearchConfig) -> tuple[Limit, ...]:
     """
     names = tuple(name.strip() for name in _COMMA.split(search.resource))
     for name in names:
-        _check_resource(name)
+        spec = RESOURCES.parse(name)
+        on_device = _ON_DEVICE.get(spec.name)
+        if on_device is not None and on_device != any(spec.positional):
+            raise ConfigError(f"search.resource: got {name!r}, want {spec.name}{':DEVICE' * on_device}")
     twice = [name for n, name in enumerate(names) if name in names[:n]]
     if twice:
         raise ConfigError(f"search.resource: got {twice[0]!r} twice, want each once")
@@ -102,19 +108,6 @@ def validate_clients(config: Config, clients: int | None) -> None:
         raise ConfigError(f"search.groups: got {s.groups}, want at most {number}")
 
 
-def _check_resource(name: str) -> None:
-    """Refuses a resource that is not registered, and a device where none is taken or none where one is."""
-    kind, colon, device = name.partition(":")
-    if (f"{kind}:DEVICE" if colon and device else kind) in RESOURCES:
-        return
-    own = colon and kind not in registries.RESOURCES and name != f"{kind}:"
-    if own or (kind in registries.RESOURCES and not any(kind == known.partition(":")[0] for known in RESOURCES)):
-        registries.RESOURCES.parse(name)  # the user's own
-        return
-    want = f"want one of {', '.join(RESOURCES)}, or MODULE:FUNCTION for your own"
-    raise ConfigError(f"search.resource: got {name!r}, {want}")
-
-
 def _validate_data(d: DataConfig) -> None:
     if (d.folder is None) == (d.source == "columns"):
         got, want = (d.folder, "none") if d.folder else ("none", "the folder with the columns")
@@ -133,6 +126,9 @@ def _validate_data(d: DataConfig) -> None:
 
 
 def _validate_rungs(s: SearchConfig) -> None:
+    for registry, name in ((POLICIES, s.policy), (PROPOSALS, s.proposals)):
+        if name is not None and registry.parse(name).positional:
+            raise ConfigError(f"{registry.field}: got {name!r}, want {registry.parse(name).name}")
     for rounds, _ in s.rungs:
         if s.dynamic_rounds and rounds > s.round_cap:
             raise ConfigError(

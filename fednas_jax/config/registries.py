@@ -37,9 +37,9 @@ RESOURCES: Registry[Any] = Registry(
         "macs": "fednas_jax.search.resources:macs",
         "params": "fednas_jax.search.resources:params",
         "bytes": "fednas_jax.search.resources:size",
-        "memory": "fednas_jax.search.resources:memory",
-        "latency": "fednas_jax.search.resources:latency",
-        "energy": "fednas_jax.search.resources:energy",
+        "memory": "fednas_jax.search.resources:activations",
+        "latency": "fednas_jax.search.resources:milliseconds",
+        "energy": "fednas_jax.search.resources:millijoules",
     },
 )
 METHODS: Registry[Any] = Registry(

@@ -16,8 +16,6 @@ import tyro.constructors
 from fednas_jax.config import registries
 from fednas_jax.config.bounds import Above, AtLeast, AtMost, Below, KeptShare, NotEmpty, OneOf, Range
 
-RESOURCES = ("macs", "params", "bytes", "memory", "latency:DEVICE", "energy:DEVICE")
-
 
 def _numbers(texts: list[str]) -> Any:
     """'0.25' as a number, '0.25,0.5' as several; 'none' leaves one out."""

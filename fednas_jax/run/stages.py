@@ -212,7 +212,9 @@ def _fedavg(
     )
     # A member that fine-tuning would spoil stays as it was; the run goes on with the others.
     spoiled = tuple(events.Diverged(stage, int(candidate_ids[slot])) for slot in lost)
-    warnings = [f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled]
+    warnings = [
+        f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled
+    ]
     state = _paid(state, stage, 0, done.rows, done.seconds, done.effort)
     state = state._replace(
         round=number, stack=done.team.stack, server=done.team.server, warnings=(*state.warnings, *warnings)
@@ -297,7 +299,10 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
         told.append(events.Drop(iteration, number, [name[k] for k in dropped], nonfinite or None))
     state = _paid(state, "search", iteration, pa.concat_tables(rows), seconds, effort)
     state = state._replace(
-        round=number, stack=done.team.stack, server=done.team.server, trial=trial._replace(policy=policy_state, lost=lost)
+        round=number,
+        stack=done.team.stack,
+        server=done.team.server,
+        trial=trial._replace(policy=policy_state, lost=lost),
     )
     return Step(state, tuple(told))
 

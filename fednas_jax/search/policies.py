@@ -158,7 +158,7 @@ def winner(
       ratio: least accuracy lost for the resource saved, instead of the best score.
     """
     fit = alive & jnp.isfinite(scores)
-    merit = scores
+    merit: Any = scores
     if ratio:
         merit = -(parent_score - scores) / jnp.maximum(parent_resource - resource, 1e-9)
     place = jnp.where(fit, places(merit, fit, resource), len(scores))

@@ -75,10 +75,10 @@ def _iteration(policy: Policy, what: str, table: Any, alive: np.ndarray, told: n
             raise ConfigError(f"{what} takes a dropped candidate back, want dropped to be final")
         state, done = after, done + 1
     chosen = int(policy.select(state, jnp.float32(0.5), jnp.float32(99)))
-    some = np.isfinite(told[:, alive]).any()
+    left = np.asarray(state.alive) & np.isfinite(state.scores)
     if not scored:
         raise ConfigError(f"{what} never wants scores, want them before the end, to select a winner by")
-    if chosen == -1 and some:
+    if chosen == -1 and (left.any() or np.isfinite(told[:, alive]).all()):
         raise ConfigError(f"{what} selects nobody, want one where somebody had a finite score")
     if chosen != -1 and not (0 <= chosen < SLOTS and state.alive[chosen]):
         raise ConfigError(f"{what} selects candidate {chosen}, want one who lives, or -1")
