@@ -83,7 +83,7 @@ def in_place(hint, number):
     if origin is tuple:
         parts = args[:1] if args[-1] is ... else args
         return tuple(in_place(part, number) for part in parts)
-    return number
+    return int(number) if hint is int and isinstance(number, float) and number.is_integer() else number
 
 
 def wrong_types(hint):
