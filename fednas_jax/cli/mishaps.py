@@ -34,7 +34,7 @@ def explained(error: BaseException) -> str | None:
             at = f" for {_short(one.filename)}" if isinstance(one, OSError) and one.filename else ""
             return f"disk: there is no room left{at}: {_KEPT} once there is room"
         if isinstance(one, MemoryError) or (not isinstance(one, OSError) and _says(one, _MEMORY_WORDS)):
-            wants = "want a smaller train.batch_size, engine.eval_batch, engine.lanes or engine.data_share"
+            wants = "want smaller net.widths, train.batch_size, engine.eval_batch, engine.lanes or engine.data_share"
             return f"memory: there is not enough of it, {wants}; {_KEPT}: {_short(one) or 'nothing more is known'}"
     if isinstance(error, OSError):
         said = error.strerror or _short(error) or type(error).__name__

@@ -95,7 +95,9 @@ def heard(begun: bool = False) -> Iterator[AtRoundsEnd]:
     outer = signal.getsignal(signal.SIGTERM)
     if isinstance(outer, AtOnce):
         handler.before = outer
-        handler.asked += outer.came  # what nobody acted on
+        handler.asked += outer.came  # raised where some library made nothing of it
+        if handler.asked and not begun:
+            raise Stopped(handler.asked[0])
     with _handled(handler):
         yield handler
 

@@ -166,9 +166,7 @@ def tiny(config: Config) -> Config:
     name = config.preset if config.preset in _FORMS else (*alike, "")[0]
     if not name:
         sources = ", ".join(dict.fromkeys(known.data.source for known in PRESETS.values()))
-        raise ConfigError(
-            f"tiny: got a config of no preset on {config.data.source!r}, want a preset or one of {sources}"
-        )
+        raise ConfigError(f"tiny: got a config of no preset on {config.data.source!r}, want one on {sources}")
     shape, classes, multiplier = _FORMS[name]
     whole = config.data.partition == "natural"
     return dataclasses.replace(

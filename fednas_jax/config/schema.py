@@ -37,7 +37,7 @@ Numbers = tyro.constructors.PrimitiveConstructorSpec[Any](
 Ratio = Annotated[float, Above(0), AtMost(1, "a fraction of the parent's; search.budget_absolute takes a number")]
 Amount = Annotated[float, Above(0), AtMost(1e30)]
 RungRounds = Annotated[int, AtLeast(1, "rounds in a rung"), AtMost(10**6)]
-Kept = Annotated[float, KeptShare(10_000)]
+Kept = Annotated[float, KeptShare(10**6)]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class TrainConfig:
 
     local_epochs: Annotated[float, AtLeast(1e-6), AtMost(10_000)] = 1.0
     """Passes over its own training examples that a client makes in a round."""
-    batch_size: Annotated[int, AtLeast(1), AtMost(10**6)] = 20
+    batch_size: Annotated[int, AtLeast(1), AtMost(10**5)] = 20
     """Examples in a training batch."""
     learning_rate: Annotated[float, AtLeast(1e-12), AtMost(1e3)] = 0.05
     """Learning rate of the clients' SGD."""
@@ -364,7 +364,7 @@ class EngineConfig:
     """Clients trained side by side on one device; 0 measures what is fastest."""
     data_share: Annotated[float, Range(1)] = 0.25
     """Share of a device's memory that clients' data may take; data that is larger, or on disk, is sent bit by bit."""
-    eval_batch: Annotated[int, AtLeast(1), AtMost(10**6)] = 128
+    eval_batch: Annotated[int, AtLeast(1), AtMost(10**5)] = 128
     """Examples in an evaluation batch."""
     checkpoint_rounds: Annotated[int, AtLeast(1), AtMost(10**6)] = 1
     """Rounds between checkpoints, which a thread writes meanwhile; ends of iterations and stages are saved anyway."""
