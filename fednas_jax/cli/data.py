@@ -11,7 +11,7 @@ import tyro
 from fednas_jax.cli.parsing import parse, terminal
 from fednas_jax.config.presets import PRESETS, preset
 from fednas_jax.config.schema import DataConfig
-from fednas_jax.data.imports import ImportOptions
+from fednas_jax.data.options import ImportOptions
 from fednas_jax.errors import ConfigError
 
 

@@ -27,11 +27,25 @@ def held_out(groups: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     check_share(share)
     train, test = stratified_split(groups, share, generator(0, Purpose.TEST_SPLIT))
     if not len(train) or not len(test):
-        raise DataError(
-            f"test share: got {share}, want one that leaves examples for training and for testing: "
-            f"{len(train)} and {len(test)} of {len(groups)} are left"
-        )
+        sizes = np.unique(groups, return_counts=True)[1]
+        raise no_split(share, sizes, len(train), len(test))
     return train, test
+
+
+def no_split(share: float, sizes: np.ndarray, train: int, test: int) -> DataError:
+    """The error of a share that leaves one split without examples.
+
+    Args:
+      share: of every group's examples that is for testing.
+      sizes: of the groups.
+      train: examples that are left for training.
+      test: examples that are left for testing.
+    """
+    held = f"each of {len(sizes)} clients or classes with {min(sizes)} to {max(sizes)} examples"
+    want = "a larger --test-share" if not test else "a smaller --test-share"
+    return DataError(
+        f"test share: got {share}, which of {held} leaves {train} for training and {test} for testing, want {want}"
+    )
 
 
 def check_share(share: float) -> None:
