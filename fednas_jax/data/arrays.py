@@ -76,7 +76,7 @@ def from_arrays(
         if value not in known:
             raise DataError(f"{argument}: got {value!r}, want one of {', '.join(map(str, known))}")
     remap = labels == "remap"
-    images, numbers = _images("x", x, layout), whole_numbers("y", y, remap)
+    images, numbers = as_images("x", x, layout), whole_numbers("y", y, remap)
     _same_length("x", images, "y", numbers)
     clients = None
     if client_ids is not None:
@@ -90,7 +90,7 @@ def from_arrays(
         tests = Examples(images[tested], numbers[tested])
     else:
         train = np.arange(len(numbers))
-        tests = Examples(_images("x_test", test[0], layout), whole_numbers("y_test", test[1], remap))
+        tests = Examples(as_images("x_test", test[0], layout), whole_numbers("y_test", test[1], remap))
         _same_length("x_test", tests.images, "y_test", tests.labels)
     natural = None
     if clients is not None:
@@ -145,8 +145,8 @@ def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = 
     with ColumnsWriter(folder, data.name, data.classes, class_names=data.class_names) as writer:
         writer.add(_sized(data.train, options.image_size), None if data.natural is None else np.diff(data.natural))
         writer.add_test(_sized(data.test, options.image_size))
+        seen(writer.examples + writer.test_examples)
         writer.finish()
-    seen(writer.examples + writer.test_examples)
     return Skipped()
 
 
@@ -226,8 +226,17 @@ def _sized(examples: Examples, size: int) -> Examples:
     return Examples(np.stack([resized(image, size, size) for image in examples.images]), examples.labels)
 
 
-def _images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.ndarray:
-    """[N, H, W, C] uint8."""
+def as_images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.ndarray:
+    """Images [N, H, W, C] uint8.
+
+    Args:
+      name: of the array, for messages.
+      given: as `from_arrays` takes them.
+      layout: "NCHW" for channels first; None refuses what looks like it.
+
+    Raises:
+      DataError: one line that names the array.
+    """
     try:
         images = np.asarray(given)
     except ValueError:

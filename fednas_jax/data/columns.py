@@ -126,7 +126,7 @@ class ColumnsWriter:
         self._class_names, self._remap = list(class_names), remap
         self._different: set[int] = set()  # labels that came
         self._stack = contextlib.ExitStack()
-        with _writing(folder):
+        with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Beside the folder, since a rename cannot cross file systems.
             hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
@@ -177,7 +177,7 @@ class ColumnsWriter:
         if not len(self._counts):
             self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
         self._counts += channel_counts(examples.images)
-        with _writing(self.folder):
+        with writing(self.folder):
             if sizes is not None:
                 if self._offsets is None:
                     self._offsets = self._column("offsets", np.int64)
@@ -195,7 +195,7 @@ class ColumnsWriter:
         """
         self._check(f"{self.name} test", examples)
         images = self._image_column("test_images", examples)
-        with _writing(self.folder):
+        with writing(self.folder):
             images.append(examples.images)
             self._test_labels.append(examples.labels)
 
@@ -223,7 +223,7 @@ class ColumnsWriter:
             std=list(std),
             class_names=self._class_names if len(self._class_names) == classes else [],
         )
-        with _writing(self.folder):
+        with writing(self.folder):
             for column in (*self._images.values(), self._labels, self._test_labels, self._offsets):
                 if column is not None:
                     column.finish()
@@ -252,7 +252,7 @@ class ColumnsWriter:
         """The column of this name, made for the shape of the first images that come."""
         shape = examples.images.shape[1:]
         if name not in self._images:
-            with _writing(self.folder):
+            with writing(self.folder):
                 self._images[name] = self._column(name, np.uint8, shape)
         return self._images[name]
 
@@ -351,7 +351,8 @@ class Column:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """What keeps a folder from being written, a full disk say, becomes one line."""
     try:
         yield
     except OSError as error:

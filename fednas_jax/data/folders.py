@@ -14,18 +14,8 @@ from fednas_jax.data.examples import Examples
 from fednas_jax.data.images import form_of, is_image, opens, read_images
 from fednas_jax.data.listing import Listing, write_listing
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
+from fednas_jax.data.split import SPLITS
 from fednas_jax.errors import DataError
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}
-"""Names of folders and files that hold splits, in small letters -> the split."""
 
 _DEEPEST = 3  # CLIENT/CLASS/IMAGE
 

@@ -42,6 +42,10 @@ _UPRIGHT = {
 _MODE_OF = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+class Damaged(DataError):
+    """An image that cannot be opened."""
+
+
 class Form(NamedTuple):
     """What all images of a data set are brought to."""
 
@@ -62,7 +66,7 @@ def opens(path: Path) -> bool:
     """Whether a file is an image that can be opened, whole."""
     try:
         _pixels(path, "", 4)
-    except DataError:
+    except Damaged:
         return False
     return True
 
@@ -76,6 +80,22 @@ def is_image(path: Path) -> bool:
             return True
     except Exception:  # whatever Pillow makes of what is no image
         return False
+
+
+def inside(where: str, name: object, folder: Path) -> Path:
+    """The path of an image that a file names.
+
+    Args:
+      where: the name stands, for messages.
+      name: of the image.
+      folder: that images are in.
+
+    Raises:
+      DataError: the name leads out of the folder: a file cannot name what lies elsewhere on the disk.
+    """
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise DataError(f"{where}: got {str(name)[:80]!r}, want the name of an image in {folder}")
+    return folder / name
 
 
 def form_of(raw: Raw, name: str, size: int = 0, channels: int = 0) -> Form:
@@ -172,7 +192,7 @@ def _pixels(raw: Raw, name: str, channels: int) -> np.ndarray:
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for a damaged file.
         reason = " ".join(str(error).split())
-        raise DataError(f"{name}: got an image that cannot be decoded ({reason}), want a whole one") from error
+        raise Damaged(f"{name}: got an image that cannot be decoded ({reason}), want a whole one") from error
     if mode in _MODES:
         raise DataError(f"{name}: got a colour image ({mode}), want grey as the first image, or as asked")
     raise DataError(f"{name}: got an image of mode {mode}, want one of 8 bits a channel")

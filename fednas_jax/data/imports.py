@@ -48,7 +48,7 @@ def import_data(kind: str, source: Path, folder: Path, options: ImportOptions) -
     check_options(kind, options, KINDS[kind].takes)
     if folder.exists():
         raise DataError(f"{folder}: is there already, want a new folder for columns")
-    with shown(f"importing {source}") as seen:
+    with shown(f"importing {source.name}") as seen:
         skipped = KINDS[kind].run(source, folder, options, seen)
     return _said(folder, skipped)
 
@@ -92,6 +92,36 @@ def _npz(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skip
     return import_npz(source, folder, options, seen)
 
 
+def _hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.hdf5 import import_hdf5
+
+    return import_hdf5(source, folder, options, seen)
+
+
+def _table(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.tables import import_table
+
+    return import_table(source, folder, options, seen)
+
+
+def _huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.tables import import_huggingface
+
+    return import_huggingface(source, folder, options, seen)
+
+
+def _webdataset(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.shards import import_webdataset
+
+    return import_webdataset(source, folder, options, seen)
+
+
+# Options of all whose records come one by one.
+_OF_RECORDS = (
+    *("channels", "classes", "labels", "validation", "skip_damaged"),
+    *("most_gigabytes", "image_column", "label_column", "client_column"),
+)
+
 KINDS: dict[str, Kind] = {
     "leaf": Kind(
         "LEAF's JSON files (femnist, celeba), whose users become clients",
@@ -108,5 +138,17 @@ KINDS: dict[str, Kind] = {
         _npz,
         ("classes", "labels", "validation", "layout", "most_gigabytes"),
     ),
+    "hdf5": Kind(
+        "HDF5 files of TensorFlow Federated, examples/CLIENT/pixels and label (pip install 'fednas_jax[hdf5]')",
+        _hdf5,
+        ("classes", "labels", "validation", "most_gigabytes", "label_column"),
+    ),
+    "table": Kind(
+        "Parquet or CSV files with columns of images (encoded, or paths), labels and perhaps clients",
+        _table,
+        (*_OF_RECORDS, "images"),
+    ),
+    "huggingface": Kind("a folder that Hugging Face's save_to_disk wrote", _huggingface, _OF_RECORDS),
+    "webdataset": Kind("WebDataset's tar shards: KEY.jpg with KEY.cls or KEY.json", _webdataset, _OF_RECORDS),
 }
 """Name -> how it is imported. A package of yours may add its own."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.examples import Examples
-from fednas_jax.data.images import Form, form_of, read_images, resized
+from fednas_jax.data.images import Form, form_of, inside, read_images, resized
 from fednas_jax.data.labels import HALF_LEVEL, check_range, short
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.split import check_share, no_split, stratified_split
@@ -169,11 +169,7 @@ def _whole(value: Any) -> bool:
 def _paths(where: str, x: list[Any], images: Path | None) -> list[Path]:
     if images is None:
         raise DataError(f"{where} x: got names of images ({x[0]!r}), want the folder they are in as well")
-    for name in x:
-        # A file cannot name what lies elsewhere on the disk.
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{where} x: got {name!r}, want the name of an image in {images}")
-    return [images / name for name in x]
+    return [inside(f"{where} x", name, images) for name in x]
 
 
 def _pixels(where: str, x: list[Any], channels: int) -> np.ndarray:
