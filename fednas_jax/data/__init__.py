@@ -6,8 +6,9 @@ imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 
 from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples, fingerprint
-from fednas_jax.data.imports import ImportOptions, import_data
+from fednas_jax.data.imports import import_data
 from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts
+from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
 from fednas_jax.data.skew import FeatureSkew, feature_skew

@@ -174,10 +174,9 @@ def list_sources(root: Path | None = None) -> dict[str, SourceStatus]:
     Args:
       root: folder of prepared data sets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
-    return {
-        name: SourceStatus(source.description, source.prepared is None or source.prepared(root))
-        for name, source in SOURCES.items()
-    } | {name: SourceStatus(_DESCRIPTIONS[name], True) for name in OWN}
+    return {name: SourceStatus(source.description, _is_prepared(source, root)) for name, source in SOURCES.items()} | {
+        name: SourceStatus(_DESCRIPTIONS[name], True) for name in OWN
+    }
 
 
 def prepare(name: str, source_dir: Path | None, root: Path | None = None) -> str:
@@ -201,6 +200,15 @@ def prepare(name: str, source_dir: Path | None, root: Path | None = None) -> str
     if source.prepared(root):
         return f"{name}: already prepared in {source.folder(root)}"
     return f"{name}: prepared in {source.prepare(source_dir, root)}"
+
+
+def _is_prepared(source: Source, root: Path | None) -> bool:
+    if source.prepared is None:
+        return True
+    try:
+        return source.prepared(root)
+    except DataError:  # there is no home directory in which it could be
+        return False
 
 
 def _load_columns(config: DataConfig) -> Dataset:
