@@ -154,7 +154,7 @@ def read_files(folder: Path) -> list[tuple[str, pa.Table]]:
                 return table
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise RunError(f"{path}: cannot be read as a part of a ledger: {said}") from None
+            raise RunError(f"{path}: cannot be read as a part of a ledger: {ascii(said)[1:-1]}") from None
 
     return [(path.name, parsed(path)) for path in sorted(folder.glob("*.parquet"))]
 
