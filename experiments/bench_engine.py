@@ -35,12 +35,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+import fednas_jax as fn
 from fednas_jax.bench.machine import describe, some_devices
 from fednas_jax.bench.measuring import Federation, FleetRounds, in_turns
 from fednas_jax.bench.workloads import WORKLOADS, Sizes, Workload
-from fednas_jax.config.schema import EngineConfig, NetConfig
 from fednas_jax.engine import local
-from fednas_jax.files import write_json
 from fednas_jax.runtime import cores
 
 NAMES = ("fedavg-round", "nas-round")
@@ -91,7 +90,7 @@ def tiny(workload: Workload) -> Workload:
     """The workload small enough for a test."""
     return dataclasses.replace(
         workload,
-        net=NetConfig(name="cnn", widths=(4, 4, 8)),
+        net=dataclasses.replace(workload.net, widths=(4, 4, 8)),
         shape=(8, 8, 1),
         clients=3,
         candidates=min(2, workload.candidates),
@@ -177,7 +176,7 @@ def check(worker: Torch, federation: Federation, work: FleetRounds, folder: Path
 
 
 def compare(
-    workload: Workload, worker: Torch | None, pairs: int, engine: EngineConfig, threads: int, folder: Path
+    workload: Workload, worker: Torch | None, pairs: int, engine: fn.EngineConfig, threads: int, folder: Path
 ) -> dict[str, Any]:
     """One workload's rows, as JSON values; without a worker, the fleet's alone. `threads` are PyTorch's."""
     federation = Federation(workload, workload.clients, 0)
@@ -266,12 +265,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in args.workloads or NAMES:
                 workload = tiny(WORKLOADS[name]) if args.tiny else WORKLOADS[name]
                 workload = workload.with_clients(args.clients)
-                engine = EngineConfig(lanes=args.lanes)
+                engine = fn.EngineConfig(lanes=args.lanes)
                 row = compare(workload, worker, args.pairs, engine, args.torch_threads, Path(folder))
                 report["workloads"].append(row)
                 show(console, row)
                 if args.out is not None:
-                    write_json(args.out, report)
+                    args.out.write_text(json.dumps(report, indent=2) + "\n")
     except NoTorch as error:  # it had PyTorch, but went wrong: nothing is skipped in silence
         print(f"bench_engine: {error}", file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -30,20 +31,12 @@ from typing import Any
 
 import numpy as np
 
-from fednas_jax import data
-from fednas_jax.config.presets import fitted, preset
-from fednas_jax.config.schema import Config
-from fednas_jax.data.arrays import from_arrays
-from fednas_jax.files import write_json
-from fednas_jax.phones import devices, ledger, pricing, totals
-from fednas_jax.run import finished
-from fednas_jax.run.folder import RunDir
-from fednas_jax.run.loop import run_search
-from fednas_jax.runtime import cores
+import fednas_jax as fn
 
 SWITCHES = ("partial_clients", "early_dropping", "dynamic_rounds")
 SHORT = {"partial_clients": "P", "early_dropping": "D", "dynamic_rounds": "R"}
 POPULATIONS = ("paper", "flash")
+PHASES = ("train", "evaluate", "download", "upload")
 SECONDS = ("switches", "train s", "evaluate s", "download s", "upload s", "all s", "times cheaper", "training alone")
 REST = ("in theory", "MB", "times fewer", "accuracy at 50 % MACs")  # the same under every population
 SHARE = 0.5  # of the parent's MACs, at which accuracies are compared
@@ -57,20 +50,20 @@ def name_of(switches: tuple[bool, ...]) -> str:
 ALL = list(itertools.product((False, True), repeat=len(SWITCHES)))  # the straightforward design first
 
 
-def prepared(args: argparse.Namespace) -> tuple[Config, data.Dataset | None]:
+def prepared(args: argparse.Namespace) -> tuple[fn.Config, Any]:
     """The preset, and the part of its examples that --examples asks for: rounds teach less then, so there are more."""
-    config = dataclasses.replace(preset(args.preset), method="naive")
+    config = dataclasses.replace(fn.preset(args.preset), method="naive")
     search, pretrain = config.search, config.pretrain
     finetune = dataclasses.replace(config.finetune, shares=(SHARE,))
     dataset = None
     if args.examples:
-        whole = data.load(config.data, 0)
+        whole = fn.load_data(config.data, 0)
         total = len(whole.train.labels)
         least = config.data.clients * config.data.min_examples
         if not least <= args.examples <= total:
             raise SystemExit(f"--examples: got {args.examples}, want {least} to {total}")
         some = np.sort(np.random.default_rng(0).permutation(total)[: args.examples])
-        dataset = from_arrays(
+        dataset = fn.from_arrays(
             np.asarray(whole.train.images[some]), whole.train.labels[some], test=whole.test, classes=whole.classes
         )
         more = total / args.examples
@@ -89,37 +82,39 @@ def pretrained(args: argparse.Namespace, seed: int) -> Path:
     """Trains the seed's parent, or finds it trained; all settings share it, however they search."""
     config, dataset = args.prepared
     parent = args.out / f"{args.preset}-parent-{seed}"
-    config = dataclasses.replace(config, command="pretrain", seed=seed, search=preset(args.preset).search)
-    run_search(config, parent, dataset=dataset)
+    config = dataclasses.replace(config, command="pretrain", seed=seed, search=fn.preset(args.preset).search)
+    fn.run_search(config, parent, dataset=dataset)
     return parent
 
 
 def run(args: argparse.Namespace, switches: tuple[bool, ...], seed: int, parent: Path) -> Path:
     """Runs one setting from the seed's parent, or finds it finished, and returns its folder."""
     config, dataset = args.prepared
-    config = dataclasses.replace(config, seed=seed)
     on: dict[str, Any] = dict(zip(SWITCHES, switches, strict=True))
     config = dataclasses.replace(
-        fitted(config, config.net.name, parent), search=dataclasses.replace(config.search, **on)
+        config,
+        seed=seed,
+        parent=parent,
+        pretrain=dataclasses.replace(config.pretrain, rounds=0),
+        search=dataclasses.replace(config.search, **on),
     )
     scored = "" if args.score_clients is None else f"-score{args.score_clients}"
     out = args.out / f"{args.preset}-{name_of(switches)}-{seed}{scored}"
     began = time.perf_counter()
-    run_search(config, out, dataset=dataset)
+    fn.run_search(config, out, dataset=dataset)
     print(f"{out.name}: {time.perf_counter() - began:,.0f} s", file=sys.stderr, flush=True)
     return out
 
 
-def tasks_of_a_client(folder: Path) -> float:
+def tasks_of_a_client(run: fn.Run) -> float:
     """Theory: training tasks that the search asks of an average client, from who was alive in each round."""
-    found = RunDir(folder)
-    search, clients = found.config().search, found.config().data.clients
+    search, clients = run.config.search, run.result["clients"]
     trained = clients / search.groups
     if search.clients_per_group:
         trained = min(trained, search.clients_per_group)
     share = trained / clients if search.partial else 1.0
     alive, tasks = 0, 0.0
-    for event in found.events():
+    for event in run.events():
         if event["event"] == "iteration":
             alive = len(event["candidates"])
         elif event["event"] == "round" and event["stage"] == "search":
@@ -128,21 +123,15 @@ def tasks_of_a_client(folder: Path) -> float:
     return tasks
 
 
-def measured(folder: Path, population: str) -> dict[str, float]:
+def measured(run: fn.Run, population: str) -> dict[str, float]:
     """One run's search phase under a population: means over clients of seconds by phase and of megabytes; accuracy."""
-    found = RunDir(folder)
-    result, config = found.result(), found.config()
-    assert result is not None, "run_search has just finished it"
-    clients, prices = result["clients"], dataclasses.replace(config.cost, population=population)
-    phones = devices.sample(devices.population(prices, result["parent"]["macs"]), prices, clients, config.seed)
-    summed = totals.sums_by(pricing.reprice(ledger.read(found.ledger), phones, config.seed), "stage", "phase")
-    spent = {row["phase"]: row for row in summed.to_pylist() if row["stage"] == "search"}
-    by_phase = {phase: spent[phase]["seconds"] / clients for phase in ledger.PHASES}
-    member = finished.at_ratio(result, SHARE)
-    return by_phase | {
-        "seconds": sum(by_phase.values()),
-        "megabytes": sum(row["bytes"] for row in spent.values()) / clients / 1e6,
-        "accuracy": member["test_accuracy"] if member else float("nan"),
+    priced = fn.reprice_run(run.path, dataclasses.replace(run.config.cost, population=population))
+    spent, by_phase = priced["client_cost"]["search"], priced["phases"]["search"]
+    accuracy = fn.compare([run.path]).lines[0].accuracy[SHARE]
+    return {phase: by_phase[phase] / run.result["clients"] for phase in PHASES} | {
+        "seconds": spent["seconds"]["mean"],
+        "megabytes": (spent["bytes_up"]["mean"] + spent["bytes_down"]["mean"]) / 1e6,
+        "accuracy": float("nan") if accuracy is None else accuracy,
     }
 
 
@@ -155,17 +144,17 @@ def mean(values: list[float]) -> float | None:
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Rows of means over the seeds, by population and setting; the straightforward design comes first."""
     settings = [s for s in ALL if name_of(s) in args.only]
-    runs: dict[str, list[Path]] = {name_of(s): [] for s in settings}
+    runs: dict[str, list[fn.Run]] = {name_of(s): [] for s in settings}
     for seed in args.seeds:
         parent = pretrained(args, seed)
         for s in settings:
-            runs[name_of(s)].append(run(args, s, seed, parent))
-    theory = {name_of(s): float(np.mean([tasks_of_a_client(folder) for folder in runs[name_of(s)]])) for s in settings}
+            runs[name_of(s)].append(fn.load_run(run(args, s, seed, parent)))
+    theory = {name_of(s): float(np.mean([tasks_of_a_client(one) for one in runs[name_of(s)]])) for s in settings}
     tables: dict[str, Any] = {}
     for population in POPULATIONS:
         rows = {}
-        for name, folders in runs.items():
-            each = [measured(folder, population) for folder in folders]
+        for name, same in runs.items():
+            each = [measured(one, population) for one in same]
             rows[name] = {key: mean([one[key] for one in each]) for key in each[0]} | {"tasks": theory[name]}
         tables[population] = rows
     return {"preset": args.preset, "seeds": list(args.seeds), "populations": tables}
@@ -205,12 +194,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Runs what is not there yet, prints the tables and writes them to a .json in the folder, named as the runs are."""
     args = arguments()
-    cores.use_all_cores()
+    fn.use_all_cores()
     args.prepared = prepared(args)
     found = compare(args)
     some = [] if len(args.only) == len(ALL) else args.only
     scored = [] if args.score_clients is None else [f"score{args.score_clients}"]
-    write_json(args.out / f"{'-'.join([args.preset, *some, *scored])}.json", found)
+    (args.out / f"{'-'.join([args.preset, *some, *scored])}.json").write_text(json.dumps(found, indent=2) + "\n")
     show(found)
 
 

@@ -18,23 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fednas_jax.config import presets
-from fednas_jax.config.schema import FinetuneConfig
-from fednas_jax.run.loop import run_search
-from fednas_jax.runtime.cores import use_all_cores
+import fednas_jax as fn
 
 
 def scores(rounds: int, seed: int, out: Path) -> list[float]:
     """Validation accuracy of each iteration's winner before any fine-tuning; all clients score it."""
-    start = presets.preset("digits")
+    start = fn.preset("digits")
     config = dataclasses.replace(
         start,
         method="naive",
         seed=seed,
         search=dataclasses.replace(start.search, settle_rounds=rounds, score_clients=0),
-        finetune=FinetuneConfig(rounds=0, members=(0,)),
+        finetune=dataclasses.replace(start.finetune, rounds=0, members=(0,)),
     )
-    result = run_search(config, out / f"rounds-{rounds}-seed-{seed}")
+    result = fn.run_search(config, out / f"rounds-{rounds}-seed-{seed}")
     return [model["score"] for model in result["models"]]
 
 
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/settle"))
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
-    use_all_cores()
+    fn.use_all_cores()
     settings, seeds = ((1, 2), (0,)) if args.tiny else ((2, 5, 10, 20), (0, 1, 2))
     print("rounds  mean over the family  smallest network")
     for rounds in settings:

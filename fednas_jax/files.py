@@ -75,7 +75,8 @@ def opened(path: Path, error: type[FednasError] = RunError) -> Iterator[BinaryIO
         with os.fdopen(descriptor, "rb") as file:
             yield file
     except OSError as raised:
-        raise error(f"{path}: cannot be read: {raised.strerror or raised}") from None
+        said = raised.strerror or ascii(" ".join(str(raised).split()))[1:-1]  # a library's, which may quote the file
+        raise error(f"{path}: cannot be read: {said}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,8 @@
 """What a file of JSON has to look like, said once as type hints and walked: a value is checked before it is used.
 
-A form is made of int, float, str, bool, None, list, dict, tuple, Literal, unions, TypedDict (with NotRequired) and
-dataclasses, whose fields may all be missing. `Annotated[int, Between(0, 10)]` bounds a number. No jax here.
+A form is made of int, float, str, bool, None, list, dict, tuple, Literal, unions, TypedDict (with NotRequired; other
+fields are passed over) and dataclasses (whose fields may all be missing, and no others be there).
+`Annotated[int, Between(0, 10)]` bounds a number. No jax here.
 """
 
 from __future__ import annotations
@@ -124,8 +125,12 @@ def _any_of(value: Any, forms: tuple[Any, ...], field: str) -> None:
 
 def _fields(value: Any, form: Any, field: str) -> None:
     _object(value, field)
+    record = dataclasses.is_dataclass(form)
+    for name in value if record else ():
+        if name not in _hints(form):
+            raise _Misfit(_under(field, name), value[name], "no such field")
     for name, hint in _hints(form).items():
-        optional = dataclasses.is_dataclass(form) or typing.get_origin(hint) is NotRequired
+        optional = record or typing.get_origin(hint) is NotRequired
         if name in value:
             inner = typing.get_args(hint)[0] if typing.get_origin(hint) is NotRequired else hint
             _walk(value[name], inner, _under(field, name))

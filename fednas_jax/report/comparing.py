@@ -126,7 +126,7 @@ def _differences(a: Run, b: Run) -> list[str]:
     if known and prints[0] != prints[1]:
         pairs.insert(0, ("the data set's fingerprint", *prints))
         pairs += [(f"data.{name}", *(getattr(run.config.data, name) for run in (a, b))) for name in _WHICH]
-    return [f"{field} ({mine}, {theirs})" for field, mine, theirs in pairs if mine != theirs]
+    return [f"{field} ({mine!a}, {theirs!a})" for field, mine, theirs in pairs if mine != theirs]
 
 
 def _alike(runs: Sequence[Run]) -> list[list[Run]]:

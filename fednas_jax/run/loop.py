@@ -25,7 +25,7 @@ from fednas_jax.run import events, inputs, manifest, parents, results, stages, v
 from fednas_jax.run.checkpoint import Refused, Saved
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import Lock
-from fednas_jax.run.models import load_member
+from fednas_jax.run.model_files import load_member
 from fednas_jax.run.problem import Problem, code_of, prepare, same_config
 from fednas_jax.run.session import Session, Step, saving
 from fednas_jax.run.state import Likeness, RunState, Stage, unpack

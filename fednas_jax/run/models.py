@@ -1,113 +1,98 @@
-"""The family's networks on disk: widths and variables of each, saved with orbax.
-
-Of several hosts only the first reads and writes: orbax is told to wait for no other.
-"""
+"""A network of a finished run, ready to be called on images."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
-from fednas_jax.errors import RunError
-from fednas_jax.files import write_json
+from fednas_jax import nets
+from fednas_jax.data import normalise
+from fednas_jax.errors import DataError, RunError
+from fednas_jax.run import model_files
+from fednas_jax.run.finished import load_run, members
 from fednas_jax.run.folder import RunDir
-from fednas_jax.run.state import Member
-from fednas_jax.runtime import hosts
-from fednas_jax.space.network import Network, Variables
+from fednas_jax.space.network import Network, Variables, Widths
 
-ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+FINETUNED = "finetuned"
 
 
-def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | None = None) -> None:
-    """Saves a network's variables under `folder`, whole or not at all, over whatever was there.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A member of a family: call it on images for its logits."""
 
-    Args:
-      folder: where to.
-      variables: a pytree of arrays.
-      describe: writes what belongs beside them into the folder it is given.
-    """
-    unfinished = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-        saver.save((unfinished / "variables").absolute(), _host(variables))
-        saver.wait_until_finished()
-    if describe:
-        describe(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    network: Network
+    widths: Widths  # [G]
+    variables: Variables
+    mean: tuple[float, ...]  # [channels] of the run's training images, scaled to [0, 1]
+    std: tuple[float, ...]  # [channels] likewise
 
+    def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """Logits of images as the data set has them; they are normalised as the run's were. May be jitted.
 
-def load_model(folder: Path, like: Any) -> Any:
-    """The variables that `save_model` put under `folder`.
+        Args:
+          images: [B, H, W, channels], 0 to 255, uint8 or floating-point.
 
-    Raises:
-      RunError: there are none, or of another network.
-    """
-    template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-    try:
-        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-            return saver.restore((folder / "variables").absolute(), template)
-    except (ValueError, OSError) as error:
-        raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error
+        Returns:
+          [B, classes] float32.
+
+        Raises:
+          DataError: images of another shape.
+        """
+        if tuple(images.shape[1:]) != tuple(self.network.input_shape):
+            want = ", ".join(map(str, self.network.input_shape))
+            raise DataError(f"images: got {list(images.shape)}, want [B, {want}]")
+        prepared = normalise(images, self.mean, self.std)
+        return self.network.apply(self.widths, self.variables, prepared, train=False)[0]
 
 
-def is_tree(folder: Path) -> bool:
-    """Whether orbax has saved a tree of arrays there."""
-    return (folder / "_METADATA").is_file()
-
-
-def load_tree(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of a tree that orbax saved, whoever did: path -> array, '/' between the path's parts.
-
-    Raises:
-      RunError: it cannot be read.
-    """
-    try:
-        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-            about = saver.metadata(folder.absolute()).item_metadata.tree
-            found = saver.restore(folder.absolute(), jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), about))
-    except (ValueError, OSError, AttributeError, TypeError) as error:
-        raise RunError(f"{folder}: cannot be read as a tree of arrays: {str(error).splitlines()[0]}") from error
-    leaves = jax.tree_util.tree_flatten_with_path(found)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _host(tree: Any) -> Any:
-    """The tree as numpy arrays; orbax takes no numpy scalars."""
-    return jax.tree.map(np.asarray, jax.device_get(tree))
-
-
-def save_member(run: RunDir, network: Network, member: Member, variables: Variables, part: str = "") -> None:
-    """Saves a member's variables and widths, on the first host.
+def load_model(path: Path | str, iteration: int, part: str = FINETUNED, network: Network | None = None) -> Model:
+    """Loads a network that a finished run found.
 
     Args:
-      run: whose folder takes them.
-      network: the run's.
-      member: whose they are.
-      variables: at the member's own widths.
-      part: name of a folder inside the member's own; none: that itself.
-    """
-
-    def describe(folder: Path) -> None:
-        widths = dict(zip(network.widths, member.widths, strict=True))
-        write_json(folder / "widths.json", {"network": network.name, "widths": widths})
-
-    hosts.from_first_host(lambda: save_model(run.model(member.iteration) / part, variables, describe))
-
-
-def load_member(run: RunDir, network: Network, member: Member, part: str = "") -> Variables:
-    """What `save_member` saved, on every host.
+      path: the run's folder.
+      iteration: whose winner; 0 is the parent.
+      part: 'finetuned', or '' for the network as the search found it.
+      network: the run's, where it is the user's own (MODULE:FUNCTION): loading a run runs no code that it names.
 
     Raises:
-      RunError: it isn't there, or cannot be read.
+      RunError: as `load_run`; there is no such network, its variables cannot be read, or the run is of an older
+        version that recorded no normalisation.
+      ConfigError: the run's network is not registered here.
     """
-    folder, shapes = run.model(member.iteration) / part, network.abstract(member.widths)
-    return hosts.from_first_host(lambda: load_model(folder, shapes))
+    run = load_run(path, pretrained=True)
+    family = {member["iteration"]: member for member in members(run.result)}
+    if iteration not in family:
+        raise RunError(f"{path}: iteration: got {iteration}, want 0 to {len(family) - 1}")
+    if part not in (FINETUNED, ""):
+        raise RunError(f"{path}: part: got {part!r}, want {FINETUNED!r} or ''")
+    if "data" not in run.result:
+        raise RunError(f"{path}: is of an older version, which did not record how images are normalised; run it again")
+    about, name = run.result["data"], run.config.net.name
+    if network is None:
+        if ":" in name:
+            raise RunError(f"{path}: its network is {name}, want it given: loading a run runs no code that it names")
+        network = nets.build(run.config.net, tuple(about["image"]), about["classes"])
+    named = family[iteration]["widths"]
+    if tuple(named) != tuple(network.widths):
+        raise RunError(f"{path}: got width groups {', '.join(named)}, want {', '.join(network.widths)}, as in {name}")
+    folder = RunDir(run.path).model(iteration) / part
+    if part and not folder.exists():
+        raise RunError(f"{path}: iteration {iteration} was not fine-tuned, want part='': the network as it was found")
+    widths = tuple(named.values())
+    variables = _variables(folder / "variables", network.abstract(widths))
+    return Model(network, widths, variables, tuple(about["mean"]), tuple(about["std"]))
+
+
+def _variables(folder: Path, shapes: Variables) -> Variables:
+    """The arrays of a folder, which have these names, shapes and dtypes."""
+    found = model_files.load_tree(folder)
+    wanted = {f"{part}/{name}": leaf for part, leaves in shapes._asdict().items() for name, leaf in leaves.items()}
+    forms, wanted_forms = ({n: (a.shape, a.dtype) for n, a in some.items()} for some in (found, wanted))
+    wrong = sorted(n for n in forms.keys() | wanted_forms.keys() if forms.get(n) != wanted_forms.get(n))
+    if wrong:
+        raise RunError(f"{folder}: {wrong[0]!r} is not as this network has it, want the variables of its widths")
+    parts = ({name: found[f"{part}/{name}"] for name in leaves} for part, leaves in shapes._asdict().items())
+    return Variables(*parts)

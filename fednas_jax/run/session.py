@@ -17,7 +17,7 @@ import pyarrow as pa
 from fednas_jax.errors import Interrupted, RunError
 from fednas_jax.files import sync
 from fednas_jax.phones import ledger
-from fednas_jax.run import events, manifest, models
+from fednas_jax.run import events, manifest, model_files
 from fednas_jax.run.checkpoint import Checkpoints
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.state import Member, RunState, Stage, pack
@@ -112,7 +112,7 @@ class Session:
         for model in step.models:
             folder = self.run.model(model.member.iteration) / model.part
             with saving(folder):
-                models.save_member(self.run, self.network, model.member, model.variables, model.part)
+                model_files.save_member(self.run, self.network, model.member, model.variables, model.part)
                 sync(folder)
                 listed |= {entry["path"]: entry for entry in manifest.entries(self.run.path, folder)}
         closes = bool(state.pending.num_rows and (step.closes or state.pending.num_rows > MOST_PENDING))

@@ -164,13 +164,13 @@ MISTAKES = {
     "one point": (["latency", "digits", "--out", "x.json", "--points", "1"], "--points: got 1, want at least 2"),
     "tiers that cannot be read, before anything is trained": (
         ["search", "digits", "--out", "x", "--tiers", "tiers.json"],
-        "tiers: tiers.json cannot be read",
+        "tiers: tiers.json: cannot be read",
     ),
     "tiers of a pretraining": (
         ["pretrain", "digits", "--out", "x", "--tiers", "t.json"],
         "--tiers: got t.json, want none",
     ),
-    "tiers of no run": (["tiers", "nowhere", "tiers.json"], "tiers: tiers.json cannot be read"),
+    "tiers of no run": (["tiers", "nowhere", "tiers.json"], "tiers: tiers.json: cannot be read"),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fednas_jax.config.files import to_json
+import fednas_jax as fn
 from fednas_jax.config.presets import preset
 from fednas_jax.config.schema import Config, SearchConfig
 
@@ -40,9 +40,9 @@ EVENTS = [
 )
 def test_theory_counts_candidates_alive_in_each_round_and_the_share_of_clients_that_train_each(search, share, tmp_path):
     config = dataclasses.replace(Config(), search=SearchConfig(**search))
-    (tmp_path / "config.json").write_text(json.dumps({"config": to_json(config)}))
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
-    assert client_cost.tasks_of_a_client(tmp_path) == pytest.approx((3 + 1 + 1 + 2) * share)
+    run = fn.Run(tmp_path, config, {"clients": 40, "models": [{}, {}]})
+    assert client_cost.tasks_of_a_client(run) == pytest.approx((3 + 1 + 1 + 2) * share)
 
 
 def test_fewer_examples_are_trained_on_for_more_rounds():
