@@ -124,6 +124,9 @@ OWN: Registry[Callable[..., Dataset]] = Registry("data.source", "data source", {
 
 _DESCRIPTIONS: dict[str, str] = {}
 
+GIVEN = "dataset:"
+"""Begins the source of a run on data that is given in Python; a checksum of the data follows."""
+
 ANY_TFDS = f"{PREFIX}NAME"
 """How any other set of TFDS is named."""
 
@@ -146,6 +149,12 @@ def register_source(name: str, make: Callable[..., Dataset], description: str = 
         raise ConfigError(f"data.source: got {name!r}, which is registered already, want another name")
     OWN.register(name, make)
     _DESCRIPTIONS[name] = description
+
+
+def source_code(config: DataConfig) -> str | None:
+    """SHA-256 of the code of a source of the user's own; None for the project's own, and for data that is given."""
+    ours = config.source in SOURCES or config.source.startswith((PREFIX, GIVEN))
+    return None if ours else OWN.checksum(config.source)
 
 
 def load(config: DataConfig, seed: int) -> Dataset:

@@ -11,6 +11,7 @@ from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobi
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
+from fednas_jax.registry import own_function, source_checksum
 from fednas_jax.space.network import Network
 
 __all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
@@ -61,6 +62,11 @@ def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
     return entry.build(_widths(config, own_widths), input_shape, classes, config)
 
 
+def checksum(name: str) -> str | None:
+    """SHA-256 of the source of a network of the user's own; None for registered ones."""
+    return source_checksum(own_function(name, "net.name")) if ":" in name else None
+
+
 def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
     """The parent's widths by group: those of the config, or the network's own ones scaled."""
     scaled = {group: max(1, int(width * config.width_multiplier)) for group, width in widths.items()}
@@ -83,8 +89,3 @@ register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)
 register("resnet56", resnet.RESNET56, resnet.build_small, resnet.SHALLOW)
 register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
 register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)
-
-
-def checksum(x):  # type: ignore
-    """Shim."""
-    return None

@@ -58,7 +58,7 @@ def run_search(
     """
     began = time.perf_counter()
     if dataset is not None:
-        given = dataclasses.replace(config.data, source=f"dataset:{data.fingerprint(dataset)}")
+        given = dataclasses.replace(config.data, source=f"{data.GIVEN}{data.fingerprint(dataset)}")
         config = dataclasses.replace(config, data=given)
     config = resolve(config)
     same_config(config)

@@ -164,7 +164,10 @@ def code_of(config: Config) -> dict[str, str]:
         checksum = None if text is None else registry.checksum(text)
         if checksum is not None:
             found[registry.field] = found.get(registry.field, "") + checksum
-    for field, checksum in (("net.name", nets.checksum(config.net.name)), ("data.source", data.checksum(config.data))):
+    for field, checksum in (
+        ("net.name", nets.checksum(config.net.name)),
+        ("data.source", data.source_code(config.data)),
+    ):
         if checksum is not None:
             found[field] = checksum
     return found
