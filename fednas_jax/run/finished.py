@@ -77,7 +77,7 @@ class Run:
           RunError: a line is no event, or of an iteration that the run has not.
         """
         file, most = RunDir(self.path).events_file, len(self.result["models"])
-        for event in records.events(file):
+        for event in records.read_events(file):
             if event["event"] in ("round", "parent") and event.get("iteration", 0) > most:
                 raise RunError(f"{file}: got a round of iteration {event['iteration']}, want at most {most}")
             yield event

@@ -55,8 +55,12 @@ class RunDir:
                 if path.exists() and not path.is_dir():
                     raise RunError(f"--out: {path} is a file, want a folder or a new name")
             there = self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._beginnings
-        except OSError as error:  # for instance a name that is too long
-            raise RunError(f"--out: {str(self.path)[:200]} cannot be a folder: {error.strerror}") from None
+            os.stat(self.path, follow_symlinks=False)  # says what `exists` keeps to itself
+        except FileNotFoundError:
+            there = set()
+        except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte in it
+            why = getattr(error, "strerror", None) or error
+            raise RunError(f"--out: {str(self.path)[:200]!a} cannot be a folder: {why}") from None
         if self.config_file.exists():
             differ = differences(self.config(), config)
             if differ:
@@ -163,7 +167,7 @@ class RunDir:
         Raises:
           RunError: a line is no event.
         """
-        return records.events(self.events_file)
+        return records.read_events(self.events_file)
 
     def rewind(self, events_size: int, files: set[str]) -> None:
         """Takes back what was written after a checkpoint: later events, and files of the ledger it does not know.

@@ -228,7 +228,7 @@ def result(path: Path) -> dict[str, Any]:
     return found
 
 
-def events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a run, one by one; none where there is no such file.
 
     Raises:
