@@ -1,4 +1,4 @@
-"""A damaged folder: the run ends in the result it would have had, or says in one line what is wrong. Never otherwise."""
+"""A damaged folder: the run ends in the result it would have had, or says in one line what is wrong."""
 
 import faults
 import pytest
@@ -70,6 +70,7 @@ def test_a_part_that_only_the_newest_checkpoint_speaks_of_is_brought_back(whole,
     assert victim.name in faults.events(out, "fallback")[0]["reason"]
 
 
+SUMMARIES = ("result.json", "manifest.json")
 OTHERS = [(kind, part) for part in ("ledger", "models", "events.jsonl", "config.json") for kind in faults.KINDS]
 
 
@@ -87,9 +88,7 @@ def test_any_other_damaged_file_is_named_or_does_not_matter(half, expected, tmp_
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(faults.TIMES))
-@pytest.mark.parametrize(
-    ("kind", "part"), [*OTHERS, *((k, p) for p in ("result.json", "manifest.json") for k in faults.KINDS)]
-)
+@pytest.mark.parametrize(("kind", "part"), [*OTHERS, *((k, p) for p in SUMMARIES for k in faults.KINDS)])
 def test_no_command_believes_a_damaged_finished_run(whole, tmp_path, capsys, kind, part, seed):
     out = faults.copied(whole, tmp_path / "run")
     found = faults.files(out, part) or [out / part]

@@ -31,13 +31,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [p if p in ("a checkpoint", "a model") else pytest.param(p, marks=pytest.mark.exhaustive) for p in PLACES]
+)
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_once_there_is_room(place, expected, tmp_path, monkeypatch):
     out = tmp_path / "run"
     target, name, fails = PLACES[place]
     with monkeypatch.context() as patch:
         patch.setattr(target, *([name, fails] if name else [fails]))
-        with pytest.raises(RunError, match="cannot be written: .*[Nn]o space") as caught:
+        with pytest.raises(RunError, match=r"cannot be written: .*[Nn]o space") as caught:
             faults.go(out)
     assert "\n" not in str(caught.value)
     assert "the same command goes on" in str(caught.value)
