@@ -35,6 +35,7 @@ class Effort(NamedTuple):
 class Tally(NamedTuple):
     """What evaluation counted, for each slot in the stack."""
 
+    score: np.ndarray  # [K] the metric's; NaN as in `accuracy`, or where the metric has no value
     correct: np.ndarray  # [K] int64
     total: np.ndarray  # [K] int64
     finite: np.ndarray  # [K] bool: all logits were finite numbers, and somebody scored it

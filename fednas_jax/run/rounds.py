@@ -60,7 +60,7 @@ def fedavg(
         )
         seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
-        stack, server, effort = setup.fleet.train(
+        stack, server, _, effort = setup.fleet.train(
             state.physical_widths, stack, server, tasks, (purpose, 0, done), candidate_ids.tolist(), rate
         )
         setup.meter.effort += effort
@@ -113,7 +113,7 @@ def train_candidates(
             planned, candidate_ids, widths, setup.fleet.steps[planned.client], moment, gone
         )
         seconds += waited
-        stack, server, effort = setup.fleet.train(
+        stack, server, _, effort = setup.fleet.train(
             physical_widths,
             stack,
             server,
