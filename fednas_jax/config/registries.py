@@ -51,6 +51,7 @@ CLIENT_OPTIMIZERS: Registry[Any] = Registry(
     "train.client_optimizer",
     "client optimiser",
     {"sgd": "fednas_jax.engine.optimizers:client_sgd"},
+    prefixes={"optax": "fednas_jax.engine.optimizers:client_optax"},
 )
 SERVER_OPTIMIZERS: Registry[Any] = Registry(
     "train.server_optimizer",
@@ -62,6 +63,7 @@ SERVER_OPTIMIZERS: Registry[Any] = Registry(
         "yogi": "fednas_jax.engine.optimizers:server_yogi",
         "adagrad": "fednas_jax.engine.optimizers:server_adagrad",
     },
+    prefixes={"optax": "fednas_jax.engine.optimizers:server_optax"},
 )
 SCHEDULES: Registry[Any] = Registry(
     "train.schedule",

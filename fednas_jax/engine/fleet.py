@@ -9,22 +9,29 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fednas_jax.config.schema import EngineConfig, TrainConfig
+from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
-from fednas_jax.engine import augment, lane_plan, lane_tuning, local, programs
+from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, optimizers, programs
+from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
+from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.feed import Feed, Share
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import Layout, everywhere, layout_of, least_memory, memory_of, placed_each, placed_host
-from fednas_jax.engine.programs import Columns, Lanes, Recipe, ScoreInputs, Table, TrainInputs
+from fednas_jax.engine.metrics import metric_of, statistics_shape
+from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
+from fednas_jax.errors import ConfigError
+from fednas_jax.registry import attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
+
+MEMORY = 0.5  # share of a device's memory that kept updates may take; data, the stack and lanes need the rest
 
 __all__ = ["Effort", "Fleet", "FleetSpec", "Tally", "Tasks", "Trained"]
 
@@ -44,7 +51,7 @@ class FleetSpec:
     classes: int
     """Number of labels."""
     train: TrainConfig
-    """The clients' and the server's optimisers."""
+    """Optimisers, loss, aggregation, and which updates are left out."""
     engine: EngineConfig
     """Lanes, evaluation batch and the data's share of the memory."""
     seed: int
@@ -53,12 +60,12 @@ class FleetSpec:
     """K."""
     devices: Sequence[jax.Device] | None = None
     """Those to use; all devices of all hosts by default, as many on each host."""
-    metric: str = "accuracy"
-    """Shim."""
-    participation: Any = None
-    """Shim."""
     tasks: int = 0
     """Of a round, so that no more lanes are taken than have work; 0: every candidate on every client."""
+    metric: str = "accuracy"
+    """What scores are."""
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
+    """Who attacks, and how; nothing else of it is looked at."""
 
 
 class Trained(NamedTuple):
@@ -66,15 +73,23 @@ class Trained(NamedTuple):
 
     stack: Variables  # [K, ...] on every device
     server: Any  # the server optimiser's state, [K, ...] on every device
+    left_out: np.ndarray  # [K] int64 updates that were no finite numbers, or beyond `train.update_bound`
     effort: Effort
-    left_out: Any = 0
 
 
 class Fleet:
-    """The clients of one packed data set, ready to train and to score any stack of K candidates of a network."""
+    """The clients of one packed data set, ready to train and to score any stack of K candidates of a network.
+
+    Raises:
+      ConfigError: an optimiser, loss, metric or aggregation that the spec names is none, or does not work.
+    """
 
     def __init__(self, spec: FleetSpec):
         self.spec, data = spec, spec.data
+        optimizers.check(spec.train)
+        losses.check(spec.train.loss, spec.classes)
+        attack = spec.participation
+        self.malicious = malicious_clients(attack, data.clients, spec.seed)  # [C] bool
         self._layout = layout_of(spec.devices or jax.devices())
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
@@ -93,9 +108,15 @@ class Fleet:
             streams=self.streams,
             prepare=augment.preparation(spec.train.augment, spec.mean, spec.std, data.images.shape[1:]),
             normalise=functools.partial(normalise, mean=spec.mean, std=spec.std),
+            classes=spec.classes,
+            aggregation=aggregation_of(
+                spec.train.aggregation, spec.network.abstract(tuple(spec.network.widths.values()))
+            ),
+            metric=metric_of(spec.metric, spec.classes),
+            attack=attack if self.malicious.any() else None,
         )
         self._root = jax.random.key(spec.seed)
-        self._programs: dict[tuple[str, Widths], Callable[..., Any]] = {}
+        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._resident: Columns | None = None
         if self._feed.resident:
             self._resident = Columns(*(placed_host(self._layout, column) for column in self._feed.columns()))
@@ -112,7 +133,7 @@ class Fleet:
 
     def init_server(self, stack: Variables) -> Any:
         """The server optimiser's state for a stack, [K, ...]."""
-        return jax.vmap(local.server_optimizer(self.spec.train).init)(stack.params)
+        return jax.vmap(optimizers.server_optimizer(self.spec.train).init)(stack.params)
 
     def train(
         self,
@@ -124,16 +145,22 @@ class Fleet:
         candidate_ids: Sequence[int],
         learning_rate: float,
     ) -> Trained:
-        """One round: every task trains its client, the server averages each candidate's updates by examples.
+        """One round: every task trains its client, the server brings each candidate's updates together.
+
+        An update that is no finite number, or whose norm is above `train.update_bound`, is left out. A candidate all of
+        whose updates were left out, or that has no tasks, stays as it was, and its server's state too.
 
         Args:
           physical_widths: of the stack.
           stack: [K, ...] start of the round.
           server: `init_server`'s state.
-          tasks: who trains what; a candidate without tasks is left as it is.
+          tasks: who trains what.
           moment: purpose, iteration and round, which the round's random numbers come from.
           candidate_ids: [K]; random numbers belong to the id, not to the slot in the stack.
           learning_rate: of the clients.
+
+        Raises:
+          ConfigError: the aggregation would keep more updates than a device has memory for.
         """
         began = time.perf_counter()
         stack, server = everywhere(self._layout, (stack, server))
@@ -145,20 +172,20 @@ class Fleet:
         steps = self.steps[tasks.client]
         examples = int(steps.sum()) * self.spec.train.batch_size
         effort = Effort(steps=int(steps.sum()), examples=examples)
-        sums, effort = self._call("zeros", physical_widths, effort, stack)
-        with self._parts(tasks, steps, self._feed.train) as parts:
+        cut = self._cut(tasks, steps, self._feed.train)
+        room, place, of = self._keep(tasks, cut, stack)
+        size = (physical_widths, room)
+        totals, effort = self._call("zeros", size, effort, stack)
+        with self._parts(tasks, steps, self._feed.train, cut, place) as parts:
             for columns, table in parts:
                 inputs = TrainInputs(stack, columns, *of_round)
-                (sums, parts.done), effort = self._call("train", physical_widths, effort, sums, table, inputs)
-        (stack, server), effort = self._call("serve", physical_widths, effort, stack, sums, server)
+                (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
+        of = everywhere(self._layout, of)
+        (stack, server, left_out), effort = self._call("serve", size, effort, stack, totals, server, of)
         jax.block_until_ready(stack)
         seconds = time.perf_counter() - began - effort.compile_seconds
-        return Trained(
-            stack,
-            server,
-            effort + Effort(lane_steps=parts.lane_steps, train_seconds=seconds),
-            np.zeros(self.spec.slots, int),
-        )
+        effort += Effort(lane_steps=parts.lane_steps, train_seconds=seconds)
+        return Trained(stack, server, np.asarray(left_out, np.int64), effort)
 
     def evaluate(self, physical_widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
         """Scores candidates on their tasks' clients' validation examples.
@@ -170,22 +197,59 @@ class Fleet:
         """
         stack, effort = everywhere(self._layout, stack), Effort()
         batches = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
-        counts = placed_each(self._layout, [np.zeros((3, self.spec.slots), np.int32)] * self._layout.devices)
-        with self._parts(tasks, batches, self._feed.validation) as parts:
+        metric, slots = self._recipe.metric, self.spec.slots
+        shapes = Counts(*((3, slots), (slots, *statistics_shape(metric, self.spec.classes).shape)))  # type: ignore[arg-type]
+        counts = Counts(*(placed_each(self._layout, [np.zeros(s, np.int32)] * self._layout.devices) for s in shapes))
+        size, cut = (physical_widths, Room()), self._cut(tasks, batches, self._feed.validation)
+        with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
             for columns, table in parts:
                 inputs = ScoreInputs(stack, columns)
-                (counts, parts.done), effort = self._call("score", physical_widths, effort, counts, table, inputs)
-        counted, effort = self._call("count", physical_widths, effort, counts)
-        correct, total, nonfinite = np.asarray(counted, np.int64)
-        return Tally(correct, total, (nonfinite == 0) & (total > 0), effort)
+                (counts, parts.done), effort = self._call("score", size, effort, counts, table, inputs)
+        counted, effort = self._call("count", size, effort, counts)
+        correct, total, nonfinite = np.asarray(counted.examples, np.int64)
+        finite = (nonfinite == 0) & (total > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = attempt(
+                f"search.metric: {self.spec.metric}", None, lambda: metric.value(np.asarray(counted.metric, np.int64))
+            )
+        return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
-    def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
-        """The program calls that a task list takes, each with its data and its table on the devices."""
+    def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> list[list[np.ndarray]]:
+        """The program calls that a task list takes, and each device's tasks in them."""
+        feed, layout = self._feed, self._layout
+        client, sizes = np.asarray(tasks.client), (layout.hosts, layout.devices, self.lanes)
+        return lane_plan.parts(steps, client, share.size, feed.owner, *sizes, feed.capacity)
+
+    def _keep(self, tasks: Tasks, cut: list[list[np.ndarray]], stack: Variables) -> tuple[Room, np.ndarray, np.ndarray]:
+        """Where updates are kept until the round's end, if they are: the room, each task's place [T], and `of` [K, n].
+
+        It depends on the round alone, not on those before it: so a run that was resumed adds in the same order.
+        """
+        slots, number = self.spec.slots, len(tasks.client)
+        if self._recipe.aggregation.together is None:
+            return Room(), np.zeros(number, int), np.zeros((slots, 0), np.int32)
+        device, place = lane_plan.places(cut, number)
+        own = [np.flatnonzero((tasks.candidate == slot) & (device >= 0)) for slot in range(slots)]
+        room = Room(_power_of_two(place.max(initial=0) + 1), _power_of_two(max(map(len, own))))
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), stack)
+        wanted, there = bytes_kept(one, *room), int(MEMORY * least_memory(self._layout))
+        if wanted > there:
+            raise ConfigError(
+                f"train.aggregation: got {self.spec.train.aggregation!r}, which keeps the updates of {number:,} tasks: "
+                f"{wanted / 2**20:,.0f} MiB of a device, want at most {there / 2**20:,.0f} MiB: fewer clients in a "
+                "round, more devices, or mean or clipped_mean, which keep none"
+            )
+        of = np.full((slots, room.most), -1, np.int32)
+        for slot, mine in enumerate(own):
+            of[slot, : len(mine)] = device[mine] * room.places + place[mine]
+        return room, place, of
+
+    def _parts(
+        self, tasks: Tasks, steps: np.ndarray, share: Share, cut: list[list[np.ndarray]], place: np.ndarray
+    ) -> Parts:
+        """The program calls of a cut, each with its data and its table on the devices."""
         feed, layout, client = self._feed, self._layout, np.asarray(tasks.client)
         first_rows = feed.first_rows(share) if feed.resident else None
-        cut = lane_plan.parts(
-            steps, client, share.size, feed.owner, layout.hosts, layout.devices, self.lanes, feed.capacity
-        )
 
         def load(part: list[np.ndarray]) -> tuple[Columns, Table, int]:
             gathered, tables, lane_steps = [], [], 0
@@ -199,7 +263,17 @@ class Fleet:
                     gathered.append(Columns(images, labels))
                 else:
                     first = first_rows[client[mine]]
-                facts = Lanes(tasks.candidate[mine], client[mine], first, share.size[client[mine]], steps[mine], None)
+                who = client[mine]
+                facts = Lanes(
+                    candidate=tasks.candidate[mine],
+                    client=who,
+                    first=first,
+                    rows=share.size[who],
+                    steps=steps[mine],
+                    malicious=self.malicious[who],
+                    place=place[mine],
+                    begun=None,
+                )
                 tables.append(Table(programs.lane_table(plan, facts), plan.length, np.int32(plan.number)))
             columns = self._resident or Columns(*(placed_each(layout, c) for c in zip(*gathered, strict=True)))
             table = Table(*(placed_each(layout, field) for field in zip(*tables, strict=True)))
@@ -207,12 +281,12 @@ class Fleet:
 
         return Parts(cut, load)
 
-    def _call(self, kind: str, physical_widths: Widths, effort: Effort, *args: Any) -> tuple[Any, Effort]:
-        """Calls a kind of program, compiled once for these widths; returns what it does, and the effort so far."""
-        if (kind, physical_widths) not in self._programs:
-            recipe = self._recipe
+    def _call(self, kind: str, size: tuple[Widths, Room], effort: Effort, *args: Any) -> tuple[Any, Effort]:
+        """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
+        if (kind, size) not in self._programs:
+            recipe, (physical_widths, room) = self._recipe, size
             kinds: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-                "zeros": (functools.partial(programs.zeros, recipe), ()),
+                "zeros": (functools.partial(programs.zeros, recipe, room), ()),
                 "train": (functools.partial(programs.train, recipe, physical_widths), (0,)),
                 "serve": (functools.partial(programs.serve, recipe), ()),
                 "score": (functools.partial(programs.score, recipe, physical_widths), (0,)),
@@ -222,9 +296,14 @@ class Fleet:
             began = time.perf_counter()
             with jax.default_matmul_precision(self.spec.train.matmul_precision):
                 lowered = jax.jit(function, donate_argnums=donated).lower(*args)
-            self._programs[kind, physical_widths] = lowered.compile()
+            self._programs[kind, size] = lowered.compile()
             effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
-        return self._programs[kind, physical_widths](*args), effort
+        return self._programs[kind, size](*args), effort
+
+
+def _power_of_two(least: int) -> int:
+    """The smallest that is at least this."""
+    return 1 << max(0, int(least) - 1).bit_length()
 
 
 def _measured_lanes(spec: FleetSpec, layout: Layout) -> int:

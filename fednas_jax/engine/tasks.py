@@ -35,15 +35,11 @@ class Effort(NamedTuple):
 class Tally(NamedTuple):
     """What evaluation counted, for each slot in the stack."""
 
+    score: np.ndarray  # [K] the metric's; NaN as in `accuracy`, or where the metric has no value
     correct: np.ndarray  # [K] int64
     total: np.ndarray  # [K] int64
     finite: np.ndarray  # [K] bool: all logits were finite numbers, and somebody scored it
     effort: Effort
-
-    @property
-    def score(self) -> np.ndarray:
-        """Shim."""
-        return self.accuracy
 
     @property
     def accuracy(self) -> np.ndarray:

@@ -395,7 +395,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
     trained = one_round(engine, candidates, TASKS, config)
     exact = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(trained))
-    sums = jax.eval_shape(functools.partial(programs.zeros, engine._recipe), stacked(candidates))
+    sums = jax.eval_shape(functools.partial(programs.zeros, engine._recipe, programs.Room()), stacked(candidates))
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(sums))
     for k in (0, 2):
         moves = [
@@ -406,7 +406,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
         ]
         assert not np.array_equal(*moves)
         assert np.linalg.norm(moves[0] - moves[1]) < 0.1 * np.linalg.norm(moves[1])
-    text = engine._programs["train", WIDTHS].as_text()
+    text = engine._programs["train", (WIDTHS, programs.Room())].as_text()
     assert "bf16[" in text
     tally = engine.evaluate(WIDTHS, stacked(trained), TASKS)
     exactly = fleet(network, dataset, packed, 3, 1).evaluate(WIDTHS, stacked(exact), TASKS)
@@ -438,7 +438,9 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
     trained = one_round(engine, candidates, TASKS, config)
     engine.evaluate(WIDTHS, stacked(trained), TASKS)
     for kind in ("train", "score"):
-        products = [line for line in engine._programs[kind, WIDTHS].as_text().splitlines() if " dot(" in line]
+        products = [
+            line for line in engine._programs[kind, (WIDTHS, programs.Room())].as_text().splitlines() if " dot(" in line
+        ]
         assert products
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)
 
