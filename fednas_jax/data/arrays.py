@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.columns import ColumnsWriter
+from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Dataset, Examples, dataset
 from fednas_jax.data.images import resized
 from fednas_jax.data.labels import HALF_LEVEL, class_count, short, unused, whole_numbers
@@ -152,24 +153,17 @@ def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = 
 
 def _load(source: Path, gigabytes: float | None) -> dict[str, np.ndarray]:
     """What each known array is -> the array."""
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members: dict[str, zipfile.ZipInfo] = {}
-            for member in archive.infolist():
-                key = member.filename.removesuffix(".npy")
-                what = _known(source, key)
-                if what in members:
-                    other = members[what].filename.removesuffix(".npy")
-                    raise DataError(f"{source}: got both {other} and {key}, want one of them")
-                members[what] = member
-            check_expansion(source, sum(member.file_size for member in members.values()), gigabytes)
-            arrays = {what: _array(archive, member) for what, member in members.items()}
-    except DataError:
-        raise
-    except Exception as error:
-        # zipfile, zlib and numpy, which parses headers as Python, raise a dozen kinds for damaged or encrypted files.
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{source}: cannot be read ({reason}), want an .npz file without objects") from error
+    with reading(source, "an .npz file without objects"), zipfile.ZipFile(source) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            key = member.filename.removesuffix(".npy")
+            what = _known(source, key)
+            if what in members:
+                other = members[what].filename.removesuffix(".npy")
+                raise DataError(f"{source}: got both {other} and {key}, want one of them")
+            members[what] = member
+        check_expansion(source, sum(member.file_size for member in members.values()), gigabytes)
+        arrays = {what: _array(archive, member) for what, member in members.items()}
     wanted = ["x", "y"]
     for split in ("test", "val"):
         wanted += [f"x_{split}", f"y_{split}"] if {f"x_{split}", f"y_{split}"} & set(arrays) else []

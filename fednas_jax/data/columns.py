@@ -210,7 +210,8 @@ class ColumnsWriter:
         if not self._test_labels.rows:
             raise DataError(f"{self.name}: got no test examples, want at least one")
         mean, std = statistics_of(self._counts)
-        classes = self._numbered()
+        with writing(self.folder):
+            classes = self._numbered()
         about = About(
             schema=SCHEMA,
             name=self.name,

@@ -13,8 +13,8 @@ from fednas_jax.errors import DataError
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean [C] and standard deviation [C] of images scaled to [0, 1]."""
 
-# Images in a block of `channel_counts`: bounds what numpy's histogram copies to 64-bit integers.
-_BLOCK = 4096
+# Pixels in a block of `channel_counts`: bounds what numpy's histogram copies to 64-bit integers.
+_BLOCK = 1 << 20
 
 
 class Examples(NamedTuple):
@@ -153,9 +153,10 @@ def channel_counts(images: np.ndarray) -> np.ndarray:
       [C, 256] int64.
     """
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), _BLOCK):
+    step = max(1, _BLOCK // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), step):
         for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + _BLOCK, ..., channel].ravel(), minlength=256)
+            count += np.bincount(images[start : start + step, ..., channel].ravel(), minlength=256)
     return counts
 
 

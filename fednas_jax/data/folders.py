@@ -143,7 +143,8 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     """Files below a folder, those of links to folders too; a link to a folder above is not followed."""
     try:
         found = folder.stat()
-        inside = sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error}), want a folder of images") from error
     here = (found.st_dev, found.st_ino)
@@ -151,13 +152,11 @@ def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
         return
     if len(above) > _DEEPEST:
         raise DataError(f"{folder}: got a folder {len(above)} deep, want images as CLASS/IMAGE or CLIENT/CLASS/IMAGE")
-    for path in inside:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files(path, (*above, here))
+    for name, is_folder in inside:
+        if is_folder:
+            yield from _files(folder / name, (*above, here))
         else:
-            yield path
+            yield folder / name
 
 
 def _checked(found: _Found, folder: Path) -> _Found:

@@ -6,7 +6,6 @@ Source: https://www.tensorflow.org/federated/api_docs/python/tff/simulation/data
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import numpy as np
 from fednas_jax.data.arrays import as_images
 from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.columns import ColumnsWriter
+from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Examples
 from fednas_jax.data.images import resized
 from fednas_jax.data.labels import whole_numbers
@@ -26,6 +26,7 @@ from fednas_jax.data.split import by_split, no_split, stratified_split
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
 
+_WANT = "a whole HDF5 file"
 _EXAMPLES = "examples"
 _IMAGES, _LABELS = ("pixels", "image"), ("label",)
 
@@ -82,7 +83,7 @@ def _clients(files: list[Path], options: ImportOptions) -> Iterator[tuple[str, s
         raise DataError("data import hdf5: got no package h5py, want pip install 'fednas_jax[hdf5]'") from None
 
     for path in files:
-        with _reading(path), h5py.File(path, "r") as file:
+        with reading(path, _WANT), h5py.File(path, "r") as file:
             groups = _inside(file, _EXAMPLES, h5py.Group, h5py)
             if groups is None or not len(groups):
                 raise DataError(
@@ -128,16 +129,3 @@ def _inside(group: Any, name: str, kind: Any, h5py: Any) -> Any:
         return None
     held = group[name]
     return held if isinstance(held, kind) else None
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What h5py raises of damaged files becomes one line."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        # h5py raises OSError, KeyError, RuntimeError, ValueError and more.
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{path}: cannot be read ({reason}), want a whole HDF5 file") from error

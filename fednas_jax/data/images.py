@@ -65,7 +65,7 @@ def suffixes() -> frozenset[str]:
 def opens(path: Path) -> bool:
     """Whether a file is an image that can be opened, whole."""
     try:
-        _pixels(path, "", 4)
+        _pixels(path, str(path), 4)
     except Damaged:
         return False
     return True

@@ -10,6 +10,7 @@ import numpy as np
 
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
+from fednas_jax.data.damage import printable
 from fednas_jax.data.labels import unused
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_options
 from fednas_jax.data.progress import shown
@@ -48,8 +49,11 @@ def import_data(kind: str, source: Path, folder: Path, options: ImportOptions) -
     check_options(kind, options, KINDS[kind].takes)
     if folder.exists():
         raise DataError(f"{folder}: is there already, want a new folder for columns")
-    with shown(f"importing {source.name}") as seen:
-        skipped = KINDS[kind].run(source, folder, options, seen)
+    try:
+        with shown(f"importing {source.name}") as seen:
+            skipped = KINDS[kind].run(source, folder, options, seen)
+    except DataError as error:
+        raise DataError(printable(str(error))) from error
     return _said(folder, skipped)
 
 

@@ -7,6 +7,7 @@ while the disk holds them twice. In memory are a block of images, and a label an
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -29,7 +30,8 @@ from fednas_jax.errors import DataError
 Named = int | str
 """A label or a client, as a file has it."""
 
-_BLOCK = 256  # images decoded at once
+# What is decoded at once: so many images, fewer where they are large, encoded or decoded.
+_BLOCK, _BLOCK_BYTES = 256, 1 << 25
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 
 
@@ -162,7 +164,7 @@ class _Spooled:
         column: Column | None = None
         named: bool | None = None
         try:
-            for block in _blocks(records):
+            for block in self._blocks(records):
                 whole = self._decoded(block)
                 if whole and column is None:
                     assert self.form is not None, "it is that of the first image"
@@ -186,6 +188,20 @@ class _Spooled:
         finally:
             if column is not None:
                 column.__exit__(None, None, None)
+
+    def _blocks(self, records: Iterable[Record]) -> Iterator[list[Record]]:
+        block: list[Record] = []
+        encoded = 0
+        for record in records:
+            block.append(record)
+            encoded += len(record.image) if isinstance(record.image, bytes) else 0
+            # The first image alone, which says how large all of them are.
+            most = 1 if self.form is None else min(_BLOCK, max(1, _BLOCK_BYTES // math.prod(self.form.shape)))
+            if len(block) >= most or encoded >= _BLOCK_BYTES:
+                yield block
+                block, encoded = [], 0
+        if block:
+            yield block
 
     def _decoded(self, block: list[Record]) -> list[tuple[Record, np.ndarray]]:
         """Records with their images; without those that are damaged, where that is asked for."""
@@ -220,12 +236,6 @@ def _image(record: Record) -> Raw:
     if record.image is None:
         raise Damaged(f"{record.name}: got no image, want one")
     return record.image
-
-
-def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    taken = iter(records)
-    while block := list(itertools.islice(taken, _BLOCK)):
-        yield block
 
 
 def _listing(held: _Spooled, numbers: np.ndarray, ranks: np.ndarray, options: ImportOptions, name: str) -> Listing:

@@ -6,7 +6,6 @@ Source: https://github.com/webdataset/webdataset (the format's description in it
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tarfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fednas_jax.data.bounds import check_expansion
+from fednas_jax.data.damage import reading
 from fednas_jax.data.images import suffixes
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
@@ -21,6 +21,7 @@ from fednas_jax.data.split import by_split
 from fednas_jax.data.tables import NONE
 from fednas_jax.errors import DataError
 
+_WANT = "a whole tar file"
 _ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _LABELS = ("cls", "label", "class")
 _CLIENTS = ("client", "client_id", "user", "user_id", "writer_id")
@@ -100,7 +101,7 @@ def _records(shards: list[Path], options: ImportOptions, named: bool) -> Iterato
 def _samples(shard: Path, options: ImportOptions) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Every example's key and files, by the end of their names."""
     key, files, size = "", dict[str, bytes](), 0
-    with _reading(shard), tarfile.open(shard, "r|*", tarinfo=_Member) as archive:
+    with reading(shard, _WANT), tarfile.open(shard, "r|*", tarinfo=_Member) as archive:
         for member in archive:
             folder, _, base = member.name.rpartition("/")
             stem, dot, end = base.partition(".")
@@ -159,16 +160,3 @@ def _value(shard: Path, files: dict[str, bytes], names: tuple[str, ...]) -> Name
         if value is not None:
             raise DataError(f"{shard} {name}: got {str(value)[:40]!r}, want a whole number or a text")
     return None
-
-
-@contextlib.contextmanager
-def _reading(shard: Path) -> Iterator[None]:
-    """What tarfile and the decompressors raise of damaged archives becomes one line."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        # tarfile's and lzma's errors, OSError, EOFError, zlib.error, ValueError and more.
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{shard}: cannot be read ({reason}), want a whole tar file") from error

@@ -120,7 +120,7 @@ SOURCES: dict[str, Source] = {
 """Name -> source, of the project's own."""
 
 OWN: Registry[Callable[..., Dataset]] = Registry("data.source", "data source", {})
-"""What users registered, and their `MODULE:FUNCTION`; `OWN.checksum` is that of their code."""
+"""What users registered, and their `MODULE:FUNCTION`."""
 
 _DESCRIPTIONS: dict[str, str] = {}
 
@@ -218,6 +218,11 @@ def _is_prepared(source: Source, root: Path | None) -> bool:
         return source.prepared(root)
     except DataError:  # there is no home directory in which it could be
         return False
+
+
+def source_checksum(name: str) -> str | None:
+    """SHA-256 of the code of a source that is the user's own, as `Registry.checksum`; None for the project's own."""
+    return None if name in SOURCES or name.startswith(PREFIX) else OWN.checksum(name)
 
 
 def _load_columns(config: DataConfig) -> Dataset:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fednas_jax.data.bounds import check_expansion
+from fednas_jax.data.damage import reading
 from fednas_jax.data.images import inside
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
@@ -25,6 +26,7 @@ from fednas_jax.data.split import SPLITS, by_split
 from fednas_jax.errors import DataError
 from fednas_jax.files import plain_name, read_json
 
+_WANT = "a whole table"
 # Names that columns have in well-known sets, likeliest first.
 _IMAGES = ("image", "img", "images", "picture", "photo", "path", "file", "file_name", "filename", "image_path")
 _LABELS = ("label", "labels", "class", "target", "y", "fine_label", "character", "digit")
@@ -94,7 +96,7 @@ def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen:
         if "train" not in splits:
             raise DataError(f"{source}: got the splits {', '.join(splits)}, want one called train")
     files = {split: _arrow_files(path) for split, path in splits.items()}
-    with _reading(files["train"][0]), _arrow(files["train"][0]) as reader:
+    with reading(files["train"][0], _WANT), _arrow(files["train"][0]) as reader:
         class_names = _class_names(reader.schema, source, options)
     rows = {split: _of_arrow(some, options) for split, some in files.items()}
     return write_records(
@@ -151,7 +153,7 @@ def _of_files(files: list[Path], options: ImportOptions) -> Iterator[Record]:
 
 def _of_csv(path: Path, options: ImportOptions) -> Iterator[Record]:
     images = options.images or path.parent
-    with _reading(path), path.open(newline="", encoding="utf-8-sig") as file:
+    with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
         twice = [name for n, name in enumerate(header) if name in header[:n]]
@@ -172,19 +174,17 @@ def _of_csv(path: Path, options: ImportOptions) -> Iterator[Record]:
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
-    with _reading(path):
+    with reading(path, _WANT):
         return pq.ParquetFile(path)
 
 
 def _of_parquet(path: Path, options: ImportOptions) -> Iterator[Record]:
-    with _reading(path), pq.ParquetFile(path) as file:
+    with reading(path, _WANT), pq.ParquetFile(path) as file:
         columns = choose(path, _held(file.schema_arrow), options)
         wanted = [name for name in columns if name]
         for group in range(file.num_row_groups):
-            about = file.metadata.row_group(group)
-            parts = [about.column(n) for n in range(about.num_columns)]
-            size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in wanted)
-            check_expansion(path, size, options.most_gigabytes)
+            # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
+            check_expansion(path, file.metadata.row_group(group).total_byte_size, options.most_gigabytes)
         first = 0
         for batch in file.iter_batches(_ROWS, columns=wanted):
             yield from _of_batch(path, first, batch, columns, options.images or path.parent)
@@ -205,7 +205,7 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 def _of_arrow(files: list[Path], options: ImportOptions) -> Iterator[Record]:
     for path in files:
-        with _reading(path), _arrow(path) as reader:
+        with reading(path, _WANT), _arrow(path) as reader:
             columns = choose(path, _held(reader.schema), options)
             first = 0
             for batch in reader:
@@ -290,16 +290,3 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise DataError(f"{path}: got {type(said).__name__}, want a JSON object")
     return said
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What pyarrow and csv raise of damaged files becomes one line."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        # pyarrow has errors of its own beside OSError, ValueError, KeyError and UnicodeDecodeError.
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path}: cannot be read ({reason}), want a whole file") from error

@@ -13,7 +13,7 @@ import fednas_jax as fn
 from fednas_jax.cli.app import main
 from fednas_jax.config.registries import PARTITIONS
 from fednas_jax.config.schema import DataConfig
-from fednas_jax.data import Dataset, list_sources, load, partition, register_source
+from fednas_jax.data import Dataset, list_sources, load, partition, register_source, source_checksum
 from fednas_jax.data.sources import OWN
 from fednas_jax.errors import ConfigError, DataError, FednasError
 
@@ -149,7 +149,8 @@ def test_a_users_source_loads_as_the_projects_own_do(name: str) -> None:
     assert data.natural is not None
     np.testing.assert_array_equal(data.train.images, load(config, seed=1).train.images)
     assert not np.array_equal(data.train.images, load(config, seed=2).train.images)
-    assert OWN.checksum(name) is not None
+    assert source_checksum(name) == OWN.checksum(name) is not None
+    assert source_checksum("digits") is source_checksum("tfds:mnist") is None
 
 
 def test_a_users_source_may_ask_for_the_config(tmp_path: Path) -> None:
