@@ -66,10 +66,10 @@ def tiers(run: Path | str, wanted: Sequence[Tier]) -> list[Choice]:
     return [choose(found.result, network, tier) for tier in wanted]
 
 
-def assign(run: Path, wanted: Sequence[Tier]) -> list[Choice]:
+def assign(run: Path | str, wanted: Sequence[Tier]) -> list[Choice]:
     """As `tiers`, and writes RUN/tiers.json."""
     chosen = tiers(run, wanted)
-    write_into(run, "tiers.json", as_json({"tiers": [asdict(choice) for choice in chosen]}))
+    write_into(Path(run), "tiers.json", as_json({"tiers": [asdict(choice) for choice in chosen]}))
     return chosen
 
 

@@ -48,11 +48,11 @@ def hours(run: Run) -> str:
 
 def phases(runs: Sequence[Run]) -> str:
     """Client seconds of the search by phase, as SVG."""
+    names = [_label(run) for run in runs]
+    found = {p: np.asarray([run.phases[p] / run.result["clients"] for run in runs]) for p in ledger.PHASES}
     figure, axes = plt.subplots(figsize=(6.5, 1.2 + 0.5 * len(runs)))
     left = np.zeros(len(runs))
-    names = [_label(run) for run in runs]
-    for phase in ledger.PHASES:
-        seconds = np.asarray([run.phases[phase] / run.result["clients"] for run in runs])
+    for phase, seconds in found.items():
         axes.barh(names, seconds, left=left, label=phase)
         left += seconds
     axes.set(xlabel="seconds of an average client, whole search", xlim=(0, max(1e-9, 1.05 * left.max())))

@@ -56,7 +56,7 @@ figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 _ENVIRONMENT = jinja2.Environment(autoescape=True, finalize=lambda value: plain(value) if type(value) is str else value)
 
 
-def write_report(path: Path) -> Path:
+def write_report(path: Path | str) -> Path:
     """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run.
 
     Args:
@@ -92,11 +92,11 @@ def write_report(path: Path) -> Path:
         rows=family_rows(result),
         costs=cost_rows(result),
         tier_header=TIERS,
-        tiers=tier_rows(assigned(path)),
+        tiers=tier_rows(assigned(run.path)),
     )
     for name, (_, svg) in figures.items():
-        write_into(path, f"figures/{name}.svg", svg)
-    return write_into(path, "report.html", page)
+        write_into(run.path, f"figures/{name}.svg", svg)
+    return write_into(run.path, "report.html", page)
 
 
 def _mixes(result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from fednas_jax.run.finished import load_run, write_into
 from fednas_jax.run.folder import RunDir
 
 
-def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any]:
+def reprice_run(path: Path | str, prices: CostConfig, name: str = "") -> dict[str, Any]:
     """Prices a run's recorded work on other phones, and writes it to RUN/reprice/NAME.json; the run stays as it is.
 
     Args:
@@ -40,10 +40,10 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
     run = load_run(path, pretrained=True)
     config, result = run.config, run.result
     file = plain_name(f"{name or Path(prices.population).stem}.json", "--name")
-    _refuse_if_priced(path, config.participation)
+    _refuse_if_priced(run.path, config.participation)
     validate(dataclasses.replace(Config(), cost=prices))  # the run's own fields were judged when it ran
     if prices.population == config.cost.population:
-        inputs.check(config, RunDir(path).inputs)
+        inputs.check(config, RunDir(run.path).inputs)
     clients = result["clients"]
     population = devices.population(prices, result["parent"]["macs"])
     dealt = devices.sample(population, prices, clients, config.seed)
@@ -76,7 +76,7 @@ def reprice_run(path: Path, prices: CostConfig, name: str = "") -> dict[str, Any
             for n, (seconds, until) in enumerate(zip(spent.client_seconds, spent.hours, strict=True))
         ],
     }
-    write_into(path, f"reprice/{file}", as_json(found))
+    write_into(run.path, f"reprice/{file}", as_json(found))
     return found
 
 

@@ -141,7 +141,7 @@ def make_hostile(run, seed, outside):
             at = draw.randrange(len(lines))
             try:
                 lines[at] = change(json.loads(lines[at]), draw)
-            except ValueError:  # changed before
+            except (ValueError, RecursionError):  # changed before
                 continue
             path.write_text("\n".join(lines) + "\n", "utf-8", "surrogatepass")
         else:
