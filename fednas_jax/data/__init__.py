@@ -12,7 +12,7 @@ from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
 from fednas_jax.data.skew import FeatureSkew, feature_skew
-from fednas_jax.data.sources import ANY_TFDS, GIVEN, list_sources, load, prepare, register_source, source_code
+from fednas_jax.data.sources import ANY_TFDS, GIVEN, list_sources, load, prepare, register_source, source_checksum
 from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "prepare",
     "read_columns",
     "register_source",
-    "source_code",
+    "source_checksum",
     "write_columns",
     "write_synthetic_columns",
 ]

@@ -151,12 +151,6 @@ def register_source(name: str, make: Callable[..., Dataset], description: str = 
     _DESCRIPTIONS[name] = description
 
 
-def source_code(config: DataConfig) -> str | None:
-    """SHA-256 of the code of a source of the user's own; None for the project's own, and for data that is given."""
-    ours = config.source in SOURCES or config.source.startswith((PREFIX, GIVEN))
-    return None if ours else OWN.checksum(config.source)
-
-
 def load(config: DataConfig, seed: int) -> Dataset:
     """Loads the data set `config.source`.
 
@@ -221,8 +215,11 @@ def _is_prepared(source: Source, root: Path | None) -> bool:
 
 
 def source_checksum(name: str) -> str | None:
-    """SHA-256 of the code of a source that is the user's own, as `Registry.checksum`; None for the project's own."""
-    return None if name in SOURCES or name.startswith(PREFIX) else OWN.checksum(name)
+    """SHA-256 of the code of a source that is the user's own, as `Registry.checksum`; None for the project's own.
+
+    Data that is given has no code; its name holds a checksum of the data.
+    """
+    return None if name in SOURCES or name.startswith((PREFIX, GIVEN)) else OWN.checksum(name)
 
 
 def _load_columns(config: DataConfig) -> Dataset:

@@ -166,7 +166,7 @@ def code_of(config: Config) -> dict[str, str]:
             found[registry.field] = found.get(registry.field, "") + checksum
     for field, checksum in (
         ("net.name", nets.checksum(config.net.name)),
-        ("data.source", data.source_code(config.data)),
+        ("data.source", data.source_checksum(config.data.source)),
     ):
         if checksum is not None:
             found[field] = checksum
