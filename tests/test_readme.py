@@ -1,5 +1,6 @@
 """What the README shows works as it stands, and the public names are there."""
 
+import ast
 import re
 import shlex
 import sys
@@ -31,6 +32,12 @@ def test_every_public_name_is_there():
     assert fednas_jax.__all__ == sorted(fednas_jax.__all__, key=lambda name: (not name.isupper(), name))
     assert all(getattr(fednas_jax, name) is not None for name in fednas_jax.__all__)
     assert set(fednas_jax.__all__) == set(fednas_jax._HOMES)
+    # Editors and type checkers read the imports that never run.
+    (block,) = (node for node in ast.parse(Path(fednas_jax.__file__).read_text()).body if isinstance(node, ast.If))
+    typed = {a.asname or a.name: f"{n.module}:{a.name}" for n in block.body for a in n.names}
+    homes = {name: home if ":" in home else f"{home}:{name}" for name, home in fednas_jax._HOMES.items()}
+    assert typed == {name: f"fednas_jax.{home}" for name, home in homes.items()}
+    assert Path(fednas_jax.__file__).with_name("py.typed").exists()
 
 
 def test_the_network_of_the_readme_is_probed(capsys):

@@ -112,6 +112,12 @@ class Display:
     def _on_diverged(self, event: dict[str, Any]) -> None:
         self._say(f"iteration {event['iteration']} diverged in fine-tuning; try a lower train.learning_rate")
 
+    def _on_warning(self, event: dict[str, Any]) -> None:
+        self._say(f"warning: {event['message']}")
+
+    def _on_fallback(self, event: dict[str, Any]) -> None:
+        self._say(f"checkpoint {event['step']} cannot be believed, the one before it is taken: {event['reason']}")
+
     def _on_resume(self, event: dict[str, Any]) -> None:
         self.client_seconds, self.progress = event["client_seconds"], event["progress"]
         self._say(f"going on from checkpoint {event['step']}, client seconds {self.client_seconds:,.0f}")

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from fednas_jax import data, nets
-from fednas_jax.config import registries
+from fednas_jax.config import needs, registries
 from fednas_jax.config.checks import limits, validate_clients
 from fednas_jax.config.files import differences
 from fednas_jax.config.schema import Config, NetConfig
 from fednas_jax.engine import schedules
 from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.local import stream_capacity
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.phones.round_prices import Prices, prices_of
@@ -101,6 +102,7 @@ def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, gi
     _same_data(dataset, packed)
     _same_tables(config)
     prices = prices_of(config, space, packed)
+    _check_memory(config, loaded)
     groups = s.groups if s.partial else 1
     fleet = Fleet(
         FleetSpec(
@@ -171,6 +173,25 @@ def code_of(config: Config) -> dict[str, str]:
         if checksum is not None:
             found[field] = checksum
     return found
+
+
+def _check_memory(config: Config, loaded: _Loaded) -> None:
+    """Refuses what would not fit into memory at the very least, before anything of it is allocated.
+
+    Raises:
+      ConfigError: one line with the number of bytes needed and those there are.
+    """
+    space, packed, slots = loaded.space, loaded.packed, loaded.proposer.most
+    most = needs.memory()
+    # The stack and its sums; a lane's weights, gradients and momentum.
+    network, params = space.size(space.widths), space.params(space.widths)
+    needs.check_memory(f"{slots} networks of {params:,} parameters", "net.widths", (2 * slots + 3) * network, most)
+    shape, batch = packed.images.shape[1:], config.train.batch_size
+    images = f"batches of {batch:,} images of {'x'.join(map(str, shape))}"
+    needs.check_memory(images, "train.batch_size", 4 * batch * int(np.prod(shape)), most)
+    if packed.train_count.any():
+        order = stream_capacity(packed.train_count[packed.train_count > 0], config.train)
+        needs.check_memory(f"{order:,} numbers of examples for a client", "train.local_epochs", 12 * order, most)
 
 
 @dataclasses.dataclass(frozen=True)
