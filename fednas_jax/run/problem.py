@@ -15,7 +15,7 @@ import numpy as np
 from fednas_jax import data, nets
 from fednas_jax.config.checks import validate_clients
 from fednas_jax.config.files import differences
-from fednas_jax.config.schema import Config, NetConfig
+from fednas_jax.config.schema import Config, NetConfig, SearchConfig
 from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.phones import availability, ledger
@@ -116,8 +116,8 @@ def prepare(
 ) -> Setup:
     """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
     s = config.search
-    policy = policies.policy_of(s)
     dataset, packed, found, goal, proposer = hosts.run_on_all(lambda: _loaded(config, given))
+    policy = hosts.run_on_all(lambda: _policy(s, proposer))
     _same_data(dataset, packed)
     _same_tables(config)
     prices = prices_of(config, found, packed)
@@ -153,7 +153,7 @@ def prepare(
         checkpoints,
         parent,
         proposer,
-        policies.compiled(policy),
+        policy,
         observe,
         should_stop,
         began,
@@ -213,6 +213,13 @@ def _loaded(
     found = probed(config.net, shape, dataset.classes, s.depth, build)
     goal = goal_of(found, s, config.cost)
     return dataset, packed, found, goal, proposer_of(found, s, goal)
+
+
+def _policy(search: SearchConfig, proposer: Proposer) -> policies.Policy:
+    """The search's policy, which may refuse so many candidates: better now than in the first iteration."""
+    policy = policies.policy_of(search)
+    policy.table(1, proposer.most)
+    return policies.compiled(policy)
 
 
 def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
