@@ -23,7 +23,7 @@ SEARCHES = sorted(
         command
         for page in PAGES
         for command in re.findall(r"fednas (search digits [^`\n]+) --out", page)
-        if not re.search(r"\$|--hosts|--help|--parent|--data\.folder|my_(nnx|linen):", command)
+        if not re.search(r"\$|--hosts|--help|--parent|--data\.folder|\bmy_(?!net:)\w+:", command)
     }
 )
 

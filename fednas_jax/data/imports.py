@@ -115,7 +115,7 @@ def _huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen)
 
 
 def _webdataset(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.shards import import_webdataset
+    from fednas_jax.data.tar_shards import import_webdataset
 
     return import_webdataset(source, folder, options, seen)
 

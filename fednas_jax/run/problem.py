@@ -131,7 +131,7 @@ def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, gi
         group_of=assignment.client_groups(packed.train_count, groups),
         goal=loaded.goal,
         prices=prices,
-        policy=policies.compiled(policies.policy_of(s)),
+        policy=loaded.policy,
         proposer=loaded.proposer,
         heterogeneity=data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )
@@ -203,6 +203,7 @@ class _Loaded:
     space: Space
     goal: Goal
     proposer: Proposer
+    policy: Policy
 
 
 def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
@@ -219,7 +220,10 @@ def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     shape, build = dataset.train.images.shape[1:], registered and registered.build
     space = probed(config.net, shape, dataset.classes, s.depth, build)
     goal = goal_of(space, s, config.cost)
-    return _Loaded(dataset, packed, space, goal, proposals.proposer_of(space, s, goal))
+    proposer = proposals.proposer_of(space, s, goal)
+    policy = policies.policy_of(s)
+    policy.table(1, proposer.most)  # refuses rungs that the most candidates cannot have
+    return _Loaded(dataset, packed, space, goal, proposer, policies.compiled(policy))
 
 
 @functools.lru_cache(maxsize=4)

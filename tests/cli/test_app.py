@@ -137,7 +137,7 @@ MISTAKES = {
     "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, show, prepare or import"),
     "unknown resource": (
         ["search", "digits", "--out", "x", "--search.resource", "macs,watts"],
-        "search.resource: got 'watts', want one of macs, params, bytes, memory, latency:DEVICE, energy:DEVICE",
+        "search.resource: got 'watts', want one of macs, params, bytes, memory, latency, energy, or MODULE:FUNCTION",
     ),
     "budgets for others": (
         ["search", "digits", "--out", "x", "--search.resource", "macs,params", "--search.budget", "0.5,0.5,0.5"],

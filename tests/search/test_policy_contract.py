@@ -397,3 +397,8 @@ def test_a_policy_that_goes_on_for_longer_than_it_said_is_stopped():
     longer = policy._replace(progress=lambda state: policies.Progress(1, 1, 5, 4))
     with pytest.raises(ConfigError, match=r"^search\.policy: got a round 5, want at most the 4 that the policy says"):
         progress_of(longer, begin(policy, 3))
+
+
+def test_more_rungs_than_a_table_has_are_refused():
+    with pytest.raises(ConfigError, match=r"^search\.policy: got 79 rungs, want 1 to 64$"):
+        of("own_search:worst_out").table(1, 80)
