@@ -6,6 +6,8 @@ Of several hosts only the first reads and writes: orbax is told to wait for no o
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from fednas_jax.run.state import Member
 from fednas_jax.runtime import hosts
 from fednas_jax.space.network import Network, Variables
 
+OVERHEAD = 256 << 10  # bytes of a model's folder besides its numbers, generously
 ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 
@@ -36,6 +39,10 @@ def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | 
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    # orbax finds a full disk out in threads of its own, which say so at length; here it is one error.
+    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(variables)) + OVERHEAD
+    if shutil.disk_usage(unfinished).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
         saver.save((unfinished / "variables").absolute(), _host(variables))
         saver.wait_until_finished()
