@@ -167,7 +167,7 @@ def check(worker: Torch, federation: Federation, work: FleetRounds, folder: Path
     theirs = np.load(folder / "trained.npz")
 
     stack, server = f.start(), work.fleet.init_server(f.start())
-    stack, _ = work.fleet.train(f.widths, stack, server, f.tasks, f.moment(0), f.names, rate)
+    stack, *_ = work.fleet.train(f.widths, stack, server, f.tasks, f.moment(0), f.names, rate)
     ours = to_torch(jax.device_get(stack.params), pooled(f))
     difference = max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours)
     if not difference <= TOLERANCE:
@@ -189,9 +189,9 @@ def compare(
         works.append(lambda: float(worker.ask(do="round")["seconds"]))
     for each in works:
         each()  # warms up
-    examples = work.fleet.meter.examples
+    examples = work.effort.examples
     seconds = in_turns(works, float("inf"), pairs)
-    row["examples"] = (work.fleet.meter.examples - examples) // pairs
+    row["examples"] = (work.effort.examples - examples) // pairs
     row["fleet_seconds"] = seconds[0]
     if worker is not None:
         ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out is not None and not args.out.parent.is_dir():
         parser.error(f"--out: got {args.out}, want a file in a folder that exists")
 
-    cores.use_all()
+    cores.use_all_cores()
     console = Console() if sys.stdout.isatty() else Console(width=100)
     worker: Torch | None = None
     try:

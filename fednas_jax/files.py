@@ -118,6 +118,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def sync(path: Path) -> None:
+    """Makes what was written to a file or folder, and below it, last through a crash of the machine, where it can."""
+    for each in (path, *(path.rglob("*") if path.is_dir() else ())):
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            handle = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file's bytes; raises RunError where it cannot be read."""
     found = hashlib.sha256()

@@ -48,11 +48,14 @@ class Registry(Generic[T]):
       field: of the config, such as 'search.policy'; messages name it.
       what: a choice is, such as 'elimination policy'.
       homes: name -> 'module:attribute' of the project's own choices, imported when used.
+      prefixes: likewise, of names that a colon and a further name must follow, as in optax:adam; the home is a function
+        that gets the further name first.
     """
 
-    def __init__(self, field: str, what: str, homes: dict[str, str]):
+    def __init__(self, field: str, what: str, homes: dict[str, str], prefixes: dict[str, str] | None = None):
         self.field, self.what = field, what
         self._homes: dict[str, str | T] = dict(homes)
+        self._prefixes = prefixes or {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._homes)
@@ -76,7 +79,7 @@ class Registry(Generic[T]):
         """
         if not name.isidentifier():
             raise ConfigError(f"{self.field}: got {name!r}, want a name of letters, digits and underscores")
-        if self._homes.get(name, choice) is not choice:
+        if name in self._prefixes or self._homes.get(name, choice) is not choice:
             raise ConfigError(f"{self.field}: got {name!r}, which is registered already, want another name")
         self._homes[name] = choice
 
@@ -89,10 +92,13 @@ class Registry(Generic[T]):
         form = _FORM.fullmatch(text.strip())
         name = form["name"].strip() if form else ""
         head, colon, rest = name.partition(":")
+        if head in self._prefixes and rest.isidentifier():
+            return Spec(head, (rest,), self._arguments(text, form["arguments"] if form else None))
         if head in self._homes:
             return Spec(head, (rest,) if colon else (), self._arguments(text, form["arguments"] if form else None))
         if not colon or not all(part.isidentifier() for part in f"{head}.{rest}".split(".")):
-            want = f"want one of {', '.join(self._homes)}, or MODULE:FUNCTION for your own"
+            known = ", ".join([*self._homes, *(f"{prefix}:NAME" for prefix in self._prefixes)])
+            want = f"want one of {known}, or MODULE:FUNCTION for your own"
             raise ConfigError(f"{self.field}: got {text!r}, {want}")
         return Spec(name, (), self._arguments(text, form["arguments"] if form else None))
 
@@ -107,7 +113,7 @@ class Registry(Generic[T]):
         if spec.own:
             found = own_function(spec.name, self.field)
         else:
-            home = self._homes[spec.name]
+            home = self._prefixes.get(spec.name) or self._homes[spec.name]
             found = _attribute(home) if isinstance(home, str) else home
         if not spec.positional and not spec.arguments:
             return _guarded(found, f"{self.field}: {text}")
@@ -121,7 +127,7 @@ class Registry(Generic[T]):
         A run keeps it, so that it goes on with the code it was begun with.
         """
         spec = self.parse(text)
-        home = self._homes.get(spec.name)
+        home = self._prefixes.get(spec.name) or self._homes.get(spec.name)
         if isinstance(home, str):
             return None
         found = own_function(spec.name, self.field) if spec.own else home

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     AVAILABLE = 22
     DROPOUT = 23
     INVITE = 24
+    MALICIOUS = 25
     FEATURE_SKEW = 31
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from fednas_jax import nets
 from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, TrainConfig
 from fednas_jax.data import load, pack, partition
-from fednas_jax.engine.fleet import Fleet, Tasks
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.runtime import hosts
 
 CONFIG = TrainConfig(batch_size=8, weight_decay=1e-3, server_optimizer="momentum", server_learning_rate=0.7)
@@ -25,7 +26,7 @@ def one_round(devices=None):
     packed = pack(few, partition(few.labels, data, 1), 0.3, 1)
     network = nets.build(NET, (8, 8, 1), 10)
     engine = EngineConfig(lanes=2, eval_batch=4, data_share=0.0)
-    fleet = Fleet(network, packed, dataset.mean, dataset.std, CONFIG, engine, 0, 3, devices)
+    fleet = Fleet(FleetSpec(network, packed, dataset.mean, dataset.std, 10, CONFIG, engine, 0, 3, devices))
     assert fleet.streams
     rng = np.random.default_rng(0)
 
@@ -34,11 +35,12 @@ def one_round(devices=None):
 
     stack = jax.tree.map(draw, network.abstract(NET.widths))
     server = fleet.init_server(stack)
-    stack, server = fleet.train(NET.widths, stack, server, TASKS, (2, 1, 0), [7, 0, 5], 0.05)
-    tally = fleet.evaluate(NET.widths, stack, TASKS)
-    leaves = jax.tree.leaves((stack, server))
+    trained = fleet.train(NET.widths, stack, server, TASKS, (2, 1, 0), [7, 0, 5], 0.05)
+    tally = fleet.evaluate(NET.widths, trained.stack, TASKS)
+    leaves = jax.tree.leaves((trained.stack, trained.server))
     found = {f"leaf{n}": np.asarray(leaf) for n, leaf in enumerate(leaves)}
-    return found | tally._asdict() | {"lane_steps": fleet.meter.lane_steps}
+    counted = {name: getattr(tally, name) for name in ("correct", "total", "finite")}
+    return found | counted | {"lane_steps": trained.effort.lane_steps}
 
 
 if __name__ == "__main__":

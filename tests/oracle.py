@@ -1,6 +1,6 @@
-"""The federation in a readable loop: one client after another, plain SGD by hand, lax's convolution. Slow on purpose.
+"""The federation in a readable loop: one client after another, optimisers by hand, lax's convolution. Slow on purpose.
 
-The fast engine must equal it. Nothing of fleet, local or optax is used here, only the network and the packed data.
+The fast engine must equal it. Nothing of the engine or optax is used here, only the network and the packed data.
 """
 
 import functools
@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fednas_jax.config.registries import AGGREGATIONS, CLIENT_OPTIMIZERS, LOSSES
 
-def train_round(network, widths, candidates, data, mean, std, config, tasks, key, names):
+
+def train_round(network, widths, candidates, data, mean, std, config, tasks, key, names, malicious=(), attack=None):
     """Returns each candidate after one round of FedAvg; candidates without tasks stay.
 
     Args:
@@ -18,48 +20,118 @@ def train_round(network, widths, candidates, data, mean, std, config, tasks, key
       tasks: pairs (candidate, client).
       key: the round's key, after purpose, iteration and round were folded in.
       names: number of each candidate, folded in after it.
+      malicious: clients that attack.
+      attack: config of the participation that says how.
     """
     result = []
     for k, start in enumerate(candidates):
-        clients = [c for candidate, c in tasks if candidate == k]
         updates, weights = [], []
-        for c in clients:
+        for c in (c for candidate, c in tasks if candidate == k):
             client_key = jax.random.fold_in(jax.random.fold_in(key, names[k]), c)
-            trained = train_client(network, widths, start, data, c, mean, std, config, client_key)
-            updates.append(jax.tree.map(np.subtract, trained, start))
-            weights.append(int(data.train_count[c]))
-        if clients:
-            share = np.asarray(weights) / sum(weights)
-            mean_update = jax.tree.map(functools.partial(weighted, share), *updates)
-            start = jax.tree.map(np.add, start, mean_update)
+            labels = data.labels
+            if c in malicious and attack.attack == "label_flip":
+                labels = 9 - labels
+            trained = train_client(network, widths, start, data, labels, c, mean, std, config, client_key)
+            update = jax.tree.map(np.subtract, trained, start)
+            if c in malicious and attack.attack != "label_flip":
+                factor = -1 if attack.attack == "sign_flip" else attack.attack_scale
+                update = update._replace(params={path: factor * u for path, u in update.params.items()})
+            if usable(update, config.update_bound):
+                updates.append(update)
+                weights.append(int(data.train_count[c]))
+        if updates:
+            start = jax.tree.map(np.add, start, aggregate(config.aggregation, updates, weights))
         result.append(start)
     return result
+
+
+def usable(update, bound):
+    """Whether the server believes an update."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(update)):
+        return False
+    return bound is None or norm(update) <= bound
+
+
+def norm(update):
+    return np.sqrt(sum(np.square(u).sum() for u in update.params.values()))
+
+
+def aggregate(text, updates, weights):
+    """One update out of those of a candidate's clients, as the config's text says."""
+    name, _, arguments = AGGREGATIONS.parse(text)
+    if name in ("mean", "clipped_mean"):
+        share = np.asarray(weights) / sum(weights)
+        if name == "clipped_mean":
+            share = [s * min(1, arguments["norm"] / norm(u)) for s, u in zip(share, updates, strict=True)]
+        return jax.tree.map(functools.partial(weighted, share), *updates)
+    if name == "krum":
+        return krum(updates, **arguments)
+
+    def middle(*values):
+        ordered = np.sort(np.stack(values), axis=0)
+        if name == "median":
+            return np.median(ordered, axis=0)
+        cut = int(np.floor(arguments["share"] * len(values) + 1e-9))
+        return ordered[cut : len(values) - cut].mean(0)
+
+    return jax.tree.map(middle, *updates)
+
+
+def krum(updates, malicious, multi=False):
+    """The update nearest to its neighbours, or the mean of the n - f that are."""
+    n = len(updates)
+    f = int(np.ceil(malicious * n - 1e-9))
+    flat = [np.concatenate([np.ravel(u.params[path]) for path in sorted(u.params)]) for u in updates]
+    scores = []
+    for one in range(n):
+        distances = sorted(np.square(flat[one] - flat[other]).sum() for other in range(n) if other != one)
+        scores.append(sum(distances[: max(1, n - f - 2)]))
+    best = np.argsort(scores, kind="stable")[: max(1, n - f) if multi else 1]
+    return jax.tree.map(lambda *values: sum(values) / len(values), *(updates[b] for b in best))
 
 
 def weighted(share, *values):
     return sum(s * x for s, x in zip(share, values, strict=True))
 
 
-def train_client(network, widths, start, data, client, mean, std, config, key):
+def train_client(network, widths, start, data, labels, client, mean, std, config, key):
     """One client's variables after its local epochs."""
     n, batch = int(data.train_count[client]), config.batch_size
     first = int(data.offsets[client])
     steps = int(np.ceil(config.local_epochs * n / batch))
     order = batch_stream(key, n, steps * batch)
     params, stats = jax.device_get(start)
-    momentum = jax.tree.map(np.zeros_like, params)
+    move = {path: optimizer(config) for path in params}
     dropout = jax.random.fold_in(key, 2**32 - 1)
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
         draws = jax.random.fold_in(dropout, t)
         images = batch_images(data.images[rows], mean, std, config.augment, draws).astype(np.float32)
-        grads, stats = gradient(network, widths, params, stats, images, data.labels[rows], draws)
+        grads, stats = gradient(network, widths, params, stats, images, labels[rows], draws, config.loss)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
             g = g + config.proximal * (params[path] - np.asarray(start.params[path]))
-            momentum[path] = config.momentum * momentum[path] + g
-            params[path] = params[path] - config.learning_rate * momentum[path]
+            params[path] = params[path] - config.learning_rate * move[path](g)
     return type(start)(params, jax.device_get(stats))
+
+
+def optimizer(config):
+    """A function that remembers the gradients of one variable, and gives its direction: SGD's or Adam's."""
+    name, _, arguments = CLIENT_OPTIMIZERS.parse(config.client_optimizer)
+    first = second = steps = 0
+
+    def sgd(g):
+        nonlocal first
+        first = config.momentum * first + g
+        return first
+
+    def adam(g):
+        nonlocal first, second, steps
+        b1, b2, steps = arguments["b1"], 0.999, steps + 1
+        first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * np.square(g)
+        return first / (1 - b1**steps) / (np.sqrt(second / (1 - b2**steps)) + 1e-8)
+
+    return sgd if name == "sgd" else adam
 
 
 def batch_images(raw, mean, std, config, step_key):
@@ -93,13 +165,23 @@ def batch_stream(key, n, length):
     return np.concatenate([np.argsort(row, kind="stable") for row in draws])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def gradient(network, widths, params, stats, images, labels, key):
+@functools.partial(jax.jit, static_argnums=(0, 1, 7))
+def gradient(network, widths, params, stats, images, labels, key, text):
     def loss(params):
         logits, new = network.apply(widths, type_of(network, widths)(params, stats), images, train=True, key=key)
-        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels]), new
+        return jnp.mean(loss_of(text, jax.nn.log_softmax(logits), labels)), new
 
     return jax.grad(loss, has_aux=True)(params)
+
+
+def loss_of(text, log_p, labels):
+    """[B] the loss of each example, of the logarithms of the probabilities [B, C]."""
+    name, _, arguments = LOSSES.parse(text)
+    right = log_p[jnp.arange(len(labels)), labels]
+    if name == "focal":
+        return -((1 - jnp.exp(right)) ** arguments["gamma"]) * right
+    smoothing = arguments.get("smoothing", 0)
+    return -(1 - smoothing) * right - smoothing * log_p.mean(-1)
 
 
 def type_of(network, widths):

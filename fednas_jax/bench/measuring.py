@@ -17,7 +17,8 @@ from fednas_jax.bench.machine import peak_device_mib, peak_host_mib
 from fednas_jax.bench.sequential import Sequential
 from fednas_jax.bench.workloads import CLASSES, Workload, make_clients
 from fednas_jax.config.schema import EngineConfig
-from fednas_jax.engine.fleet import Fleet, Tasks
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space import jaxprs
 from fednas_jax.space.network import Network, Variables, Widths
@@ -82,9 +83,11 @@ class FleetRounds:
     def __init__(self, federation: Federation, engine: EngineConfig, devices: Sequence[jax.Device]):
         f = self.federation = federation
         train, slots = f.workload.train, f.workload.candidates
+        tasks = len(f.tasks.client)
         self.fleet = Fleet(
-            f.network, f.data, f.mean, f.std, train, engine, f.seed, slots, devices, tasks=len(f.tasks.client)
+            FleetSpec(f.network, f.data, f.mean, f.std, CLASSES, train, engine, f.seed, slots, devices, tasks)
         )
+        self.effort = Effort()
         self.stack = f.start()
         self.server = self.fleet.init_server(self.stack)
         self.round = 0
@@ -93,19 +96,21 @@ class FleetRounds:
     def __call__(self) -> float:
         """Seconds of the next piece of work."""
         f, fleet = self.federation, self.fleet
-        began, compiled = time.perf_counter(), fleet.meter.compile_seconds
+        began, compiled = time.perf_counter(), self.effort.compile_seconds
         scoring = 0.0
         for _ in range(f.workload.rounds):
             self.round += 1
             moment, rate, tasks = f.moment(self.round), f.workload.train.learning_rate, f.tasks_of(self.round)
-            self.stack, self.server = fleet.train(f.widths, self.stack, self.server, tasks, moment, f.names, rate)
+            done = fleet.train(f.widths, self.stack, self.server, tasks, moment, f.names, rate)
+            self.stack, self.server = done.stack, done.server
+            self.effort += done.effort
             jax.block_until_ready(self.stack)
             if f.workload.scored:
                 trained = time.perf_counter()
-                fleet.evaluate(f.widths, self.stack, tasks)
+                self.effort += fleet.evaluate(f.widths, self.stack, tasks).effort
                 scoring += time.perf_counter() - trained
         self.scoring.append(scoring)
-        return time.perf_counter() - began - (fleet.meter.compile_seconds - compiled)
+        return time.perf_counter() - began - (self.effort.compile_seconds - compiled)
 
 
 class SequentialRounds:
@@ -172,16 +177,17 @@ def measure(
     f, work = federation, FleetRounds(federation, engine, devices)
     fleet = work.fleet
     first = work()  # compiles, and fills every cache there is
-    meter = fleet.meter
-    before = (meter.steps, meter.lane_steps, meter.examples)
+    before = work.effort
     works: list[Callable[[], float]] = [work]
     if sequential:
         works.append(SequentialRounds(f))
         works[1]()
     times = in_turns(works, seconds, repeats)
     turns = len(times[0])
-    after = (meter.steps, meter.lane_steps, meter.examples)
-    steps, lane_steps, examples = ((b - a) // turns for a, b in zip(before, after, strict=True))
+    effort = work.effort
+    steps, lane_steps, examples = (
+        (getattr(effort, name) - getattr(before, name)) // turns for name in ("steps", "lane_steps", "examples")
+    )
     scored = int(fleet.val_count[f.tasks.client].sum()) * f.workload.rounds if f.workload.scored else 0
     cost = flop(f.network, f.widths)
     best, median = min(times[0]), statistics.median(times[0])
@@ -206,8 +212,8 @@ def measure(
         "flop_per_example_done": cost.trained,
         "flop_per_second": rate,
         "share_of_product_limit": rate / limit,
-        "compilations": meter.compilations,
-        "compile_seconds": meter.compile_seconds,
+        "compilations": effort.compilations,
+        "compile_seconds": effort.compile_seconds,
         "peak_host_mib": peak_host_mib(),
         "peak_device_mib": peak_device_mib(devices),
         "sequential": _compared(times, work.scoring[-turns:], examples) if sequential else None,

@@ -28,7 +28,7 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
       TrainingError: a single setting that does not fit into the device's memory.
     """
     check(options)
-    cores.use_all()
+    cores.use_all_cores()
     devices = some_devices(options.devices)
     report: dict[str, Any] = {
         "options": files.to_json(options),

@@ -18,14 +18,14 @@ import numpy as np
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.data import PackedClients
 from fednas_jax.engine import augment, local
-from fednas_jax.engine.fleet import Tasks
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.space.network import Network, Variables, Widths
 
 
 class Sequential:
     """Rounds of plain FedAvg (`train.server_optimizer` is not looked at) on one device, without lanes.
 
-    Args are as for `fleet.Fleet`; the network is compiled once, with lax's convolutions.
+    Args are as for `fleet.FleetSpec`; the network is compiled once, with lax's convolutions.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from fednas_jax.cli import signals
 from fednas_jax.errors import ConfigError, FednasError
 
 
@@ -31,6 +32,7 @@ COMMANDS = {
     ),
     "compare": Command((("RUN RUN ...", "runs side by side: accuracy at equal MACs, client cost, by phase"),)),
     "report": Command((("RUN ...", "write report.html and figures of finished runs again"),)),
+    "verify": Command((("RUN ...", "whether runs' folders are what the runs wrote, file by file"),)),
     "reprice": Command((("RUN", "what a finished run would have cost on other phones and links"),)),
     "tiers": Command((("RUN FILE", "the best member of a finished run's family for each class of phones"),)),
     "latency": Command((("PRESET|NETWORK", "measure a lookup table of latency by layer on this machine"),)),
@@ -49,26 +51,48 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 2 for a user's error, 130 or 143 after a signal."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in args
-    args = [a for a in args if a != "--debug"]
-    try:
-        return _dispatch(args)
-    except FednasError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"fednas: {' '.join(str(error).split())}", file=sys.stderr)
+    """Runs the command line and returns its exit code.
+
+    It is 0; 2 for what a user or the machine has to change; 1 for a bug of ours; 130 or 143 after a signal.
+    """
+    with signals.ending() as came:
+        args = list(sys.argv[1:] if argv is None else argv)
+        debug = "--debug" in args
+        args = [a for a in args if a != "--debug"]
+        try:
+            return _dispatch(args)
+        except BrokenPipeError:
+            # The reader went away, as `fednas compare ... | head` does: not an error, but nothing more can be said.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (Exception, signals.Stopped, KeyboardInterrupt) as error:
+            signals.ignore()
+            return _failed(error, args, came, debug)
+
+
+def _failed(error: BaseException, args: list[str], came: list[int], debug: bool) -> int:
+    """Says in a line what ended a command, and returns its exit code."""
+    from fednas_jax.cli import mishaps
+    from fednas_jax.runtime.terminal import plain
+
+    if debug:
+        traceback.print_exception(error)
+    if came or isinstance(error, KeyboardInterrupt):  # some library may have made another error of a signal
+        number = signal.Signals(came[0] if came else signal.SIGINT)
+        print(f"fednas: stopped by {number.name}; the same command goes on from what was saved", file=sys.stderr)
+        return 128 + number
+    said = " ".join(str(error).split()) if isinstance(error, FednasError) else mishaps.explained(error)
+    if said is not None:
+        print(f"fednas: {plain(said)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader went away, as `fednas compare ... | head` does: not an error, but nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    print(plain(mishaps.bug_report(error, args)), file=sys.stderr)
+    return 1
 
 
 def _dispatch(args: list[str]) -> int:
+    from fednas_jax.runtime.terminal import show_what_can_be_shown
+
+    show_what_can_be_shown()
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0 if args else 2

@@ -11,7 +11,7 @@ import tyro
 from fednas_jax.cli.parsing import parse, terminal
 from fednas_jax.config.presets import PRESETS, preset
 from fednas_jax.config.schema import DataConfig
-from fednas_jax.data.imports import ImportOptions
+from fednas_jax.data.options import ImportOptions
 from fednas_jax.errors import ConfigError
 
 
@@ -53,7 +53,8 @@ class ImportArgs:
     """Import files of yours into a folder of columns, for `--data.source columns --data.folder DIR`."""
 
     kind: tyro.conf.Positional[str]
-    """leaf (LEAF's JSON), folder (CLASS/IMAGE or CLIENT/CLASS/IMAGE) or npz (x, y, client_ids)."""
+    """leaf (LEAF's JSON), folder (CLASS/IMAGE or CLIENT/CLASS/IMAGE), npz (x, y, client_ids), hdf5 (of TFF), table
+    (Parquet or CSV), huggingface (save_to_disk) or webdataset (tar shards)."""
     path: tyro.conf.Positional[Path]
     """The files: a folder or a file."""
     to: Path
@@ -96,7 +97,7 @@ def _show(args: list[str]) -> int:
     name, rest = (args[0], args[1:]) if args and not args[0].startswith("-") else ("", args)
     if name in PRESETS:
         default = ShowArgs(seed=preset(name).seed, data=preset(name).data)
-    elif name in data.list_sources() or name.startswith(data.ANY_TFDS.removesuffix("NAME")):
+    elif ":" in name or name.partition("(")[0] in data.list_sources():
         default = ShowArgs(data=DataConfig(source=name))
     elif "--help" in rest or "-h" in rest:
         default = ShowArgs()

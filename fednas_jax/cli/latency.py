@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import tyro
 
 from fednas_jax.cli.parsing import leading_name, parse_fitted, terminal
+from fednas_jax.config import bounds
+from fednas_jax.config.bounds import AtLeast, AtMost
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.presets import PRESETS
 from fednas_jax.config.schema import Config, NetConfig
@@ -23,15 +25,15 @@ class LatencyArgs:
     out: Path
     """The table's file, .json; `--search.resource latency:FILE` uses it."""
     config: Annotated[Config, tyro.conf.arg(name="")]
-    image: tuple[int, int, int] | None = None
+    image: Annotated[tuple[int, int, int] | None, AtLeast(1), AtMost(10_000)] = None
     """Height, width and channels of the images (default: those of the data set)."""
-    classes: int | None = None
+    classes: Annotated[int | None, AtLeast(2), AtMost(10**5)] = None
     """Number of classes (default: those of the data set)."""
-    points: int = 5
+    points: Annotated[int, AtLeast(2), AtMost(1000)] = 5
     """Measured widths of a width group, from its multiple up to its width."""
-    networks: int = 8
+    networks: Annotated[int, AtLeast(2), AtMost(1000)] = 8
     """Whole networks at random widths that the table is fitted to, and as many that check it."""
-    repeats: int = 21
+    repeats: Annotated[int, AtLeast(1), AtMost(10**6)] = 21
     """Timed runs of each layer and network."""
     statistic: Literal["median", "min"] = "median"
     """What is taken of them: the median, or the fastest, for a machine with other work."""
@@ -44,15 +46,8 @@ def run(args: list[str]) -> int:
     named = name and name not in PRESETS  # a network
     start = dataclasses.replace(Config(), net=NetConfig(name)) if named else PRESETS[name or next(iter(PRESETS))]
     parsed = parse_fitted(LatencyArgs, rest, f"fednas latency {name or 'PRESET'}", start)
-    for option, value, least in (
-        ("--points", parsed.points, 2),
-        ("--networks", parsed.networks, 2),
-        ("--repeats", parsed.repeats, 1),
-        ("--classes", 2 if parsed.classes is None else parsed.classes, 2),
-        ("--image", min(parsed.image or (1,)), 1),
-    ):
-        if value < least:
-            raise ConfigError(f"{option}: got {value}, want at least {least}")
+    for option in ("points", "networks", "repeats", "classes", "image"):
+        bounds.check_value(f"--{option}", getattr(parsed, option), bounds.hints(LatencyArgs)[option])
     if parsed.out.suffix != ".json":
         raise ConfigError(f"--out: got {parsed.out}, want a file that ends in .json")
     if not parsed.out.resolve().parent.is_dir():

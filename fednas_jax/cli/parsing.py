@@ -12,9 +12,11 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from fednas_jax.config.methods import with_method
 from fednas_jax.config.presets import fitted, tiny
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
+from fednas_jax.runtime.terminal import PlainConsole
 
 HELP = {"-h", "--help"}
 
@@ -57,7 +59,7 @@ def leading_name(args: Sequence[str], command: str, want: str) -> tuple[str, lis
 def parse_fitted(kind: type, args: Sequence[str], prog: str, start: Config) -> Any:
     """As `parse`, of a record (out, config, ...): what is typed changes the preset's other defaults.
 
-    Another network, a given parent or a tiny try does so, of fields that were not typed themselves.
+    Another network, a given parent, a method or a tiny try does so, of fields that were not typed themselves.
 
     Args:
       kind: a dataclass whose first fields are `out` and `config`; `tiny` may follow.
@@ -67,6 +69,7 @@ def parse_fitted(kind: type, args: Sequence[str], prog: str, start: Config) -> A
     """
     parsed = parse(kind, args, prog, kind(tyro.MISSING, start))
     fit = fitted(start, parsed.config.net.name, parsed.config.parent)
+    fit = with_method(dataclasses.replace(fit, method=parsed.config.method))
     fit = tiny(fit) if getattr(parsed, "tiny", False) else fit
     return parsed if fit == start else parse(kind, args, prog, kind(tyro.MISSING, fit))
 
@@ -89,8 +92,8 @@ def parse_runs(args: Sequence[str], command: str) -> tuple[Path, ...]:
 
 def terminal(quiet: bool = False) -> Console:
     """The terminal; a file or a pipe is taken to be wide enough for every table."""
-    console = Console(quiet=quiet)
-    return console if console.is_terminal else Console(width=120, quiet=quiet)
+    console = PlainConsole(quiet=quiet)
+    return console if console.is_terminal else PlainConsole(width=120, quiet=quiet)
 
 
 def one_line(said: str) -> str:

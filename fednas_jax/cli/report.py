@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fednas_jax.cli.parsing import parse_runs
+from fednas_jax.runtime.terminal import plain
 
 
 def run(args: list[str]) -> int:
@@ -11,5 +12,5 @@ def run(args: list[str]) -> int:
     from fednas_jax.report.page import write_report
 
     for folder in runs:
-        print(write_report(folder))
+        print(plain(write_report(folder)))
     return 0

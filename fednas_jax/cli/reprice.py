@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from fednas_jax.cli.parsing import leading_name, parse, terminal
+from fednas_jax.config import bounds
 from fednas_jax.config.schema import CostConfig
 
 
@@ -30,6 +31,7 @@ def run(args: list[str]) -> int:
     folder = Path(name)
     start = RunDir(folder).config().cost if name else CostConfig()
     parsed = parse(RepriceArgs, rest, "fednas reprice RUN", RepriceArgs(start))
+    bounds.check(parsed.prices, "cost.")
     found = reprice.reprice_run(folder, parsed.prices, parsed.name)
     tables.print_repriced(terminal(), folder, found)
     return 0

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import signal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fednas_jax.cli import signals
 from fednas_jax.cli.parsing import leading_name, parse_fitted, terminal
+from fednas_jax.config import bounds
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.presets import PRESETS, preset
 from fednas_jax.config.schema import Config
-from fednas_jax.errors import ConfigError, Interrupted
+from fednas_jax.errors import ConfigError, Interrupted, RunError
 from fednas_jax.runtime import cores, hosts
 from fednas_jax.runtime.hosts import Hosts
 
@@ -41,6 +42,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
     prog = f"fednas {command} {name or 'PRESET'}"
     parsed = parse_fitted(SearchArgs, rest, prog, start)
     resolve(parsed.config)  # a mistake is answered before jax is imported
+    _check_folder(parsed.out)
     if parsed.tiers is not None:
         if command == "pretrain":
             raise ConfigError(f"--tiers: got {parsed.tiers}, want none: a pretraining has no family")
@@ -48,7 +50,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
 
         assigning.read_tiers(parsed.tiers)
     hosts.start(parsed.hosts)
-    cores.use_all()  # before the console asks which host this is
+    cores.use_all_cores()  # before the console asks which host this is
     # Imported here: --help and mistyped options answer without waiting for jax.
     from fednas_jax.report import page, tables
     from fednas_jax.report.progress import Display
@@ -58,14 +60,20 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
 
     cache.keep_compiled_programs()
     console = terminal(quiet=not hosts.first())
-    with signals.heard() as asked:
+    # Several hosts stop together, at a round's end: one that ended alone would leave the others waiting.
+    with signals.heard(begun=parsed.hosts.auto or parsed.hosts.number > 1) as stop:
         done_before = hosts.from_first_host(lambda: RunDir(parsed.out).result() is not None)
         try:
             with Display(console) as display:
-                result = run_search(parsed.config, parsed.out, display.observe, lambda: bool(asked))
+
+                def observe(event: dict[str, Any]) -> None:
+                    stop.begin()
+                    display.observe(event)
+
+                result = run_search(parsed.config, parsed.out, observe, lambda: bool(stop.asked))
         except Interrupted:
             console.print(f"stopped; the same command goes on from the last checkpoint in {parsed.out}")
-            return 128 + (asked or [signal.SIGTERM])[0]  # another host may have been asked
+            return 128 + (stop.asked or [signal.SIGTERM])[0]  # another host may have been asked
 
     def show() -> None:
         if done_before:
@@ -89,3 +97,14 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
 
     hosts.from_first_host(show)  # the others wait: host 0 would have to end with them
     return 0
+
+
+def _check_folder(out: Path) -> None:
+    """Refuses a name that the file system cannot have, such as one too long."""
+    try:
+        out.stat()
+    except (FileNotFoundError, NotADirectoryError):  # is to be made, or refused with the file's name
+        return
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise RunError(f"--out: got {bounds.shown(out)}, want a folder that can be: {said}") from None

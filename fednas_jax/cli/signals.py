@@ -1,31 +1,115 @@
-"""Ctrl-C and SIGTERM, heard without losing anything."""
+"""Ctrl-C and SIGTERM, heard from the first moment on, without losing anything.
+
+Before a run has begun there is nothing to save: the command ends at once. From then on it stops at a round's end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal ends the command here. No Exception: code that deals with errors lets it pass."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class AtOnce:
+    """A signal handler that ends the command where it is."""
+
+    def __init__(self) -> None:
+        self.came: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Takes a signal."""
+        self.came.append(number)
+        raise Stopped(number)
+
+
+class AtRoundsEnd:
+    """A signal handler that asks a run to stop where nothing is lost; before the run has begun, it ends it at once."""
+
+    def __init__(self, begun: bool) -> None:
+        self.begun = begun
+        self.asked: list[int] = []
+        self.before = AtOnce()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Takes a signal; a second Ctrl-C is not asked to wait."""
+        again = bool(self.asked) and number == signal.SIGINT
+        self.asked.append(number)
+        if again or not self.begun:
+            self.before(number, frame)
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self.begun = True
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM ask the run to stop where nothing is lost; a second Ctrl-C stops it at once.
+def ending() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM end what happens in this context with `Stopped`.
 
     Yields:
-      The signals that came, a list that grows.
+      The signals that came, a list that grows: some library may have made another error of `Stopped`, or of none.
     """
-    asked: list[int] = []
+    handler, hook = AtOnce(), sys.unraisablehook
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
+    def ignored(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):  # in a destructor: Python would print it and go on
+            hook(unraisable)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.unraisablehook = ignored
     try:
-        yield asked
+        with _handled(handler):
+            yield handler.came
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+def ignore() -> None:
+    """What ends is not to be ended once more: signals are ignored up to the end of the context."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def heard(begun: bool = False) -> Iterator[AtRoundsEnd]:
+    """Ctrl-C and SIGTERM ask the run to stop where nothing is lost; a second Ctrl-C stops it at once.
+
+    Args:
+      begun: whether it has begun already; otherwise it says so (`begin`), and a signal before ends it with `Stopped`.
+    """
+    handler = AtRoundsEnd(begun)
+    outer = signal.getsignal(signal.SIGTERM)
+    if isinstance(outer, AtOnce):
+        handler.before = outer
+        handler.asked += outer.came  # raised where some library made nothing of it
+        if handler.asked and not begun:
+            raise Stopped(handler.asked[0])
+    with _handled(handler):
+        yield handler
+
+
+@contextlib.contextmanager
+def _handled(handler: AtOnce | AtRoundsEnd) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be taken
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from fednas_jax.cli.parsing import parse, terminal
+from fednas_jax.runtime.terminal import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,6 @@ def run(args: list[str]) -> int:
     from fednas_jax.report import assigning, page, tables
 
     tables.print_tiers(terminal(), assigning.assign(parsed.run, assigning.read_tiers(parsed.tiers)))
-    print(parsed.run / "tiers.json")
-    print(page.write_report(parsed.run))
+    print(plain(parsed.run / "tiers.json"))
+    print(plain(page.write_report(parsed.run)))
     return 0

@@ -157,9 +157,17 @@ def tiny(config: Config) -> Config:
     Everything else is the preset's: partition, kind of network, optimisers, target, switches.
 
     Args:
-      config: a preset.
+      config: a preset, or one built by hand on the data of one.
+
+    Raises:
+      ConfigError: it is built by hand on other data.
     """
-    shape, classes, multiplier = _FORMS[config.preset]
+    alike = [name for name, known in PRESETS.items() if known.data.source == config.data.source]
+    name = config.preset if config.preset in _FORMS else (*alike, "")[0]
+    if not name:
+        sources = ", ".join(dict.fromkeys(known.data.source for known in PRESETS.values()))
+        raise ConfigError(f"tiny: got a config of no preset on {config.data.source!r}, want one on {sources}")
+    shape, classes, multiplier = _FORMS[name]
     whole = config.data.partition == "natural"
     return dataclasses.replace(
         config,

@@ -13,11 +13,11 @@ POLICIES: Registry[Any] = Registry(
     "search.policy",
     "elimination policy",
     {
-        "rungs": "fednas_jax.search.policies:rungs",
-        "halving": "fednas_jax.search.policies:halving",
-        "hyperband": "fednas_jax.search.policies:hyperband",
-        "median": "fednas_jax.search.policies:median",
-        "none": "fednas_jax.search.policies:none",
+        "rungs": "fednas_jax.search.brackets:rungs",
+        "halving": "fednas_jax.search.brackets:halving",
+        "hyperband": "fednas_jax.search.brackets:hyperband",
+        "median": "fednas_jax.search.stopping:median",
+        "none": "fednas_jax.search.brackets:none",
     },
 )
 PROPOSALS: Registry[Any] = Registry(
@@ -37,9 +37,9 @@ RESOURCES: Registry[Any] = Registry(
         "macs": "fednas_jax.search.resources:macs",
         "params": "fednas_jax.search.resources:params",
         "bytes": "fednas_jax.search.resources:size",
-        "memory": "fednas_jax.search.resources:memory",
-        "latency": "fednas_jax.search.resources:latency",
-        "energy": "fednas_jax.search.resources:energy",
+        "memory": "fednas_jax.search.resources:activations",
+        "latency": "fednas_jax.search.resources:milliseconds",
+        "energy": "fednas_jax.search.resources:millijoules",
     },
 )
 METHODS: Registry[Any] = Registry(
@@ -51,6 +51,7 @@ CLIENT_OPTIMIZERS: Registry[Any] = Registry(
     "train.client_optimizer",
     "client optimiser",
     {"sgd": "fednas_jax.engine.optimizers:client_sgd"},
+    prefixes={"optax": "fednas_jax.engine.optimizers:client_optax"},
 )
 SERVER_OPTIMIZERS: Registry[Any] = Registry(
     "train.server_optimizer",
@@ -62,6 +63,7 @@ SERVER_OPTIMIZERS: Registry[Any] = Registry(
         "yogi": "fednas_jax.engine.optimizers:server_yogi",
         "adagrad": "fednas_jax.engine.optimizers:server_adagrad",
     },
+    prefixes={"optax": "fednas_jax.engine.optimizers:server_optax"},
 )
 SCHEDULES: Registry[Any] = Registry(
     "train.schedule",

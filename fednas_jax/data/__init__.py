@@ -6,16 +6,18 @@ imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 
 from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples, fingerprint
-from fednas_jax.data.imports import ImportOptions, import_data
+from fednas_jax.data.imports import import_data
 from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts
+from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
 from fednas_jax.data.skew import FeatureSkew, feature_skew
-from fednas_jax.data.sources import ANY_TFDS, list_sources, load, prepare
+from fednas_jax.data.sources import ANY_TFDS, GIVEN, list_sources, load, prepare, register_source, source_checksum
 from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
     "ANY_TFDS",
+    "GIVEN",
     "ColumnsWriter",
     "Dataset",
     "DiskRows",
@@ -39,6 +41,8 @@ __all__ = [
     "partition",
     "prepare",
     "read_columns",
+    "register_source",
+    "source_checksum",
     "write_columns",
     "write_synthetic_columns",
 ]

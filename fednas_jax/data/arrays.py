@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
+import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.columns import ColumnsWriter
+from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Dataset, Examples, dataset
 from fednas_jax.data.images import resized
+from fednas_jax.data.labels import HALF_LEVEL, class_count, short, unused, whole_numbers
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
 from fednas_jax.data.split import TEST_SHARE, held_out
 from fednas_jax.errors import DataError
 
 NAME = "arrays"
 """The source's name of data that was given as arrays."""
 
-# Names in an .npz file -> what they are; the second ones are Keras'.
+# What an array of an .npz file is -> names that it may have: the project's own, Keras's, MedMNIST's.
 _KEYS = {
-    "x": "x",
-    "x_train": "x",
-    "y": "y",
-    "y_train": "y",
-    "client_ids": "client_ids",
-    "x_test": "x_test",
-    "y_test": "y_test",
+    "x": ("x", "x_train", "train_images", "images"),
+    "y": ("y", "y_train", "train_labels", "labels"),
+    "client_ids": ("client_ids",),
+    "x_val": ("x_val", "val_images"),
+    "y_val": ("y_val", "val_labels"),
+    "x_test": ("x_test", "test_images"),
+    "y_test": ("y_test", "test_labels"),
 }
+_IS = {key: what for what, keys in _KEYS.items() for key in keys}
+_CHANNELS = (1, 3, 4)  # that images usually have
+_BLOCK = 4096  # images converted at once
+
+_log = logging.getLogger(__name__)
 
 
 def from_arrays(
@@ -39,12 +51,14 @@ def from_arrays(
     classes: int | None = None,
     name: str = NAME,
     test_share: float = TEST_SHARE,
+    labels: Literal["keep", "remap"] = "keep",
+    layout: Literal["NHWC", "NCHW"] | None = None,
 ) -> Dataset:
     """A data set of your own arrays, for `run_search(config, out, dataset=...)`.
 
     Args:
       x: [N, H, W, C] or [N, H, W] images: uint8, or floats from 0 to 1, which are rounded to 256 levels.
-      y: [N] class numbers from 0, of any integer type.
+      y: [N] or [N, 1] class numbers from 0, of any integer type.
       client_ids: [N] whole numbers or texts: whom each example came from, for `data.partition=natural`. Clients are
         numbered in the order of their ids. A client with fewer examples than `data.min_examples` stays in the data set
         and is left out of runs.
@@ -52,13 +66,19 @@ def from_arrays(
       classes: number of classes; None is one more than the largest label.
       name: of the data set.
       test_share: between 0 and 1.
+      labels: "remap" numbers them anew, from 0 in their order, and keeps them as names of the classes.
+      layout: "NCHW" for channels first; None refuses what looks like it.
 
     Raises:
       DataError: one line that names the array: of a wrong type, shape or length, NaN or other values that are no
         pixels, labels out of range.
     """
-    images, labels = _images("x", x), _labels("y", y)
-    _same_length("x", images, "y", labels)
+    for argument, value, known in (("labels", labels, ("keep", "remap")), ("layout", layout, (None, "NHWC", "NCHW"))):
+        if value not in known:
+            raise DataError(f"{argument}: got {value!r}, want one of {', '.join(map(str, known))}")
+    remap = labels == "remap"
+    images, numbers = as_images("x", x, layout), whole_numbers("y", y, remap)
+    _same_length("x", images, "y", numbers)
     clients = None
     if client_ids is not None:
         ids = np.asarray(client_ids)
@@ -67,67 +87,131 @@ def from_arrays(
         _same_length("x", images, "client_ids", ids)
         clients = np.unique(ids, return_inverse=True)[1]
     if test is None:
-        train, tested = held_out(labels if clients is None else clients, test_share)
-        tests = Examples(images[tested], labels[tested])
+        train, tested = held_out(numbers if clients is None else clients, test_share)
+        tests = Examples(images[tested], numbers[tested])
     else:
-        train, tests = np.arange(len(labels)), Examples(_images("x_test", test[0]), _labels("y_test", test[1]))
+        train = np.arange(len(numbers))
+        tests = Examples(as_images("x_test", test[0], layout), whole_numbers("y_test", test[1], remap))
         _same_length("x_test", tests.images, "y_test", tests.labels)
     natural = None
     if clients is not None:
         train = train[np.argsort(clients[train], kind="stable")]
         sizes = np.bincount(clients[train], minlength=int(clients.max()) + 1)
         natural = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    names: tuple[str, ...] = ()
+    different = np.unique(np.concatenate([numbers, tests.labels]))
+    if remap:
+        numbers = np.searchsorted(different, numbers).astype(np.int32)
+        tests = Examples(tests.images, np.searchsorted(different, tests.labels).astype(np.int32))
+        names = tuple(map(str, different.tolist()))
     if classes is None:
-        classes = 1 + int(max(labels.max(), tests.labels.max(initial=0)))
-    return dataset(name, Examples(images[train], labels[train]), tests, classes, natural=natural)
+        classes = len(names) or class_count(name, int(different[-1]), len(different), len(numbers) + len(tests.labels))
+        if empty := unused(different, classes) if not remap else "":
+            _log.warning("%s: %s (labels='remap' leaves them out)", name, empty)
+    names = names if len(names) == classes else ()
+    trains = Examples(images[train], numbers[train])
+    return dataset(name, trains, tests, classes, natural=natural, class_names=names)
 
 
-def import_npz(
-    source: Path, folder: Path, image_size: int = 0, classes: int | None = None, test_share: float = TEST_SHARE
-) -> None:
+def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
     """Writes the arrays of an .npz file as columns.
 
     Args:
-      source: a file with x and y (or x_train and y_train), perhaps client_ids, perhaps x_test and y_test, as
-        `from_arrays` takes them.
+      source: a file with x and y (or as Keras or MedMNIST name them), perhaps client_ids, perhaps x_test and y_test,
+        x_val and y_val, as `from_arrays` takes them.
       folder: of the columns; must not exist yet.
-      image_size: side in pixels that images are resized to; 0 keeps their size.
-      classes: number of classes; None is one more than the largest label.
-      test_share: as `from_arrays`.
+      options: how.
+      seen: is told how many images were read.
 
     Raises:
-      DataError: one line that names the file: it cannot be read, lacks an array, or as `from_arrays`.
+      DataError: one line that names the file: it cannot be read, would expand beyond bounds, lacks an array or has one
+        that is not known, or as `from_arrays`.
     """
-    arrays = _load(source)
+    arrays = _load(source, options.most_gigabytes)
     try:
-        test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-        ids = arrays.get("client_ids")
+        arrays = _with_validation(arrays, options)
         data = from_arrays(
-            arrays["x"], arrays["y"], ids, test, classes=classes, name=source.stem, test_share=test_share
+            arrays["x"],
+            arrays["y"],
+            arrays.get("client_ids"),
+            (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None,
+            classes=options.classes,
+            name=source.stem,
+            test_share=options.test_share,
+            labels=options.labels,
+            layout=options.layout,
         )
     except DataError as error:
         raise DataError(f"{source} {error}") from error
-    with ColumnsWriter(folder, data.name, data.classes) as writer:
-        writer.add(_sized(data.train, image_size), None if data.natural is None else np.diff(data.natural))
-        writer.add_test(_sized(data.test, image_size))
+    with ColumnsWriter(folder, data.name, data.classes, class_names=data.class_names) as writer:
+        writer.add(_sized(data.train, options.image_size), None if data.natural is None else np.diff(data.natural))
+        writer.add_test(_sized(data.test, options.image_size))
+        seen(writer.examples + writer.test_examples)
         writer.finish()
+    return Skipped()
 
 
-def _load(source: Path) -> dict[str, np.ndarray]:
-    try:
-        held = np.load(source, allow_pickle=False)
-        if not isinstance(held, np.lib.npyio.NpzFile):
-            raise ValueError("one array, no .npz")
-        with held:
-            arrays = {_KEYS[key]: held[key] for key in held.files if key in _KEYS}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-        raise DataError(f"{source}: cannot be read ({reason}), want an .npz file without objects") from error
-    wanted = ["x", "y"] + (["x_test", "y_test"] if {"x_test", "y_test"} & set(arrays) else [])
+def _load(source: Path, gigabytes: float | None) -> dict[str, np.ndarray]:
+    """What each known array is -> the array."""
+    with reading(source, "an .npz file without objects"), zipfile.ZipFile(source) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            key = member.filename.removesuffix(".npy")
+            what = _known(source, key)
+            if what in members:
+                other = members[what].filename.removesuffix(".npy")
+                raise DataError(f"{source}: got both {other} and {key}, want one of them")
+            members[what] = member
+        check_expansion(source, sum(member.file_size for member in members.values()), gigabytes)
+        arrays = {what: _array(archive, member) for what, member in members.items()}
+    wanted = ["x", "y"]
+    for split in ("test", "val"):
+        wanted += [f"x_{split}", f"y_{split}"] if {f"x_{split}", f"y_{split}"} & set(arrays) else []
     for key in wanted:
         if key not in arrays:
             raise DataError(f"{source} {key}: got none, want {', '.join(wanted)}")
     return arrays
+
+
+def _known(source: Path, key: str) -> str:
+    """What an array of this name is."""
+    if key in _IS:
+        return _IS[key]
+    near = difflib.get_close_matches(key.lower(), _IS, 1)
+    want = f"want it called {near[0]}" if near else f"want only arrays called {', '.join(_KEYS)}"
+    raise DataError(f"{source} {key[:80]}: got an array of a name that is not known, {want}")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an archive; no more is read than the archive says that there is, nor taken than is there."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects")
+        want, got = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if want != got or min(shape, default=1) < 0:
+            raise ValueError(f"{member.filename} holds {got} bytes, its header says {short(want)}")
+        array = np.frombuffer(file.read(want), dtype) if want else np.zeros(0, dtype)
+    return array.reshape(shape, order="F" if by_columns else "C")
+
+
+def _with_validation(arrays: dict[str, np.ndarray], options: ImportOptions) -> dict[str, np.ndarray]:
+    """The arrays without x_val and y_val, which went where the options say."""
+    if "x_val" not in arrays:
+        return arrays
+    check_validation("x_val", options, "x_test" in arrays)
+    found = dict(arrays)
+    x, y = found.pop("x_val"), found.pop("y_val")
+    if options.validation == "test":
+        return {**found, "x_test": x, "y_test": y}
+    if "client_ids" in found:
+        raise DataError("x_val: got --validation train with client_ids, want them to name validation images' clients")
+    for name, one, other in (("x_val", x, found["x"]), ("y_val", y, found["y"])):
+        if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+            raise DataError(f"{name}: got {_kind(one)}, want {_kind(other)} but for the number, as for training")
+    return {**found, "x": np.concatenate([found["x"], x]), "y": np.concatenate([found["y"], y])}
 
 
 def _sized(examples: Examples, size: int) -> Examples:
@@ -136,8 +220,17 @@ def _sized(examples: Examples, size: int) -> Examples:
     return Examples(np.stack([resized(image, size, size) for image in examples.images]), examples.labels)
 
 
-def _images(name: str, given: npt.ArrayLike) -> np.ndarray:
-    """[N, H, W, C] uint8."""
+def as_images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.ndarray:
+    """Images [N, H, W, C] uint8.
+
+    Args:
+      name: of the array, for messages.
+      given: as `from_arrays` takes them.
+      layout: "NCHW" for channels first; None refuses what looks like it.
+
+    Raises:
+      DataError: one line that names the array.
+    """
     try:
         images = np.asarray(given)
     except ValueError:
@@ -146,25 +239,28 @@ def _images(name: str, given: npt.ArrayLike) -> np.ndarray:
         raise DataError(f"{name}: got objects, perhaps images of differing shapes, want one array of all")
     if images.ndim not in (3, 4) or not images.size:
         raise DataError(f"{name}: got {_kind(images)}, want [N, H, W, C] or [N, H, W] with at least one image")
+    if layout == "NCHW" and images.ndim == 4:
+        images = np.moveaxis(images, 1, -1)
+    elif layout is None and images.ndim == 4 and images.shape[1] in _CHANNELS and images.shape[3] > max(_CHANNELS):
+        want = f"want np.moveaxis({name}, 1, -1) or --layout NCHW (NHWC if channels are last indeed)"
+        raise DataError(f"{name}: got {_kind(images)}, which looks like channels first, {want}")
     if images.dtype.kind == "f":
         low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 1):
-            raise DataError(f"{name}: got floats from {low:g} to {high:g}, want 0 to 1 (or uint8, 0 to 255)")
-        images = np.rint(images * 255).astype(np.uint8)
+        if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
+            raise DataError(f"{name}: got floats from {low:.9g} to {high:.9g}, want 0 to 1 (or uint8, 0 to 255)")
+        images = _levels(images)
     if images.dtype != np.uint8:
         raise DataError(f"{name}: got {_kind(images)}, want uint8 (0 to 255) or floats (0 to 1)")
     return images if images.ndim == 4 else images[..., None]
 
 
-def _labels(name: str, given: npt.ArrayLike) -> np.ndarray:
-    """[N] int32."""
-    labels = np.asarray(given)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: got {_kind(labels)}, want [N] whole numbers, class numbers from 0")
-    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise DataError(f"{name}: got {low} to {high}, want class numbers from 0")
-    return labels.astype(np.int32)
+def _levels(images: np.ndarray) -> np.ndarray:
+    """Floats from 0 to 1 as 256 levels; rounding errors beyond are clipped."""
+    found = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _BLOCK):
+        some = images[start : start + _BLOCK]
+        found[start : start + _BLOCK] = np.clip(np.rint(some * 255), 0, 255)
+    return found
 
 
 def _same_length(one: str, a: np.ndarray, other: str, b: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Columns on disk: a folder of .npy files that are memory-mapped, for data larger than memory.
 
-The folder holds columns.json (schema, name, classes, examples, test_examples, clients, shape, mean, std) and
+The folder holds columns.json (schema, name, classes, examples, test_examples, clients, shape, mean, std, and perhaps
+class_names) and
 
 - images.npy [N, H, W, C] uint8 and labels.npy [N] int32, client after client,
 - offsets.npy [clients + 1] int64: rows offsets[c]:offsets[c + 1] are client c's; not there where clients is 0, for
@@ -15,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -24,10 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fednas_jax.data.examples import Dataset, Examples, channel_counts, check, dataset, statistics_of
+from fednas_jax.data.labels import LARGEST, class_count
 from fednas_jax.errors import DataError
+from fednas_jax.files import read_json
 
 SCHEMA = 1
 """Of columns.json."""
+
+_CHANGED = 1 << 16  # rows changed at once
 
 
 class About(NamedTuple):
@@ -51,6 +57,8 @@ class About(NamedTuple):
     """[C] mean of the training images scaled to [0, 1], channel by channel."""
     std: list[float]
     """[C] standard deviation of the same, above 0."""
+    class_names: Sequence[str] = ()
+    """Of every class; not there where they have none."""
 
 
 def write_columns(
@@ -92,8 +100,22 @@ class ColumnsWriter:
             writer.finish()
     """
 
-    def __init__(self, folder: Path, name: str, classes: int | None = None):
-        """Takes what `write_columns` does; classes None is one more than the largest label that comes.
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        classes: int | None = None,
+        class_names: Sequence[str] = (),
+        remap: bool = False,
+    ):
+        """Takes what `write_columns` does, and how classes are numbered.
+
+        Args:
+          folder: must not exist yet.
+          name: of the data set.
+          classes: number of classes; None is one more than the largest label that comes.
+          class_names: of every class, where they have names.
+          remap: classes are numbered anew, from 0 in the order of their labels, which become their names.
 
         Raises:
           DataError: a folder that is there already or cannot be written.
@@ -101,8 +123,10 @@ class ColumnsWriter:
         if folder.exists():
             raise DataError(f"{folder}: is there already, want a new folder for columns")
         self.folder, self.name, self.classes = folder, name, classes
+        self._class_names, self._remap = list(class_names), remap
+        self._different: set[int] = set()  # labels that came
         self._stack = contextlib.ExitStack()
-        with _writing(folder):
+        with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Beside the folder, since a rename cannot cross file systems.
             hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
@@ -110,10 +134,10 @@ class ColumnsWriter:
             self._unfinished.mkdir()
             self._labels = self._column("labels", np.int32)
             self._test_labels = self._column("test_labels", np.int32)
-        self._images: dict[str, _Column] = {}
-        self._offsets: _Column | None = None
+        self._images: dict[str, Column] = {}
+        self._offsets: Column | None = None
         self._counts = np.zeros((0, 256), np.int64)
-        self._blocks, self._largest = 0, 0
+        self._blocks = 0
 
     def __enter__(self) -> ColumnsWriter:
         return self
@@ -153,7 +177,7 @@ class ColumnsWriter:
         if not len(self._counts):
             self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
         self._counts += channel_counts(examples.images)
-        with _writing(self.folder):
+        with writing(self.folder):
             if sizes is not None:
                 if self._offsets is None:
                     self._offsets = self._column("offsets", np.int64)
@@ -171,7 +195,7 @@ class ColumnsWriter:
         """
         self._check(f"{self.name} test", examples)
         images = self._image_column("test_images", examples)
-        with _writing(self.folder):
+        with writing(self.folder):
             images.append(examples.images)
             self._test_labels.append(examples.labels)
 
@@ -186,41 +210,60 @@ class ColumnsWriter:
         if not self._test_labels.rows:
             raise DataError(f"{self.name}: got no test examples, want at least one")
         mean, std = statistics_of(self._counts)
+        with writing(self.folder):
+            classes = self._numbered()
         about = About(
             schema=SCHEMA,
             name=self.name,
-            classes=self.classes or self._largest + 1,
+            classes=classes,
             examples=self._labels.rows,
             test_examples=self._test_labels.rows,
             clients=0 if self._offsets is None else self._offsets.rows - 1,
             shape=list(self._images["images"].shape),
             mean=list(mean),
             std=list(std),
+            class_names=self._class_names if len(self._class_names) == classes else [],
         )
-        with _writing(self.folder):
+        with writing(self.folder):
             for column in (*self._images.values(), self._labels, self._test_labels, self._offsets):
                 if column is not None:
                     column.finish()
-            text = json.dumps(about._asdict(), indent=2, allow_nan=False) + "\n"
+            said = {field: value for field, value in about._asdict().items() if value or field != "class_names"}
+            text = json.dumps(said, indent=2, allow_nan=False) + "\n"
             (self._unfinished / "columns.json").write_text(text)
             self._unfinished.rename(self.folder)
 
-    def _column(self, name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> _Column:
-        return self._stack.enter_context(_Column(self._unfinished / f"{name}.npy", dtype, shape))
+    def _numbered(self) -> int:
+        """The number of classes, after they were numbered anew where that is asked for."""
+        different = np.array(sorted(self._different), np.int32)
+        if not self._remap:
+            total = self.examples + self.test_examples
+            return self.classes or class_count(self.name, int(different[-1]), len(different), total)
+        self._class_names = list(map(str, different.tolist()))
+        if self.classes is not None and len(different) > self.classes:
+            raise DataError(f"{self.name} labels: got {len(different)} different ones, want at most {self.classes}")
+        for column in (self._labels, self._test_labels):
+            column.change(lambda labels: np.searchsorted(different, labels))
+        return self.classes or len(different)
 
-    def _image_column(self, name: str, examples: Examples) -> _Column:
+    def _column(self, name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> Column:
+        return self._stack.enter_context(Column(self._unfinished / f"{name}.npy", dtype, shape))
+
+    def _image_column(self, name: str, examples: Examples) -> Column:
         """The column of this name, made for the shape of the first images that come."""
         shape = examples.images.shape[1:]
         if name not in self._images:
-            with _writing(self.folder):
+            with writing(self.folder):
                 self._images[name] = self._column(name, np.uint8, shape)
         return self._images[name]
 
     def _check(self, where: str, examples: Examples) -> None:
         # Clients who hold nothing are no mistake, and `check` takes no empty split.
         if len(examples.images) or len(examples.labels):
-            check(where, examples, self.classes or np.iinfo(np.int32).max)
-            self._largest = max(self._largest, int(examples.labels.max()))
+            # Labels that are numbered anew may be any number.
+            labels = np.zeros_like(examples.labels) if self._remap else examples.labels
+            check(where, Examples(examples.images, labels), self.classes or LARGEST)
+            self._different.update(np.unique(examples.labels).tolist())
         for column in self._images.values():
             if examples.images.shape[1:] != column.shape:
                 got = f"got images of {list(examples.images.shape[1:])}"
@@ -252,21 +295,22 @@ def read_columns(folder: Path) -> Dataset:
     clients = (about.clients + 1,)
     natural = np.asarray(_mapped(folder / "offsets.npy", np.int64, clients)) if about.clients else None
     try:
-        return dataset(about.name, train, test, about.classes, (tuple(about.mean), tuple(about.std)), natural)
+        statistics = tuple(about.mean), tuple(about.std)
+        return dataset(about.name, train, test, about.classes, statistics, natural, tuple(about.class_names))
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
 
 
-class _Column:
+class Column:
     """An .npy file that grows row by row; how many rows there are stands in its header once it is finished."""
 
     def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...] = ()):
         self.rows = 0
         self._dtype, self.shape = np.dtype(dtype), shape
-        self._file = path.open("wb")
+        self._file = path.open("wb+")
         self._begin = self._header()
 
-    def __enter__(self) -> _Column:
+    def __enter__(self) -> Column:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -278,6 +322,17 @@ class _Column:
         """Adds rows [n, ...] of the column's type."""
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.rows += len(rows)
+
+    def change(self, by: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replaces rows by others of the same shape, some thousands at a time."""
+        self._file.flush()
+        step = _CHANGED * max(1, math.prod(self.shape))
+        for start in range(0, self.rows * math.prod(self.shape), step):
+            self._file.seek(self._begin + start * self._dtype.itemsize)
+            rows = np.frombuffer(self._file.read(step * self._dtype.itemsize), self._dtype).reshape(-1, *self.shape)
+            self._file.seek(self._begin + start * self._dtype.itemsize)
+            self._file.write(np.ascontiguousarray(by(rows), self._dtype).data)
+        self._file.seek(0, os.SEEK_END)
 
     def finish(self) -> None:
         """Writes the final header, and all that is not written yet."""
@@ -297,7 +352,8 @@ class _Column:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """What keeps a folder from being written, a full disk say, becomes one line."""
     try:
         yield
     except OSError as error:
@@ -312,12 +368,9 @@ def _check_sizes(where: str, sizes: np.ndarray, examples: int) -> None:
 
 
 def _read_about(path: Path) -> About:
-    try:
-        said = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, want a folder with columns") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    if not path.exists():
+        raise DataError(f"{path}: no such file, want a folder with columns")
+    said = read_json(path, DataError)
     if not isinstance(said, dict):
         raise DataError(f"{path}: got {type(said).__name__}, want a JSON object")
 
@@ -338,7 +391,10 @@ def _read_about(path: Path) -> About:
         lambda value: _listed(value, channels, lambda x: _finite(x) and x > 0),
         f"{channels} finite numbers above 0",
     )
-    return About(**{field: said[field] for field in About._fields})
+    if "class_names" in said:
+        names = said["classes"]
+        wanted("class_names", lambda value: _listed(value, names, lambda x: isinstance(x, str)), f"{names} texts")
+    return About(**{field: said[field] for field in About._fields if field in said})
 
 
 def _positive(value: Any) -> bool:

@@ -13,8 +13,8 @@ from fednas_jax.errors import DataError
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean [C] and standard deviation [C] of images scaled to [0, 1]."""
 
-# Images in a block of `channel_counts`: bounds what numpy's histogram copies to 64-bit integers.
-_BLOCK = 4096
+# Pixels in a block of `channel_counts`: bounds what numpy's histogram copies to 64-bit integers.
+_BLOCK = 1 << 20
 
 
 class Examples(NamedTuple):
@@ -45,6 +45,8 @@ class Dataset:
     natural: np.ndarray | None = None
     """[clients + 1] int64, for data that came from clients: rows natural[c]:natural[c + 1] of `train` are client
     c's, who may hold none; None where the data names no clients."""
+    class_names: tuple[str, ...] = ()
+    """Name of every class; () where they have none."""
 
 
 def dataset(
@@ -54,6 +56,7 @@ def dataset(
     classes: int,
     statistics: Statistics | None = None,
     natural: np.ndarray | None = None,
+    class_names: tuple[str, ...] = (),
 ) -> Dataset:
     """The checked data set, with mean and standard deviation of its training images.
 
@@ -67,6 +70,7 @@ def dataset(
       statistics: mean and standard deviation of the training images, where a source knows them: then no image
         is read here.
       natural: [clients + 1] where each client's rows begin, where the data came from clients.
+      class_names: of every class, where they have names.
 
     Raises:
       DataError: as `check` does, or when the splits' images differ in shape, or clients' rows are not all the
@@ -81,7 +85,9 @@ def dataset(
         )
     if natural is not None:
         _check_natural(name, natural, len(train.labels))
-    return Dataset(name, train, test, classes, *(statistics or channel_statistics(train.images)), natural)
+    if class_names and len(class_names) != classes:
+        raise DataError(f"{name}: got {len(class_names)} names of classes, want {classes}, one for each class")
+    return Dataset(name, train, test, classes, *(statistics or channel_statistics(train.images)), natural, class_names)
 
 
 def check(name: str, examples: Examples, classes: int) -> None:
@@ -147,9 +153,10 @@ def channel_counts(images: np.ndarray) -> np.ndarray:
       [C, 256] int64.
     """
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), _BLOCK):
+    step = max(1, _BLOCK // (images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), step):
         for channel, count in enumerate(counts):
-            count += np.bincount(images[start : start + _BLOCK, ..., channel].ravel(), minlength=256)
+            count += np.bincount(images[start : start + step, ..., channel].ravel(), minlength=256)
     return counts
 
 

@@ -6,17 +6,22 @@ number of dimensions, each dimension as a big-endian 32-bit number, then the val
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from fednas_jax.data.bounds import check_expansion
 from fednas_jax.errors import DataError
 
 _UNSIGNED_BYTE = 8
 _GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK = 1 << 20  # bytes read at once
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -33,29 +38,42 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
       DataError: one line that names the file, what was got and what was wanted: an unreadable file, broken
         gzip, a wrong magic number, or more or fewer values than the header says.
     """
-    content = _content(path)
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
-    header = 4 + 4 * dimensions
-    if content[:4] != magic:
-        raise DataError(f"{path}: got magic number 0x{content[:4].hex()}, want 0x{magic.hex()}")
-    if len(content) < header:
-        raise DataError(f"{path}: got a header of {len(content)} bytes, want {header}")
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    got, want = len(content) - header, math.prod(shape)
-    if got != want:
-        text = "x".join(map(str, shape))
-        raise DataError(f"{path}: got {got} bytes after the header, want {want} as it says ({text})")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    length = 4 + 4 * dimensions
+    with _opened(path) as file:
+        header = file.read(length)
+        if header[:4] != magic:
+            raise DataError(f"{path}: got magic number 0x{header[:4].hex()}, want 0x{magic.hex()}")
+        if len(header) < length:
+            raise DataError(f"{path}: got a header of {len(header)} bytes, want {length}")
+        shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, length, 4))
+        want, text = math.prod(shape), "x".join(map(str, shape))
+        check_expansion(path, want)
+        content = _read(file, want + 1)  # one more, to see whether it ends there
+    if len(content) != want:
+        got = f"{len(content)} bytes" if len(content) < want else "more bytes"
+        raise DataError(f"{path}: got {got} after the header, want {want} as it says ({text})")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _content(path: Path) -> bytes:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """The file's content, unpacked where it is gzip; it is read as far as is asked for, and no further."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            packed = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            yield gzip.GzipFile(fileobj=file) if packed else file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: got broken or truncated gzip ({error}), want a whole file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), want an idx file") from error
-    if not content.startswith(_GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: got broken or truncated gzip ({error}), want a whole file") from error
+
+
+def _read(file: BinaryIO | gzip.GzipFile, most: int) -> bytes:
+    """At most so many bytes, block by block: a header that promises more than there is takes no memory."""
+    blocks = []
+    while most > 0 and (block := file.read(min(most, _BLOCK))):
+        blocks.append(block)
+        most -= len(block)
+    return b"".join(blocks)

@@ -5,6 +5,7 @@ Letters: H x W pixels, C channels.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -25,7 +26,24 @@ Raw = bytes | Path | np.ndarray
 # Pillow's modes of 8 bits, those of grey images first. Others (16 bits, floats) would be cut off at 255.
 _GREY = ("L", "LA", "1")
 _MODES = (*_GREY, "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+# Formats that are read: those of photographs and drawings. Not PostScript, for which Pillow starts another program.
+_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "TGA")
+# EXIF's tag of how a photograph is turned, and what turns it upright (Exif 2.32, section 4.6.4).
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _MODE_OF = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+class Damaged(DataError):
+    """An image that cannot be opened."""
 
 
 class Form(NamedTuple):
@@ -35,6 +53,49 @@ class Form(NamedTuple):
     """H, W and C."""
     resize: bool
     """Whether images of other sizes are resized; otherwise they are refused."""
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Ends of the names of image files, in small letters and with their dot."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in known.items() if kind in _FORMATS)
+
+
+def opens(path: Path) -> bool:
+    """Whether a file is an image that can be opened, whole."""
+    try:
+        _pixels(path, str(path), 4)
+    except Damaged:
+        return False
+    return True
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file claims to be an image: by the end of its name or, where that has none, by its first bytes."""
+    if path.suffix:
+        return path.suffix.lower() in suffixes()
+    try:
+        with Image.open(path, formats=_formats()):
+            return True
+    except Exception:  # whatever Pillow makes of what is no image
+        return False
+
+
+def inside(where: str, name: object, folder: Path) -> Path:
+    """The path of an image that a file names.
+
+    Args:
+      where: the name stands, for messages.
+      name: of the image.
+      folder: that images are in.
+
+    Raises:
+      DataError: the name leads out of the folder: a file cannot name what lies elsewhere on the disk.
+    """
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise DataError(f"{where}: got {str(name)[:80]!r}, want the name of an image in {folder}")
+    return folder / name
 
 
 def form_of(raw: Raw, name: str, size: int = 0, channels: int = 0) -> Form:
@@ -120,9 +181,9 @@ def _pixels(raw: Raw, name: str, channels: int) -> np.ndarray:
             raise DataError(f"{name}: got {list(raw.shape)} {raw.dtype}, want pixels [H, W, C] uint8")
         return raw
     try:
-        with Image.open(raw if isinstance(raw, Path) else io.BytesIO(raw)) as image:
-            image.load()
-            mode = image.mode
+        with Image.open(raw if isinstance(raw, Path) else io.BytesIO(raw), formats=_formats()) as opened:
+            opened.load()
+            image, mode = _upright(opened), opened.mode
             if mode in _MODES:
                 wanted = _MODE_OF[channels or (1 if mode in _GREY else 3)]
                 if wanted != "L" or mode in _GREY:
@@ -131,7 +192,23 @@ def _pixels(raw: Raw, name: str, channels: int) -> np.ndarray:
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more for a damaged file.
         reason = " ".join(str(error).split())
-        raise DataError(f"{name}: got an image that cannot be decoded ({reason}), want a whole one") from error
+        raise Damaged(f"{name}: got an image that cannot be decoded ({reason}), want a whole one") from error
     if mode in _MODES:
         raise DataError(f"{name}: got a colour image ({mode}), want grey as the first image, or as asked")
     raise DataError(f"{name}: got an image of mode {mode}, want one of 8 bits a channel")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF tag says."""
+    try:
+        turned = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF: the pixels may be whole, and there is no tag to follow
+        turned = None
+    return image if turned is None else image.transpose(turned)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `_FORMATS` that this Pillow can read."""
+    Image.init()
+    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)

@@ -10,24 +10,11 @@ import numpy as np
 
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
-from fednas_jax.data.split import TEST_SHARE, check_share
+from fednas_jax.data.damage import printable
+from fednas_jax.data.labels import unused
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_options
+from fednas_jax.data.progress import shown
 from fednas_jax.errors import DataError
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """What an import may be told."""
-
-    image_size: int = 0
-    """Side in pixels that all images are resized to; 0 keeps their size, which must then be one."""
-    channels: int = 0
-    """Channels of the images: 1 (grey), 3 (colour) or 4; 0 takes the first image's. Not for npz."""
-    classes: int | None = None
-    """Number of classes, to refuse labels beyond them (default: the largest label + 1). Not for folder."""
-    images: Path | None = None
-    """Folder of the image files that LEAF's celeba names. Only for leaf."""
-    test_share: float = TEST_SHARE
-    """Share of each client's (else each class's) examples that is for testing, where the files have no test split."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +23,10 @@ class Kind:
 
     description: str
     """One line."""
-    run: Callable[[Path, Path, ImportOptions], None]
-    """(files, folder of the columns, options)."""
+    run: Callable[[Path, Path, ImportOptions, Seen], Skipped]
+    """(files, folder of the columns, options, who is told how many images were read) -> what was left out."""
     takes: tuple[str, ...]
-    """Options that it takes, beside image_size and test_share."""
+    """Options that it takes, beside those of all."""
 
 
 def import_data(kind: str, source: Path, folder: Path, options: ImportOptions) -> str:
@@ -59,25 +46,18 @@ def import_data(kind: str, source: Path, folder: Path, options: ImportOptions) -
     """
     if kind not in KINDS:
         raise DataError(f"data import: got {kind!r}, want one of {', '.join(KINDS)}")
-    default = ImportOptions()
-    for option in ("channels", "classes", "images"):
-        value = getattr(options, option)
-        if value != getattr(default, option) and option not in KINDS[kind].takes:
-            raise DataError(f"data import {option}: got {value}, want none: {kind} does not take it")
-    if options.image_size < 0:
-        raise DataError(f"data import image_size: got {options.image_size}, want at least 0")
-    if options.channels not in (0, 1, 3, 4):
-        raise DataError(f"data import channels: got {options.channels}, want 0 (the first image's), 1, 3 or 4")
-    if options.classes is not None and options.classes < 1:
-        raise DataError(f"data import classes: got {options.classes}, want at least 1")
-    check_share(options.test_share)
+    check_options(kind, options, KINDS[kind].takes)
     if folder.exists():
         raise DataError(f"{folder}: is there already, want a new folder for columns")
-    KINDS[kind].run(source, folder, options)
-    return _said(folder)
+    try:
+        with shown(f"importing {source.name}") as seen:
+            skipped = KINDS[kind].run(source, folder, options, seen)
+    except DataError as error:
+        raise DataError(printable(str(error))) from error
+    return _said(folder, skipped)
 
 
-def _said(folder: Path) -> str:
+def _said(folder: Path, skipped: Skipped) -> str:
     data = read_columns(folder)
     shape = "x".join(map(str, data.train.images.shape[1:]))
     numbers = f"{len(data.train.labels)} training and {len(data.test.labels)} test images of {shape}"
@@ -87,41 +67,92 @@ def _said(folder: Path) -> str:
         clients = f"{len(sizes)} clients of {sizes.min()} to {sizes.max()}"
         if few := np.count_nonzero(sizes < least):
             clients += f" (runs leave out those below data.min_examples: {few} by its default, {least})"
-    return f"{folder}: {numbers}, {data.classes} classes, {clients}"
+    said = f"{folder}: {numbers}, {data.classes} classes, {clients}"
+    if empty := unused(np.concatenate([data.train.labels, data.test.labels]), data.classes):
+        said += f"; {empty}"
+    if skipped.files:
+        said += f"; {skipped.files} file{'s' * (skipped.files > 1)} that are no images left out"
+    if skipped.damaged:
+        said += f"; {skipped.damaged} damaged image{'s' * (skipped.damaged > 1)} left out"
+    return said
 
 
-def _leaf(source: Path, folder: Path, options: ImportOptions) -> None:
+def _leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
     # Imported here, as the others: other commands need no JSON parser.
     from fednas_jax.data.leaf import import_leaf
 
-    import_leaf(
-        source,
-        folder,
-        options.images,
-        options.image_size,
-        options.channels,
-        options.classes,
-        options.test_share,
-    )
+    return import_leaf(source, folder, options, seen)
 
 
-def _folder(source: Path, folder: Path, options: ImportOptions) -> None:
+def _folder(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
     from fednas_jax.data.folders import import_folder
 
-    import_folder(source, folder, options.image_size, options.channels, options.test_share)
+    return import_folder(source, folder, options, seen)
 
 
-def _npz(source: Path, folder: Path, options: ImportOptions) -> None:
+def _npz(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
     from fednas_jax.data.arrays import import_npz
 
-    import_npz(source, folder, options.image_size, options.classes, options.test_share)
+    return import_npz(source, folder, options, seen)
 
+
+def _hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.hdf5 import import_hdf5
+
+    return import_hdf5(source, folder, options, seen)
+
+
+def _table(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.tables import import_table
+
+    return import_table(source, folder, options, seen)
+
+
+def _huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.tables import import_huggingface
+
+    return import_huggingface(source, folder, options, seen)
+
+
+def _webdataset(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+    from fednas_jax.data.shards import import_webdataset
+
+    return import_webdataset(source, folder, options, seen)
+
+
+# Options of all whose records come one by one.
+_OF_RECORDS = (
+    *("channels", "classes", "labels", "validation", "skip_damaged"),
+    *("most_gigabytes", "image_column", "label_column", "client_column"),
+)
 
 KINDS: dict[str, Kind] = {
     "leaf": Kind(
-        "LEAF's JSON files (femnist, celeba), whose users become clients", _leaf, ("channels", "classes", "images")
+        "LEAF's JSON files (femnist, celeba), whose users become clients",
+        _leaf,
+        ("channels", "classes", "labels", "images"),
     ),
-    "folder": Kind("images as CLASS/IMAGE or CLIENT/CLASS/IMAGE, perhaps below train and test", _folder, ("channels",)),
-    "npz": Kind("a numpy file with x, y and perhaps client_ids, x_test, y_test", _npz, ("classes",)),
+    "folder": Kind(
+        "images as CLASS/IMAGE or CLIENT/CLASS/IMAGE, perhaps below train, val and test",
+        _folder,
+        ("channels", "validation", "skip_damaged"),
+    ),
+    "npz": Kind(
+        "a numpy file with x, y and perhaps client_ids, x_test, y_test, or as Keras or MedMNIST name them",
+        _npz,
+        ("classes", "labels", "validation", "layout", "most_gigabytes"),
+    ),
+    "hdf5": Kind(
+        "HDF5 files of TensorFlow Federated, examples/CLIENT/pixels and label (pip install 'fednas_jax[hdf5]')",
+        _hdf5,
+        ("classes", "labels", "validation", "most_gigabytes", "label_column"),
+    ),
+    "table": Kind(
+        "Parquet or CSV files with columns of images (encoded, or paths), labels and perhaps clients",
+        _table,
+        (*_OF_RECORDS, "images"),
+    ),
+    "huggingface": Kind("a folder that Hugging Face's save_to_disk wrote", _huggingface, _OF_RECORDS),
+    "webdataset": Kind("WebDataset's tar shards: KEY.jpg with KEY.cls or KEY.json", _webdataset, _OF_RECORDS),
 }
 """Name -> how it is imported. A package of yours may add its own."""

@@ -19,55 +19,54 @@ import numpy as np
 
 from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.examples import Examples
-from fednas_jax.data.images import Form, form_of, read_images, resized
-from fednas_jax.data.split import TEST_SHARE, check_share, stratified_split
+from fednas_jax.data.images import Form, form_of, inside, read_images, resized
+from fednas_jax.data.labels import HALF_LEVEL, check_range, short
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
+from fednas_jax.data.split import check_share, no_split, stratified_split
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
 
 
-def import_leaf(
-    source: Path,
-    folder: Path,
-    images: Path | None = None,
-    image_size: int = 0,
-    channels: int = 0,
-    classes: int | None = None,
-    test_share: float = TEST_SHARE,
-) -> None:
+def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
     """Writes LEAF's files as columns whose clients are LEAF's users, in the files' order.
 
     Args:
       source: a folder with LEAF's folders train and test, a folder of .json files, or one such file. Without a folder
-        test, `test_share` of every user's examples make the test split.
+        test, a share of every user's examples makes the test split.
       folder: of the columns; must not exist yet.
-      images: where the image files are, if x has names of files.
-      image_size: side in pixels that images are resized to; 0 keeps their size, which must be one.
-      channels: 1, 3 or 4; 0 takes the first image file's, and of pixels what fits a square image.
-      classes: number of classes; None is one more than the largest label.
-      test_share: between 0 and 1.
+      options: how; `images` is where the image files are, if x has names of files.
+      seen: is told how many images were read.
 
     Raises:
       DataError: one line that names the file and the user: no JSON of this form, pixels outside 0 to 1, images of
         differing sizes, labels out of range, a user who comes twice.
     """
-    check_share(test_share)
+    check_share(options.test_share)
     train_files, test_files = _files(source)
     rng = generator(0, Purpose.TEST_SPLIT)
-    seen: set[str] = set()
-    with ColumnsWriter(folder, source.resolve().stem, classes) as writer, ThreadPoolExecutor(os.cpu_count()) as threads:
-        for file, user, examples in _examples(train_files + test_files, images, image_size, channels, threads):
+    sizes: dict[str, int] = {}  # of every user with examples for training
+    writing = ColumnsWriter(folder, source.resolve().stem, options.classes, remap=options.remap)
+    with writing as writer, ThreadPoolExecutor(os.cpu_count()) as threads:
+        for file, user, examples in _examples(train_files + test_files, options, threads):
+            seen(len(examples.labels))
             if file in test_files:
                 writer.add_test(examples)
                 continue
-            if user in seen:
+            if user in sizes:
                 raise DataError(f"{file} user {user}: got a user who came before, want every user once")
-            seen.add(user)
+            sizes[user] = len(examples.labels)
             if not test_files:
-                train, test = stratified_split(np.zeros(len(examples.labels)), test_share, rng)
+                train, test = stratified_split(np.zeros(len(examples.labels)), options.test_share, rng)
                 writer.add_test(Examples(*(column[test] for column in examples)))
                 examples = Examples(*(column[train] for column in examples))
             writer.add(examples, np.array([len(examples.labels)]))
+        if sizes and not writer.test_examples:
+            if test_files:
+                where = test_files[0].parent
+                raise DataError(f"{where}: got no examples of any user, want some, or no such folder and --test-share")
+            raise no_split(options.test_share, np.array(list(sizes.values())), writer.examples, 0)
         writer.finish()
+    return Skipped()
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:
@@ -85,14 +84,13 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
     return found[0], found[1]
 
 
-def _examples(
-    files: list[Path], images: Path | None, size: int, channels: int, threads: Executor
-) -> Iterator[tuple[Path, str, Examples]]:
+def _examples(files: list[Path], options: ImportOptions, threads: Executor) -> Iterator[tuple[Path, str, Examples]]:
     """Every user who has examples, with the file that they stand in; all images in the form of the very first."""
     form: Form | None = None
+    size, channels, images = options.image_size, options.channels, options.images
     for file, user, x, y in ((path, *user) for path in files for user in _users(path)):
         where = f"{file} user {user}"
-        labels = _labels(where, y)
+        labels = _labels(where, y, options.remap)
         if len(x) != len(labels):
             raise DataError(f"{where}: got {len(x)} x and {len(labels)} y, want as many of each")
         if not x:
@@ -154,24 +152,24 @@ def _counts(read: Any) -> dict[str, int]:
     return dict(zip(said["users"], said["num_samples"], strict=True))
 
 
-def _labels(where: str, y: Any) -> np.ndarray:
+def _labels(where: str, y: Any, remap: bool) -> np.ndarray:
     """[n] int32. LEAF's celeba has its labels as floats, 0.0 and 1.0."""
-    if not all(type(value) in (int, float) and math.isfinite(value) and value == int(value) for value in y):
+    if not all(_whole(value) for value in y):
         raise DataError(f"{where} y: got {_some(y)}, want whole numbers, class numbers from 0")
-    labels = np.array([int(value) for value in y], object)
-    if len(labels) and (min(labels) < 0 or max(labels) > np.iinfo(np.int32).max):
-        raise DataError(f"{where} y: got {min(labels)} to {max(labels)}, want class numbers from 0")
-    return labels.astype(np.int32)
+    labels = [int(value) for value in y]
+    if labels:
+        check_range(f"{where} y", min(labels), max(labels), remap)
+    return np.array(labels, np.int32)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value) and value == int(value))
 
 
 def _paths(where: str, x: list[Any], images: Path | None) -> list[Path]:
     if images is None:
         raise DataError(f"{where} x: got names of images ({x[0]!r}), want the folder they are in as well")
-    for name in x:
-        # A file cannot name what lies elsewhere on the disk.
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{where} x: got {name!r}, want the name of an image in {images}")
-    return [images / name for name in x]
+    return [inside(f"{where} x", name, images) for name in x]
 
 
 def _pixels(where: str, x: list[Any], channels: int) -> np.ndarray:
@@ -182,18 +180,20 @@ def _pixels(where: str, x: list[Any], channels: int) -> np.ndarray:
         flat = np.zeros(0)
     if flat.ndim != 2 or not flat.shape[1]:
         raise DataError(f"{where} x: got {_some(x)}, want one list of pixels for each image, all as long")
-    if not (flat.min() >= 0 and flat.max() <= 1):
-        raise DataError(f"{where} x: got values from {flat.min():g} to {flat.max():g}, want pixels from 0 to 1")
+    if not (flat.min() >= -HALF_LEVEL and flat.max() <= 1 + HALF_LEVEL):
+        got = f"values from {short(flat.min())} to {short(flat.max())}"
+        raise DataError(f"{where} x: got {got}, want pixels from 0 to 1")
     for depth in (channels,) if channels else (1, 3):
         side = math.isqrt(flat.shape[1] // depth)
         if side * side * depth == flat.shape[1]:
             # 1 is 255: LEAF divided by 255 what was read from a file, so this gives back that very number.
-            return np.rint(flat * 255).astype(np.uint8).reshape(len(flat), side, side, depth)
+            return np.clip(np.rint(flat * 255), 0, 255).astype(np.uint8).reshape(len(flat), side, side, depth)
     kinds = f"{channels} channels" if channels else "1 or 3 channels"
     raise DataError(f"{where} x: got {flat.shape[1]} values for an image, want a square image of {kinds}")
 
 
 def _some(values: Any) -> str:
     """The beginning of a value, for a message."""
-    text = " ".join(str(values[:2]).split())
+    numbers = [short(value) if type(value) in (int, float) else repr(value)[:60] for value in values[:2]]
+    text = " ".join(f"[{', '.join(numbers)}]".split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,14 @@ class Listing:
 
 
 def write_listing(
-    folder: Path, name: str, train: Listing, test: Listing | None, classes: int | None, test_share: float
+    folder: Path,
+    name: str,
+    train: Listing,
+    test: Listing | None,
+    classes: int | None,
+    test_share: float,
+    class_names: Sequence[str] = (),
+    remap: bool = False,
 ) -> None:
     """Writes listed examples as columns, client after client, some megabytes at a time.
 
@@ -45,6 +52,8 @@ def write_listing(
       test: the test split; None holds out `test_share` of every client's (else every class's) examples.
       classes: number of classes; None is one more than the largest label.
       test_share: between 0 and 1.
+      class_names: of every class, where they have names.
+      remap: classes are numbered anew, as `ColumnsWriter` says.
 
     Raises:
       DataError: as `ColumnsWriter` and `held_out`, and whatever reading raises.
@@ -56,7 +65,7 @@ def write_listing(
         test = train
     else:
         tested = np.arange(test.examples)
-    with ColumnsWriter(folder, name, classes) as writer:
+    with ColumnsWriter(folder, name, classes, class_names, remap) as writer:
         most = max(1, _BLOCK_BYTES // math.prod(train.shape))
         if clients is None:
             for some in _cut(rows, most):

@@ -11,17 +11,19 @@ from typing import NamedTuple
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.digits import load_digits
-from fednas_jax.data.examples import Dataset
+from fednas_jax.data.examples import Dataset, Examples, dataset
 from fednas_jax.data.fashion_mnist import (
     is_prepared,
     load_fashion_mnist,
     prepare_fashion_mnist,
     prepared_folder,
 )
+from fednas_jax.data.offers import call
 from fednas_jax.data.root import data_root
 from fednas_jax.data.synthetic import load_synthetic
 from fednas_jax.data.tfds_sets import PREFIX, TfdsSet, load_tfds, prepare_tfds, tfds_folder
-from fednas_jax.errors import DataError
+from fednas_jax.errors import ConfigError, DataError
+from fednas_jax.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,51 @@ SOURCES: dict[str, Source] = {
     ),
     **_tfds_sources(),
 }
-"""Name -> source. A package of yours may add its own."""
+"""Name -> source, of the project's own."""
+
+OWN: Registry[Callable[..., Dataset]] = Registry("data.source", "data source", {})
+"""What users registered, and their `MODULE:FUNCTION`."""
+
+_DESCRIPTIONS: dict[str, str] = {}
+
+GIVEN = "dataset:"
+"""Begins the source of a run on data that is given in Python; a checksum of the data follows."""
 
 ANY_TFDS = f"{PREFIX}NAME"
 """How any other set of TFDS is named."""
+
+
+def register_source(name: str, make: Callable[..., Dataset], description: str = "your own") -> None:
+    """Makes a data set known by name in this process, for `data.source`.
+
+    A function that stands in a file needs no registration: `data.source` takes its `MODULE:FUNCTION`.
+
+    Args:
+      name: that no other source has.
+      make: (seed of the run) -> `from_arrays(...)`. It may have more arguments, which the config gives in parentheses,
+        as in `mine(examples=500)`; one called `config` gets the `DataConfig`.
+      description: one line for `fednas data list`.
+
+    Raises:
+      ConfigError: the name is taken or none.
+    """
+    if name in SOURCES:
+        raise ConfigError(f"data.source: got {name!r}, which is registered already, want another name")
+    OWN.register(name, make)
+    _DESCRIPTIONS[name] = description
 
 
 def load(config: DataConfig, seed: int) -> Dataset:
     """Loads the data set `config.source`.
 
     Args:
-      config: the source's name, the root of prepared data sets, the folder of columns and the synthetic data's
-        sizes.
-      seed: of the run; only synthetic data depends on it.
+      config: the source's name or the user's function, the root of prepared data sets, the folder of columns and the
+        synthetic data's sizes.
+      seed: of the run; of the project's own only synthetic data depends on it.
 
     Raises:
-      DataError: an unknown source (the message lists those known), one not prepared or damaged, or a field that it
-        does not take.
+      FednasError: an unknown source (the message lists those known), one not prepared or damaged, a field that it does
+        not take, or a function of the user's own that fails or returns no data set.
     """
     source, default = _source(config.source), DataConfig()
     for name in _OWN_FIELDS:
@@ -147,9 +177,8 @@ def list_sources(root: Path | None = None) -> dict[str, SourceStatus]:
     Args:
       root: folder of prepared data sets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
-    return {
-        name: SourceStatus(source.description, source.prepared is None or source.prepared(root))
-        for name, source in SOURCES.items()
+    return {name: SourceStatus(source.description, _is_prepared(source, root)) for name, source in SOURCES.items()} | {
+        name: SourceStatus(_DESCRIPTIONS[name], True) for name in OWN
     }
 
 
@@ -176,6 +205,23 @@ def prepare(name: str, source_dir: Path | None, root: Path | None = None) -> str
     return f"{name}: prepared in {source.prepare(source_dir, root)}"
 
 
+def _is_prepared(source: Source, root: Path | None) -> bool:
+    if source.prepared is None:
+        return True
+    try:
+        return source.prepared(root)
+    except DataError:  # there is no home directory in which it could be
+        return False
+
+
+def source_checksum(name: str) -> str | None:
+    """SHA-256 of the code of a source that is the user's own, as `Registry.checksum`; None for the project's own.
+
+    Data that is given has no code; its name holds a checksum of the data.
+    """
+    return None if name in SOURCES or name.startswith((PREFIX, GIVEN)) else OWN.checksum(name)
+
+
 def _load_columns(config: DataConfig) -> Dataset:
     if config.folder is None:
         raise DataError("data.folder: got none, want the folder with the columns: data.source is columns")
@@ -191,9 +237,21 @@ def _prepare_fashion_mnist(source_dir: Path | None, root: Path | None) -> Path:
 def _source(name: str) -> Source:
     if name.startswith(PREFIX):
         return _tfds(TfdsSet(_tfds_name(name)), "a set of TFDS")
-    if name not in SOURCES:
-        raise DataError(f"data.source: got {name!r}, want one of {', '.join(SOURCES)} or {ANY_TFDS}")
-    return SOURCES[name]
+    if name in SOURCES:
+        return SOURCES[name]
+    if ":" not in name and name.partition("(")[0].strip() not in OWN:
+        known = ", ".join((*SOURCES, *OWN))
+        raise DataError(f"data.source: got {name!r}, want one of {known}, {ANY_TFDS}, or MODULE:FUNCTION for your own")
+    return Source("your own", lambda config, seed: _load_own(name, config, seed))
+
+
+def _load_own(name: str, config: DataConfig, seed: int) -> Dataset:
+    """What the user's function makes, checked as every data set is, since she may have built the record by herself."""
+    data = call(OWN.get(name), seed, config=config)
+    if not isinstance(data, Dataset):
+        raise DataError(f"data.source: {name}: got {type(data).__name__}, want a Dataset, as fn.from_arrays makes it")
+    statistics = data.mean, data.std
+    return dataset(data.name, Examples(*data.train), Examples(*data.test), data.classes, statistics, data.natural)
 
 
 def _tfds_name(name: str) -> str:

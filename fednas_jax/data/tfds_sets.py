@@ -27,7 +27,7 @@ from fednas_jax.data.columns import read_columns
 from fednas_jax.data.examples import Dataset, Examples
 from fednas_jax.data.images import Raw, form_of, read_images
 from fednas_jax.data.listing import Listing, write_listing
-from fednas_jax.data.root import data_root
+from fednas_jax.data.root import cache_root, data_root
 from fednas_jax.data.split import TEST_SHARE
 from fednas_jax.errors import DataError
 
@@ -159,8 +159,13 @@ def _columns_folder(prepared: Path, config: DataConfig, known: TfdsSet) -> Path:
     name = f"columns-{config.image_size or 'own'}-{key}"
     if (prepared / name).is_dir() or os.access(prepared, os.W_OK):
         return prepared / name
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fednas_jax", "columns")
-    return cache / hashlib.sha256(str(prepared.resolve()).encode()).hexdigest()[:8] / name
+    return (
+        cache_root()
+        / "fednas_jax"
+        / "columns"
+        / hashlib.sha256(str(prepared.resolve()).encode()).hexdigest()[:8]
+        / name
+    )
 
 
 def _chosen(config: DataConfig, known: TfdsSet) -> TfdsSet:

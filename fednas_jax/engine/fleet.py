@@ -1,146 +1,130 @@
 """Candidates x clients in one compiled program: tasks are cut into lanes, and lanes lie across devices and hosts.
 
-The only room that names the mesh. Letters: K slots for candidates in a stack, C clients, N examples, L lanes of one
-device, D devices of all hosts, S segments, B batch, T tasks. A stack is a tree of variables [K, ...].
+The fleet keeps data on the devices and compiled programs; `programs.py` has what they do. Letters: K slots for
+candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ...].
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from fednas_jax.config.schema import EngineConfig, TrainConfig
+from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
-from fednas_jax.engine import augment, local
-from fednas_jax.engine import lane_plan as schedule
-from fednas_jax.engine import lane_tuning as tuning
+from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, optimizers, programs
+from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
+from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.feed import Feed, Share
-from fednas_jax.errors import DeviceError
+from fednas_jax.engine.loading import Parts
+from fednas_jax.engine.mesh import Layout, everywhere, layout_of, least_memory, memory_of, placed_each, placed_host
+from fednas_jax.engine.metrics import metric_of, statistics_shape
+from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
+from fednas_jax.engine.tasks import Effort, Tally, Tasks
+from fednas_jax.errors import ConfigError
+from fednas_jax.registry import attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
 
-HOSTS, DEVICES = "hosts", "devices"
-EACH = P((HOSTS, DEVICES))  # an array [D, ...]: every device its own
-HOST = P(HOSTS)  # an array [H, ...]: every host its own, all its devices the same
-ALL = P()
+MEMORY = 0.5  # share of a device's memory that kept updates may take; data, the stack and lanes need the rest
+
+__all__ = ["Effort", "Fleet", "FleetSpec", "Tally", "Tasks", "Trained"]
 
 
-class Tasks(NamedTuple):
-    """A round's work: task t is client[t] training or scoring candidate[t]."""
+@dataclass(frozen=True)
+class FleetSpec:
+    """What a fleet is made of."""
 
-    candidate: np.ndarray  # [T] slot in the stack
-    client: np.ndarray  # [T]
-
-
-class Tally(NamedTuple):
-    """What evaluation counted, for each place in the stack."""
-
-    correct: np.ndarray  # [K] int64
-    total: np.ndarray  # [K] int64
-    finite: np.ndarray  # [K] bool: all logits were finite numbers
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """[K]; NaN for a candidate that nobody scored or whose logits were not finite."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.finite, self.correct / self.total, np.nan)
-
-
-@dataclass
-class Meter:
-    """The simulator's own effort; never mixed with what the simulated clients spend."""
-
-    compilations: int = 0
-    compile_seconds: float = 0.0
-    steps: int = 0  # local training steps, over all tasks
-    lane_steps: int = 0  # steps that lanes went through, those without work included
-    examples: int = 0  # examples trained on
-    train_seconds: float = 0.0  # in training, compilation apart
-    wall_seconds: float = 0.0  # of the processes that worked on this run before
+    network: Network
+    """The family of networks."""
+    data: PackedClients
+    """The clients. Where it is on disk, or larger than its share of a device's memory, it is sent part by part."""
+    mean: tuple[float, ...]
+    """Of each channel, of images scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Likewise."""
+    classes: int
+    """Number of labels."""
+    train: TrainConfig
+    """Optimisers, loss, aggregation, and which updates are left out."""
+    engine: EngineConfig
+    """Lanes, evaluation batch and the data's share of the memory."""
+    seed: int
+    """The run's seed."""
+    slots: int
+    """K."""
+    devices: Sequence[jax.Device] | None = None
+    """Those to use; all devices of all hosts by default, as many on each host."""
+    tasks: int = 0
+    """Of a round, so that no more lanes are taken than have work; 0: every candidate on every client."""
+    metric: str = "accuracy"
+    """What scores are."""
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
+    """Who attacks, and how; nothing else of it is looked at."""
 
 
-class Sums(NamedTuple):
-    """A round's accumulators on each device."""
+class Trained(NamedTuple):
+    """What is there after a round."""
 
-    update: Variables  # [D, K, ...] weighted sums of the clients' updates
-    weight: jax.Array  # [D, K] examples
-
-
-class Table(NamedTuple):
-    """A part's work on every device; see `schedule.Segments`."""
-
-    lane: Any  # [D, S, 6, L] int32: candidate, client, first row, rows, steps (0: no work), steps begun
-    length: Any  # [D, S] int32
-    count: Any  # [D] int32
+    stack: Variables  # [K, ...] on every device
+    server: Any  # the server optimiser's state, [K, ...] on every device
+    left_out: np.ndarray  # [K] int64 updates that were no finite numbers, or beyond `train.update_bound`
+    effort: Effort
 
 
 class Fleet:
     """The clients of one packed data set, ready to train and to score any stack of K candidates of a network.
 
-    Args:
-      network: the family of networks.
-      data: the clients. Where it is on disk, or larger than its share of a device's memory, it is sent part by part.
-      mean: of each channel, of images scaled to [0, 1].
-      std: likewise.
-      train: the clients' and the server's optimisers.
-      engine: lanes, evaluation batch and the data's share of the memory.
-      seed: the run's seed.
-      candidates: K.
-      devices: those to use; all devices of all hosts by default, as many on each host.
-      meter: counts compilations and steps; fleets may share one.
-      tasks: of a round, so that no more lanes are taken than have work; 0: every candidate on every client.
+    Raises:
+      ConfigError: an optimiser, loss, metric or aggregation that the spec names is none, or does not work.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        data: PackedClients,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        train: TrainConfig,
-        engine: EngineConfig,
-        seed: int,
-        candidates: int,
-        devices: Sequence[jax.Device] | None = None,
-        meter: Meter | None = None,
-        tasks: int = 0,
-    ):
-        self.network, self.config, self.candidates = network, train, candidates
-        self.mesh = mesh_of(devices or jax.devices())
-        self.hosts, self.devices = self.mesh.devices.shape
-        first = self.mesh.local_devices[0]
-        self._prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
-        self.meter = meter or Meter()
+    def __init__(self, spec: FleetSpec):
+        self.spec, data = spec, spec.data
+        optimizers.check(spec.train)
+        losses.check(spec.train.loss, spec.classes)
+        attack = spec.participation
+        self.malicious = malicious_clients(attack, data.clients, spec.seed)  # [C] bool
+        self._layout = layout_of(spec.devices or jax.devices())
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
-        self.steps = local.local_steps(self.train_count, train)
-        self.eval_batch = int(min(engine.eval_batch, max(1, self.val_count.max())))
-        self.lanes = engine.lanes or self._measured_lanes(first, tasks or candidates * data.clients)
-        self._normalise = functools.partial(normalise, mean=mean, std=std)
-        self._capacity = local.stream_capacity(self.train_count, train) if self.train_count.all() else 0
-        self._root = jax.random.key(seed)
+        self.steps = local.local_steps(self.train_count, spec.train)
+        self.lanes = spec.engine.lanes or _measured_lanes(spec, self._layout)
+        memory = int(spec.engine.data_share * least_memory(self._layout))
+        self._feed = Feed(data, self._layout.hosts, self._layout.host, memory, self.lanes)
+        self._recipe = Recipe(
+            spec.network,
+            spec.train,
+            self._layout.mesh,
+            spec.slots,
+            self.lanes,
+            eval_batch=int(min(spec.engine.eval_batch, max(1, self.val_count.max()))),
+            capacity=local.stream_capacity(self.train_count, spec.train) if self.train_count.all() else 0,
+            streams=self.streams,
+            prepare=augment.preparation(spec.train.augment, spec.mean, spec.std, data.images.shape[1:]),
+            normalise=functools.partial(normalise, mean=spec.mean, std=spec.std),
+            classes=spec.classes,
+            aggregation=aggregation_of(
+                spec.train.aggregation, spec.network.abstract(tuple(spec.network.widths.values()))
+            ),
+            metric=metric_of(spec.metric, spec.classes),
+            attack=attack if self.malicious.any() else None,
+        )
+        self._root = jax.random.key(spec.seed)
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        own = [d.process_index for d in self.mesh.devices[:, 0]].index(first.process_index)
-        self._local = range(own * self.devices, (own + 1) * self.devices)
-        # Hosts of unequal memory must cut alike, or they would run different programs.
-        memory = memory_of(first) if self.hosts == 1 else min(hosts.allgather(memory_of(first)))
-        self._feed = Feed(data, self.hosts, own, int(engine.data_share * memory), self.lanes)
-        self._resident = None
+        self._resident: Columns | None = None
         if self._feed.resident:
-            columns = self._feed.columns()
-            self._resident = tuple(self._place([column], HOST, self.hosts, own) for column in columns)
+            self._resident = Columns(*(placed_host(self._layout, column) for column in self._feed.columns()))
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """Hosts x devices of each."""
+        return self._layout.mesh
 
     @property
     def streams(self) -> bool:
@@ -149,347 +133,187 @@ class Fleet:
 
     def init_server(self, stack: Variables) -> Any:
         """The server optimiser's state for a stack, [K, ...]."""
-        return jax.vmap(local.server_optimizer(self.config).init)(stack.params)
+        return jax.vmap(optimizers.server_optimizer(self.spec.train).init)(stack.params)
 
     def train(
         self,
-        widths: Widths,
+        physical_widths: Widths,
         stack: Variables,
         server: Any,
         tasks: Tasks,
         moment: tuple[int, int, int],
-        names: Sequence[int],
+        candidate_ids: Sequence[int],
         learning_rate: float,
-    ) -> tuple[Variables, Any]:
-        """One round: every task trains its client, the server averages each candidate's updates by examples.
+    ) -> Trained:
+        """One round: every task trains its client, the server brings each candidate's updates together.
+
+        An update that is no finite number, or whose norm is above `train.update_bound`, is left out. A candidate all of
+        whose updates were left out, or that has no tasks, stays as it was, and its server's state too.
 
         Args:
-          widths: physical widths of the stack.
+          physical_widths: of the stack.
           stack: [K, ...] start of the round.
           server: `init_server`'s state.
-          tasks: who trains what; a candidate without tasks is left as it is.
+          tasks: who trains what.
           moment: purpose, iteration and round, which the round's random numbers come from.
-          names: [K] number of each candidate; random numbers belong to the number, not to the slot in the stack.
+          candidate_ids: [K]; random numbers belong to the id, not to the slot in the stack.
           learning_rate: of the clients.
 
-        Returns:
-          The stack and the server's state after the round, on every device.
+        Raises:
+          ConfigError: the aggregation would keep more updates than a device has memory for.
         """
-        stack, server = self._everywhere((stack, server))
+        began = time.perf_counter()
+        stack, server = everywhere(self._layout, (stack, server))
         key = self._root
         for part in moment:
             key = jax.random.fold_in(key, part)
-        fixed = self._everywhere((jax.random.key_data(key), np.asarray(names, np.int32), np.float32(learning_rate)))
+        of_round = (jax.random.key_data(key), np.asarray(candidate_ids, np.int32), np.float32(learning_rate))
+        of_round = everywhere(self._layout, of_round)
         steps = self.steps[tasks.client]
-        sums = self._program("zeros", widths, stack)(stack)
-        began, compiling = time.perf_counter(), self.meter.compile_seconds
-        with self._parts(tasks, steps, self._feed.train) as parts:
-            for data, table in parts:
-                arguments = (stack, sums, data, table, *fixed)
-                sums, parts.done = self._program("train", widths, *arguments)(*arguments)
-        stack, server = self._program("serve", widths, stack, sums, server)(stack, sums, server)
+        examples = int(steps.sum()) * self.spec.train.batch_size
+        effort = Effort(steps=int(steps.sum()), examples=examples)
+        cut = self._cut(tasks, steps, self._feed.train)
+        room, place, of = self._keep(tasks, cut, stack)
+        size = (physical_widths, room)
+        totals, effort = self._call("zeros", size, effort, stack)
+        with self._parts(tasks, steps, self._feed.train, cut, place) as parts:
+            for columns, table in parts:
+                inputs = TrainInputs(stack, columns, *of_round)
+                (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
+        of = everywhere(self._layout, of)
+        (stack, server, left_out), effort = self._call("serve", size, effort, stack, totals, server, of)
         jax.block_until_ready(stack)
-        compiling = self.meter.compile_seconds - compiling
-        self.meter.train_seconds += time.perf_counter() - began - compiling
-        self.meter.steps += int(steps.sum())
-        self.meter.examples += int(steps.sum()) * self.config.batch_size
-        self.meter.lane_steps += parts.lane_steps
-        return stack, server
+        seconds = time.perf_counter() - began - effort.compile_seconds
+        effort += Effort(lane_steps=parts.lane_steps, train_seconds=seconds)
+        return Trained(stack, server, np.asarray(left_out, np.int64), effort)
 
-    def evaluate(self, widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
+    def evaluate(self, physical_widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
         """Scores candidates on their tasks' clients' validation examples.
 
         Args:
-          widths: physical widths of the stack.
+          physical_widths: of the stack.
           stack: [K, ...].
           tasks: who scores what.
         """
-        stack = self._everywhere(stack)
-        batches = -(-self.val_count[tasks.client] // self.eval_batch)
-        counts = self._place([np.zeros((3, self.candidates), np.int32)] * self.devices, EACH, self.mesh.size)
-        with self._parts(tasks, batches, self._feed.validation) as parts:
-            for data, table in parts:
-                arguments = (stack, counts, data, table)
-                counts, parts.done = self._program("score", widths, *arguments)(*arguments)
-        correct, total, nonfinite = np.asarray(self._program("count", widths, counts)(counts), np.int64)
-        return Tally(correct, total, (nonfinite == 0) & (total > 0))
+        stack, effort = everywhere(self._layout, stack), Effort()
+        batches = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
+        metric, slots = self._recipe.metric, self.spec.slots
+        shapes = Counts(*((3, slots), (slots, *statistics_shape(metric, self.spec.classes).shape)))  # type: ignore[arg-type]
+        counts = Counts(*(placed_each(self._layout, [np.zeros(s, np.int32)] * self._layout.devices) for s in shapes))
+        size, cut = (physical_widths, Room()), self._cut(tasks, batches, self._feed.validation)
+        with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
+            for columns, table in parts:
+                inputs = ScoreInputs(stack, columns)
+                (counts, parts.done), effort = self._call("score", size, effort, counts, table, inputs)
+        counted, effort = self._call("count", size, effort, counts)
+        correct, total, nonfinite = np.asarray(counted.examples, np.int64)
+        finite = (nonfinite == 0) & (total > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = attempt(
+                f"search.metric: {self.spec.metric}", None, lambda: metric.value(np.asarray(counted.metric, np.int64))
+            )
+        return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
-    def _measured_lanes(self, device: jax.Device, tasks: int) -> int:
-        """The lanes at which this device is fastest; the first host's answer is everyone's."""
-        if not self.train_count.all():  # a test split trains nowhere
-            return 1
-        most = -(-tasks // self.mesh.size)
+    def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> list[list[np.ndarray]]:
+        """The program calls that a task list takes, and each device's tasks in them."""
+        feed, layout = self._feed, self._layout
+        client, sizes = np.asarray(tasks.client), (layout.hosts, layout.devices, self.lanes)
+        return lane_plan.parts(steps, client, share.size, feed.owner, *sizes, feed.capacity)
 
-        def measure() -> int:
-            return tuning.lanes(self.network, self.config, device, memory_of(device), most, cache.folder())
+    def _keep(self, tasks: Tasks, cut: list[list[np.ndarray]], stack: Variables) -> tuple[Room, np.ndarray, np.ndarray]:
+        """Where updates are kept until the round's end, if they are: the room, each task's place [T], and `of` [K, n].
 
-        return measure() if self.hosts == 1 else hosts.from_first_host(measure)
+        It depends on the round alone, not on those before it: so a run that was resumed adds in the same order.
+        """
+        slots, number = self.spec.slots, len(tasks.client)
+        if self._recipe.aggregation.together is None:
+            return Room(), np.zeros(number, int), np.zeros((slots, 0), np.int32)
+        device, place = lane_plan.places(cut, number)
+        own = [np.flatnonzero((tasks.candidate == slot) & (device >= 0)) for slot in range(slots)]
+        room = Room(_power_of_two(place.max(initial=0) + 1), _power_of_two(max(map(len, own))))
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), stack)
+        wanted, there = bytes_kept(one, *room), int(MEMORY * least_memory(self._layout))
+        if wanted > there:
+            raise ConfigError(
+                f"train.aggregation: got {self.spec.train.aggregation!r}, which keeps the updates of {number:,} tasks: "
+                f"{wanted / 2**20:,.0f} MiB of a device, want at most {there / 2**20:,.0f} MiB: fewer clients in a "
+                "round, more devices, or mean or clipped_mean, which keep none"
+            )
+        of = np.full((slots, room.most), -1, np.int32)
+        for slot, mine in enumerate(own):
+            of[slot, : len(mine)] = device[mine] * room.places + place[mine]
+        return room, place, of
 
-    def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Parts:
-        """The program calls that a task list takes, each with its data and its table on the devices."""
-        feed, client = self._feed, np.asarray(tasks.client)
+    def _parts(
+        self, tasks: Tasks, steps: np.ndarray, share: Share, cut: list[list[np.ndarray]], place: np.ndarray
+    ) -> Parts:
+        """The program calls of a cut, each with its data and its table on the devices."""
+        feed, layout, client = self._feed, self._layout, np.asarray(tasks.client)
         first_rows = feed.first_rows(share) if feed.resident else None
-        cut = schedule.parts(steps, client, share.size, feed.owner, self.hosts, self.devices, self.lanes, feed.capacity)
 
-        def load(part: list[np.ndarray]) -> tuple[Any, Table, int]:
-            data, rows, lane_steps = [], [], 0
+        def load(part: list[np.ndarray]) -> tuple[Columns, Table, int]:
+            gathered, tables, lane_steps = [], [], 0
             for device, mine in enumerate(part):
-                plan = schedule.segments(steps[mine], self.lanes)
+                plan = lane_plan.segments(steps[mine], self.lanes)
                 lane_steps += int(plan.length.sum()) * self.lanes
-                if device not in self._local:
+                if device not in layout.local:
                     continue
                 if first_rows is None:
-                    *columns, first = feed.gather(share, client[mine])
-                    data.append(columns)
+                    images, labels, first = feed.gather(share, client[mine])
+                    gathered.append(Columns(images, labels))
                 else:
                     first = first_rows[client[mine]]
-                facts = (tasks.candidate[mine], client[mine], first, share.size[client[mine]], steps[mine])
-                rows.append((_lanes(plan, facts), plan.length, np.int32(plan.number)))
-            placed = self._resident
-            if first_rows is None:
-                placed = tuple(self._place(column, EACH, self.mesh.size) for column in zip(*data, strict=True))
-            table = Table(*(self._place(field, EACH, self.mesh.size) for field in zip(*rows, strict=True)))
-            return placed, table, lane_steps
+                who = client[mine]
+                facts = Lanes(
+                    candidate=tasks.candidate[mine],
+                    client=who,
+                    first=first,
+                    rows=share.size[who],
+                    steps=steps[mine],
+                    malicious=self.malicious[who],
+                    place=place[mine],
+                    begun=None,
+                )
+                tables.append(Table(programs.lane_table(plan, facts), plan.length, np.int32(plan.number)))
+            columns = self._resident or Columns(*(placed_each(layout, c) for c in zip(*gathered, strict=True)))
+            table = Table(*(placed_each(layout, field) for field in zip(*tables, strict=True)))
+            return columns, table, lane_steps
 
         return Parts(cut, load)
 
-    def _place(self, own: Sequence[np.ndarray], spec: P, number: int, first: int | None = None) -> jax.Array:
-        """An array [number, ...] over the mesh, of which this process gives its own rows, from number `first` on."""
-        sharding = NamedSharding(self.mesh, spec)
-        shape = (number, *np.shape(own[0]))
-        start = self._local.start if first is None else first
-
-        def row(at: Any) -> np.ndarray:
-            return np.asarray(own[(at[0].start or 0) - start])[None]
-
-        return jax.make_array_from_callback(shape, sharding, row)
-
-    def _everywhere(self, tree: Any) -> Any:
-        """The same tree on every device of every host."""
-        sharding = NamedSharding(self.mesh, ALL)
-        if self.hosts == 1:
-            return jax.device_put(tree, sharding)
-
-        def place(leaf: Any) -> jax.Array:
-            if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
-                return leaf
-            value = np.asarray(leaf)
-            return jax.make_array_from_callback(value.shape, sharding, lambda at: value[at])
-
-        return jax.tree.map(place, tree)
-
-    def _program(self, kind: str, widths: Widths, *args: Any) -> Callable[..., Any]:
-        """The compiled program of a kind at these widths; compiled once, from the first call's arguments."""
-        if (kind, widths) not in self._programs:
-            programs: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-                "zeros": (self._zeros, ()),
-                "train": (functools.partial(self._train, widths), (1,)),
-                "serve": (self._serve, ()),
-                "score": (functools.partial(self._score, widths), (1,)),
-                "count": (self._count, ()),
+    def _call(self, kind: str, size: tuple[Widths, Room], effort: Effort, *args: Any) -> tuple[Any, Effort]:
+        """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
+        if (kind, size) not in self._programs:
+            recipe, (physical_widths, room) = self._recipe, size
+            kinds: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+                "zeros": (functools.partial(programs.zeros, recipe, room), ()),
+                "train": (functools.partial(programs.train, recipe, physical_widths), (0,)),
+                "serve": (functools.partial(programs.serve, recipe), ()),
+                "score": (functools.partial(programs.score, recipe, physical_widths), (0,)),
+                "count": (functools.partial(programs.count, recipe), ()),
             }
-            function, donated = programs[kind]
+            function, donated = kinds[kind]
             began = time.perf_counter()
-            with jax.default_matmul_precision(self.config.matmul_precision):
+            with jax.default_matmul_precision(self.spec.train.matmul_precision):
                 lowered = jax.jit(function, donate_argnums=donated).lower(*args)
-            self._programs[kind, widths] = lowered.compile()
-            self.meter.compile_seconds += time.perf_counter() - began
-            self.meter.compilations += kind == "train"
-        return self._programs[kind, widths]
-
-    def _zeros(self, stack: Variables) -> Sums:
-        devices = self.mesh.size
-        zeros = Sums(
-            jax.tree.map(lambda a: jnp.zeros((devices, *a.shape), a.dtype), stack),
-            jnp.zeros((devices, self.candidates), jnp.float32),
-        )
-        return lax.with_sharding_constraint(zeros, NamedSharding(self.mesh, EACH))
-
-    def _train(
-        self,
-        widths: Widths,
-        stack: Variables,
-        sums: Sums,
-        data: tuple[jax.Array, jax.Array],
-        table: Table,
-        key: jax.Array,
-        names: jax.Array,
-        rate: jax.Array,
-    ) -> tuple[Sums, jax.Array]:
-        """Adds the updates of a part's tasks to the sums, each device those of its own lanes."""
-        client = local.make_local(self.network, widths, self.config)
-        batch = self.config.batch_size
-
-        def segment(lane: jax.Array, length: jax.Array, carry: Any, shared: Any) -> Any:
-            candidate, who, first, rows, steps, begun = lane  # each [L]
-            state, sums = carry
-            stack, (images, labels), key, names, rate = shared
-            root = jax.random.wrap_key_data(key)
-            keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, names[k]), c))(candidate, who)
-            order = jax.vmap(functools.partial(local.stream, capacity=self._capacity))(keys, jnp.maximum(rows, 1))
-            dropout = jax.vmap(local.dropout_key)(keys)
-            start = jax.tree.map(lambda a: a[candidate], stack)
-            state = self._choose(begun == 0, jax.vmap(client.init)(start), state)
-
-            def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
-                now = begun + t  # [L]
-                at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
-                at = first[:, None] + at
-                step_keys = jax.vmap(jax.random.fold_in)(dropout, now)
-                shown = jax.vmap(self._prepare)(images[at], step_keys)
-                new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, labels[at], rate, step_keys)
-                return self._choose(now < steps, new, state)
-
-            state = lax.fori_loop(0, length, step, state)
-            done = (steps > 0) & (begun + length >= steps)
-            weight = rows.astype(jnp.float32)
-            # A lane that isn't done adds to a place that isn't there, which drops it: what it holds may be no number.
-            place = jnp.where(done, candidate, self.candidates)
-            update = jax.vmap(client.final)(start, state)
-            total = jax.tree.map(
-                lambda s, u: s.at[0, place].add(_wide(weight, u) * u, mode="drop"), sums.update, update
-            )
-            return state, Sums(total, sums.weight.at[0, place].add(weight, mode="drop"))
-
-        def before(shared: Any) -> local.LocalState:
-            first = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (self.lanes, *a.shape[1:])), shared[0])
-            return jax.vmap(client.init)(first)
-
-        return self._over_segments(segment, before, table, sums, data, stack, key, names, rate)
-
-    def _choose(self, new: jax.Array, yes: Any, no: Any) -> Any:
-        """Lane by lane the one tree or the other; a lone lane waits for nobody, so it is always `yes`."""
-        if self.lanes == 1:
-            return yes
-        return jax.tree.map(lambda a, b: jnp.where(_wide(new, a), a, b), yes, no)
-
-    def _over_segments(
-        self, segment: Any, before: Any, table: Table, totals: Any, data: tuple[jax.Array, jax.Array], *shared: Any
-    ) -> Any:
-        """Runs `state, totals = segment(lane [6, L], length, (state, totals), shared)` over each device's segments.
-
-        `before(shared)` is the state in which the first segment finds the lanes. `shared` is given as
-        (first of shared, data without its device's dimension, the rest of shared). Returns the totals and a small
-        array that is there when they are.
-        """
-
-        def device(table: Table, totals: Any, data: Any, shared: Any) -> Any:
-            lane, length, count = table.lane[0], table.length[0], table.count[0]
-            inner = (shared[0], jax.tree.map(lambda a: a[0], data), *shared[1:])
-            carry = (before(inner), totals)
-            _, totals = lax.fori_loop(0, count, lambda n, c: segment(lane[n], length[n], c, inner), carry)
-            return totals, table.count + 0
-
-        specs = (EACH, EACH, EACH if self.streams else HOST, ALL)
-        mapped = jax.shard_map(device, mesh=self.mesh, in_specs=specs, out_specs=EACH, check_vma=False)
-        return mapped(table, totals, data, shared)
-
-    def _serve(self, stack: Variables, sums: Sums, server: Any) -> tuple[Variables, Any]:
-        """FedAvg of the sums, and the server optimiser's step; statistics are averaged plainly."""
-        weight = sums.weight.sum(0)  # over devices: the round's one reduction between them
-        mean = jax.tree.map(lambda s: s.sum(0) / _wide(jnp.maximum(weight, 1), s[0]), sums.update)
-        optimizer = local.server_optimizer(self.config)
-        descent = jax.tree.map(jnp.negative, mean.params)
-        updates, new_server = jax.vmap(optimizer.update)(descent, server, stack.params)
-        moved = Variables(jax.tree.map(jnp.add, stack.params, updates), jax.tree.map(jnp.add, stack.stats, mean.stats))
-        choose = functools.partial(jax.tree.map, lambda a, b: jnp.where(_wide(weight > 0, a), a, b))
-        new = (choose(moved, stack), choose(new_server, server))
-        return lax.with_sharding_constraint(new, NamedSharding(self.mesh, ALL))
-
-    def _score(
-        self, widths: Widths, stack: Variables, counts: jax.Array, data: tuple[jax.Array, jax.Array], table: Table
-    ) -> tuple[jax.Array, jax.Array]:
-        """Adds correct predictions, examples and rows of nonfinite logits of a part to counts [D, 3, K]."""
-        forward = local.make_forward(self.network, widths, self.config)
-
-        def segment(lane: jax.Array, length: jax.Array, carry: Any, shared: Any) -> Any:
-            candidate, _, first, rows, batches, begun = lane  # each [L]
-            stack, (images, labels) = shared
-            variables = jax.tree.map(lambda a: a[candidate], stack)
-            have = jnp.where(batches > 0, rows, 0)
-
-            def one(t: jax.Array, counts: jax.Array) -> jax.Array:
-                place = (begun + t)[:, None] * self.eval_batch + jnp.arange(self.eval_batch)
-                real = place < have[:, None]  # [L, B]
-                at = jnp.where(real, first[:, None] + place, 0)
-                score = jax.vmap(lambda v, x: forward(v, x, train=False)[0])
-                logits = score(variables, self._normalise(images[at]))
-                right = (jnp.argmax(logits, -1) == labels[at]) & real
-                nonfinite = ~jnp.all(jnp.isfinite(logits), -1) & real
-                found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, nonfinite)])  # [3, L]
-                return counts.at[0, :, candidate].add(found.T)
-
-            return (), lax.fori_loop(0, length, one, carry[1])
-
-        return self._over_segments(segment, lambda shared: (), table, counts, data, stack)
-
-    def _count(self, counts: jax.Array) -> jax.Array:
-        """[3, K] over all devices."""
-        return lax.with_sharding_constraint(counts.sum(0), NamedSharding(self.mesh, ALL))
+            self._programs[kind, size] = lowered.compile()
+            effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
+        return self._programs[kind, size](*args), effort
 
 
-class Parts:
-    """Iterates over a round's parts, each loaded by a thread of its own while the one before it is worked on.
-
-    Used as a context, which ends the thread. `done`: set by the user to an array that is there when the part is done;
-    one part is worked on, one is ready and one being loaded at most, so that memory stays flat.
-    """
-
-    def __init__(self, cut: Sequence[Any], load: Callable[[Any], tuple[Any, Table, int]]):
-        self._cut, self._load = cut, load
-        self._thread = ThreadPoolExecutor(1, "fednas-feed")
-        self.lane_steps = 0
-        self.done: jax.Array | None = None
-
-    def __enter__(self) -> Parts:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    def __iter__(self) -> Iterator[tuple[Any, Table]]:
-        before: jax.Array | None = None
-        future = self._thread.submit(self._load, self._cut[0]) if self._cut else None
-        for following in [*self._cut[1:], None]:
-            if future is None:
-                return
-            data, table, lane_steps = future.result()
-            self.lane_steps += lane_steps
-            future = None if following is None else self._thread.submit(self._load, following)
-            yield data, table
-            if before is not None:
-                jax.block_until_ready(before)
-            before = self.done
+def _power_of_two(least: int) -> int:
+    """The smallest that is at least this."""
+    return 1 << max(0, int(least) - 1).bit_length()
 
 
-def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    """Hosts x devices of each, in the order of the processes.
+def _measured_lanes(spec: FleetSpec, layout: Layout) -> int:
+    """The lanes at which a device is fastest; the first host's answer is everyone's."""
+    if not np.all(spec.data.train_count):  # a test split trains nowhere
+        return 1
+    device = layout.mesh.local_devices[0]
+    most = -(-(spec.tasks or spec.slots * spec.data.clients) // layout.mesh.size)
 
-    Raises:
-      DeviceError: where hosts have different numbers of devices.
-    """
-    ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
-    found, number = np.unique([d.process_index for d in ordered], return_counts=True)
-    if len(set(number.tolist())) > 1:
-        raise DeviceError(f"devices: got {number.tolist()} of the hosts {found.tolist()}, want as many of each host")
-    return Mesh(np.asarray(ordered).reshape(len(found), -1), (HOSTS, DEVICES))
+    def measure() -> int:
+        return lane_tuning.lanes(spec.network, spec.train, device, memory_of(device), most, cache.folder())
 
-
-def memory_of(device: jax.Device) -> int:
-    """Bytes of memory that a device has; the fake devices of one CPU share the machine's."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole // len(jax.local_devices(backend=device.platform))
-
-
-def _lanes(plan: schedule.Segments, facts: tuple[np.ndarray, ...]) -> np.ndarray:
-    """[S, 6, L] int32: the facts of each lane's task, and how much of it was done before; zeros without a task."""
-    padded = [np.append(np.asarray(fact, np.int32), np.int32(0)) for fact in facts]  # task -1 is the last
-    return np.stack([*(fact[plan.task] for fact in padded), plan.begun], axis=1)
-
-
-def _wide(values: jax.Array, like: jax.Array) -> jax.Array:
-    """[n] as [n, 1, ...], to meet an array [n, ...]."""
-    return values.reshape(values.shape + (1,) * (like.ndim - 1))
+    return measure() if layout.hosts == 1 else hosts.from_first_host(measure)

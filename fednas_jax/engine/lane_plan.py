@@ -162,6 +162,23 @@ def parts(
         pieces = max(pieces + 1 + pieces // 16, int(pieces * min(2, excess)))
 
 
+def places(cut: list[list[np.ndarray]], tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where each task's update is kept until a round's end: on its device, tasks in the order of its parts.
+
+    Args:
+      cut: [P][D] as `parts` gives it.
+      tasks: T.
+
+    Returns:
+      [T] device and [T] place on it, -1 for tasks that were left out.
+    """
+    device, place = np.full(tasks, -1), np.full(tasks, -1)
+    for number, own in enumerate(zip(*cut, strict=True)):
+        mine = np.concatenate(own)
+        device[mine], place[mine] = number, np.arange(len(mine))
+    return device, place
+
+
 def _among(tasks: np.ndarray, steps: np.ndarray, host: np.ndarray, hosts: int, devices: int) -> list[np.ndarray]:
     """One part's tasks among all devices, each host's among its own."""
     dealt = []

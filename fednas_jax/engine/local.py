@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine.compression import compress
+from fednas_jax.engine.losses import loss_of
+from fednas_jax.engine.optimizers import client_optimizer
 from fednas_jax.space.network import Network, Variables, Widths
 
 
@@ -24,7 +25,7 @@ class LocalState(NamedTuple):
     """What a client holds while it trains."""
 
     variables: Variables
-    optimizer: Any  # optax state: momentum, and FedProx's anchor
+    optimizer: Any  # optax state: momentum and the like, and FedProx's anchor
 
 
 class Local(NamedTuple):
@@ -36,13 +37,14 @@ class Local(NamedTuple):
 
 
 def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
-    """Local SGD for a network at these widths.
+    """Local training for a network at these widths, with the config's optimiser and loss.
 
     `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
     `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
     optimizer = client_optimizer(config)
     forward = make_forward(network, widths, config)
+    loss_of_each = loss_of(config.loss)
 
     def init(start: Variables) -> LocalState:
         return LocalState(start, optimizer.init(start.params))
@@ -53,11 +55,11 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
             variables = Variables(params, state.variables.stats)
             logits, stats = forward(variables, images, train=True, key=key)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+            return loss_of_each(logits, labels).mean(), stats
 
         grads, stats = jax.grad(loss, has_aux=True)(state.variables.params)
         updates, memory = optimizer.update(grads, state.optimizer, state.variables.params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.variables.params, updates)
+        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.variables.params, updates)
         return LocalState(Variables(params, stats), memory)
 
     def final(start: Variables, state: LocalState) -> Variables:
@@ -87,40 +89,6 @@ def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Calla
         return logits.astype(jnp.float32), stats
 
     return forward
-
-
-def client_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """The clients' SGD up to its learning rate: weight decay, FedProx and momentum, in this order."""
-    parts = [optax.add_decayed_weights(config.weight_decay)] if config.weight_decay else []
-    if config.proximal:
-        parts.append(add_proximal(config.proximal))
-    if config.momentum:
-        parts.append(optax.trace(config.momentum))
-    return optax.chain(*parts) if parts else optax.identity()
-
-
-def add_proximal(mu: float) -> optax.GradientTransformation:
-    """Adds mu x (weights - weights at init) to the gradient: it pulls back to the round's start [FedProx, eq. 2]."""
-
-    def update(updates: Any, anchor: Any, params: Any = None) -> tuple[Any, Any]:
-        return jax.tree.map(lambda u, p, a: u + mu * (p - a), updates, params, anchor), anchor
-
-    return optax.GradientTransformation(lambda params: params, update)
-
-
-def server_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """The server's optimiser of the averaged update [FedOpt, algorithm 2]; 'avg' at rate 1 is FedAvg.
-
-    The adaptive ones use the constants of FedOpt's experiments: b1 = 0.9, b2 = 0.99, tau = 0.001.
-    """
-    rate = config.server_learning_rate
-    return {
-        "avg": lambda: optax.sgd(rate),
-        "momentum": lambda: optax.sgd(rate, momentum=0.9),
-        "adam": lambda: optax.adam(rate, b1=0.9, b2=0.99, eps=1e-3),
-        "yogi": lambda: optax.yogi(rate, b1=0.9, b2=0.99, eps=1e-3),
-        "adagrad": lambda: optax.adagrad(rate, initial_accumulator_value=0.0, eps=1e-3),
-    }[config.server_optimizer]()
 
 
 def dropout_key(key: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobi
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
+from fednas_jax.registry import own_function, source_checksum
 from fednas_jax.space.network import Network
 
 __all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
@@ -59,6 +60,11 @@ def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
     entry = NETWORKS[config.name]
     own_widths = entry.shallow if config.shallow else entry.widths
     return entry.build(_widths(config, own_widths), input_shape, classes, config)
+
+
+def checksum(name: str) -> str | None:
+    """SHA-256 of the source of a network of the user's own; None for registered ones."""
+    return source_checksum(own_function(name, "net.name")) if ":" in name else None
 
 
 def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fednas_jax.errors import RunError
-from fednas_jax.files import opened
+from fednas_jax.files import opened, replacing
 
 STAGES = ("pretrain", "search", "finetune")
 
@@ -42,6 +42,13 @@ SCHEMA = pa.schema(
         ("rung", pa.int32()),  # of the iteration, from 1; 0 outside of the search
     ]
 )
+
+
+MOST_ROWS = 30_000_000  # of one file
+MOST_VALUE = 1e18  # in a row
+_TEXTS = ["stage", "phase", "work"]
+_KNOWN = {"stage": STAGES, "phase": PHASES, "work": KINDS}
+_NEWER = ("used", "work", "forward", "rung")  # that an older run lacks
 
 
 MOST_ROWS = 30_000_000  # of one file
@@ -117,12 +124,19 @@ def duration(rows: pa.Table) -> float:
     return float(ends[taken].max() if taken.any() else ends.max())
 
 
+def conformed(table: pa.Table) -> pa.Table:
+    """Rows in the order and types of SCHEMA; columns that an older run lacks are null."""
+    for field in SCHEMA:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(SCHEMA.names).cast(SCHEMA)
+
+
 def write(tables: Sequence[pa.Table], path: Path) -> None:
     """Writes rows as one Parquet file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    pq.write_table(pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries(), unfinished)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries(), unfinished)
 
 
 def read(folder: Path) -> pa.Table:
@@ -134,29 +148,22 @@ def read_files(folder: Path) -> list[tuple[str, pa.Table]]:
     """Name and rows of each file of a run's ledger, in their order; columns that an older run lacks are null.
 
     Raises:
-      RunError: a file cannot be read as a part of a ledger.
+      RunError: a file is damaged.
     """
+    return [(path.name, _read_file(path)) for path in sorted(folder.glob("*.parquet"))]
 
-    def whole(table: pa.Table) -> pa.Table:
-        for field in SCHEMA:
-            if field.name not in table.column_names:
-                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-        return table.select(SCHEMA.names).cast(SCHEMA)
 
-    def parsed(path: Path) -> pa.Table:
-        try:
-            with opened(path) as plain, pq.ParquetFile(plain, read_dictionary=_TEXTS) as file:
-                if file.metadata.num_rows > MOST_ROWS:
-                    raise RunError(f"{path}: got {file.metadata.num_rows:,} rows, want at most {MOST_ROWS:,}")
-                known = [name for name in file.schema_arrow.names if name in SCHEMA.names]
-                table = whole(file.read(known))
-                table.validate(full=True)
-                return table
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise RunError(f"{path}: cannot be read as a part of a ledger: {ascii(said)[1:-1]}") from None
-
-    return [(path.name, parsed(path)) for path in sorted(folder.glob("*.parquet"))]
+def _read_file(path: Path) -> pa.Table:
+    try:
+        with opened(path) as plain, pq.ParquetFile(plain, read_dictionary=_TEXTS) as file:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise RunError(f"{path}: got {file.metadata.num_rows:,} rows, want at most {MOST_ROWS:,}")
+            table = conformed(file.read([name for name in file.schema_arrow.names if name in SCHEMA.names]))
+            table.validate(full=True)
+            return table
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise RunError(f"{path}: cannot be read as a part of a ledger: {said}") from None
 
 
 def check(where: str, table: pa.Table, clients: int, iterations: int) -> None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 from fednas_jax.config.schema import Config
 from fednas_jax.data import PackedClients
 from fednas_jax.engine import compression
-from fednas_jax.engine.fleet import Tasks
 from fednas_jax.engine.local import local_steps
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import availability, devices, ledger, pricing, race
 from fednas_jax.runtime import hosts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,20 +27,33 @@ class Summary(NamedTuple):
     hours: list[float]  # [iterations] simulated, of the search up to the end of each, from 0
 
 
-def summary(ledger: pa.Table, clients: int, iterations: int, clock: Iterable[tuple[str, int, float]]) -> Summary:
+class Clock(NamedTuple):
+    """Simulated hours, added up round by round."""
+
+    stages: tuple[float, ...] = (0.0,) * len(STAGES)  # by stage
+    iterations: tuple[float, ...] = (0.0,)  # of the search, by iteration from 0
+
+    def after(self, stage: str, iteration: int, seconds: float) -> Clock:
+        """The clock after something that took simulated seconds."""
+        stages, each = list(self.stages), list(self.iterations)
+        stages[STAGES.index(stage)] += seconds / 3600
+        if stage == "search":
+            each += [0.0] * (iteration + 1 - len(each))
+            each[iteration] += seconds / 3600
+        return Clock(tuple(stages), tuple(each))
+
+
+def summary(ledger: pa.Table, clients: int, iterations: int, clock: Clock) -> Summary:
     """Sums a run up, as it went or priced again.
 
     Args:
       ledger: rows.
       clients: C.
       iterations: of the search, and one for the parent.
-      clock: stage, iteration and simulated seconds of whatever took time.
+      clock: simulated hours.
     """
-    stages, each = dict.fromkeys(STAGES, 0.0), np.zeros(iterations)
-    for stage, iteration, seconds in clock:
-        stages[stage] += seconds / 3600
-        if stage == "search":
-            each[iteration] += seconds / 3600
+    stages, each = dict(zip(STAGES, clock.stages, strict=True)), np.zeros(iterations)
+    each[: len(clock.iterations)] = clock.iterations
     return Summary(
         client_cost(ledger, clients),
         wasted(ledger),

@@ -47,18 +47,19 @@ def reprice_run(path: Path | str, prices: CostConfig, name: str = "") -> dict[st
     clients = result["clients"]
     population = devices.population(prices, result["parent"]["macs"])
     dealt = devices.sample(population, prices, clients, config.seed)
-    tables, clock = [], []
+    tables, clock = [], totals.Clock()
     for part, recorded in run.ledgers():
         if recorded["work"].null_count or recorded["forward"].null_count:
             raise RunError(f"{path}: ledger/{part} is of an older version, want a run of this one: search again")
         table = pricing.reprice(recorded, dealt, config.seed)
         tables.append(table)
-        clock += [(moment.stage, moment.iteration, ledger.duration(rows)) for moment, _, rows in ledger.rounds(table)]
+        for moment, _, rows in ledger.rounds(table):
+            clock = clock.after(moment.stage, moment.iteration, ledger.duration(rows))
     for event in run.events():
         if event["event"] in ("round", "parent"):
             # The server's own time, and what it waited for clients that were away, whatever their phones.
             waited = event.get("waited_seconds", 0.0) + prices.server_seconds * (event["event"] == "round")
-            clock.append((event.get("stage", "pretrain"), event.get("iteration", 0), waited))
+            clock = clock.after(event.get("stage", "pretrain"), event.get("iteration", 0), waited)
     whole = pa.concat_tables([ledger.SCHEMA.empty_table(), *tables]).unify_dictionaries()
     spent = totals.summary(whole, clients, len(result["models"]) + 1, clock)
     found = {

@@ -1,153 +1,213 @@
-"""Saving and restoring with orbax: the run's state at every boundary, and the family's variables.
+"""A run's checkpoints: one file each, which proves itself when it is read, written by a thread of its own.
 
-Of several hosts only the first calls these functions: orbax is told to wait for no other.
+A checkpoint is a flat set of named arrays and a record in JSON. Both lie in one safetensors file: data, never code. The
+record holds a SHA-256 of every array, and the file one of the record, so that any byte that changed is noticed. On
+several hosts only the first calls these functions.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import shutil
-from collections.abc import Callable
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
 
 from fednas_jax.errors import RunError
+from fednas_jax.files import replacing, sync
 
-KEPT = 2  # checkpoints on disk: the latest, and the one before while the latest is being written
-ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+SCHEMA = 2
+KEPT = 3  # newest checkpoints that stay on the disk
+KEPT_MARKED = 2  # of those marked, such as the ends of iterations, that stay besides
+MOST_HEADER = 64 << 20  # bytes of names and record
+_NAME = re.compile(r"(\d{8})(-end)?\.safetensors")
+
+
+class Saved(NamedTuple):
+    """A checkpoint as it was read, verified."""
+
+    step: int
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class Refused(NamedTuple):
+    """A checkpoint that cannot be believed, and why."""
+
+    step: int
+    reason: str
 
 
 class Checkpoints:
-    """A run's checkpoints: a pytree of arrays and a JSON record beside it, under a growing step number."""
+    """The checkpoints in one folder, under growing step numbers."""
 
     def __init__(self, folder: Path):
-        self._folder = folder.absolute()
-
-    @functools.cached_property
-    def _manager(self) -> ocp.CheckpointManager:
-        """Made when first used: a host that never saves or restores makes none."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, enable_async_checkpointing=False, create=False, multiprocessing_options=ALONE
-        )
-        return ocp.CheckpointManager(self._folder, options=options)
-
-    def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
-        """Saves a state, whole or not at all; older checkpoints beyond the last few go."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_host(state)), about=ocp.args.JsonSave(about))
-        self._manager.save(step, args=items, force=True)
-
-    def next_step(self) -> int:
-        """The step number after the latest checkpoint's."""
-        latest = self._manager.latest_step()
-        return 0 if latest is None else latest + 1
+        self._folder = folder
+        self._last = -1  # the newest step that was handed over
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def begun(self) -> bool:
-        """Whether there is a checkpoint; makes nothing."""
-        return self._folder.is_dir() and self._manager.latest_step() is not None
+        """Whether there is a checkpoint, readable or not."""
+        return bool(self._files())
 
-    def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """The step and record of the latest checkpoint, or None where there is none.
+    def next_step(self) -> int:
+        """The step number after the newest checkpoint's, handed over or on the disk."""
+        return max(self._last, *self._files(), -1) + 1
 
-        Raises:
-          RunError: the record cannot be read.
-        """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        try:
-            return step, self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        except (ValueError, OSError) as error:
-            raise self._unreadable(step, error) from error
+    def save(
+        self,
+        step: int,
+        arrays: Mapping[str, np.ndarray],
+        record: dict[str, Any],
+        marked: bool = False,
+        first: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hands a state to the thread that writes it, whole or not at all; older checkpoints go.
 
-    def restore(self, step: int, like: Any) -> Any:
-        """The state of a step.
+        Waits for the save before this one, so that a process that is killed loses one round at most.
 
         Args:
-          step: from `latest`.
-          like: a tree of the same structure, shapes and dtypes, such as `jax.eval_shape` gives.
+          step: its number.
+          arrays: name -> array, which nobody changes any more.
+          record: JSON values.
+          marked: it stays longer than its neighbours: a place to fall back to.
+          first: is called by the thread before it writes: what the record speaks of must lie on the disk by then.
 
         Raises:
-          RunError: the checkpoint has another structure or cannot be read.
+          OSError: the save before this one failed.
         """
-        template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))[
-                "state"
-            ]
-        except (ValueError, OSError) as error:
-            raise self._unreadable(step, error) from error
+        self.wait()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "fednas-checkpoint")
+        path = self._folder / f"{step:08d}{'-end' if marked else ''}.safetensors"
+        self._last = step
+        self._writing = self._thread.submit(self._write, path, dict(arrays), record, first)
 
-    def _unreadable(self, step: int, error: Exception) -> RunError:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        return RunError(f"{self._folder}: checkpoint {step} cannot be restored: {what}")
+    def wait(self) -> None:
+        """Waits until what was handed over lies on the disk.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
-        """Lets go of orbax's threads."""
-        if "_manager" in self.__dict__:
-            self._manager.close()
+        """Waits for the last save and ends the thread.
+
+        Raises:
+          OSError: the last save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
+
+    def newest(self, believe: Callable[[Saved], None]) -> tuple[Saved | None, list[Refused]]:
+        """The newest checkpoint that proves itself, and those after it that do not.
+
+        Args:
+          believe: raises a RunError where what a checkpoint speaks of, such as the ledger's files, is not there.
+
+        Returns:
+          None where there is none that can be believed; the refused ones, newest first.
+        """
+        refused: list[Refused] = []
+        for step, path in sorted(self._files().items(), reverse=True):
+            try:
+                saved = read(path)
+                believe(saved)
+                return saved, refused
+            except (RunError, OSError) as error:
+                refused.append(Refused(step, " ".join(str(error).split())))
+        return None, refused
+
+    def discard(self, steps: list[int]) -> None:
+        """Removes checkpoints that cannot be believed, so that nobody falls back to them again."""
+        files = self._files()
+        for step in steps:
+            files[step].unlink(missing_ok=True)
+
+    def _files(self) -> dict[int, Path]:
+        """Step -> file of each checkpoint."""
+        if not self._folder.is_dir():
+            return {}
+        named = ((_NAME.fullmatch(path.name), path) for path in self._folder.iterdir())
+        return {int(match[1]): path for match, path in named if match}
+
+    def _write(
+        self, path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any], first: Callable[[], None]
+    ) -> None:
+        first()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write(path, arrays, record)
+        files = self._files()
+        newest = sorted(files, reverse=True)
+        marked = [step for step in newest if files[step].stem.endswith("-end")]
+        for step in set(newest[KEPT:]) - set(marked[:KEPT_MARKED]):
+            files[step].unlink(missing_ok=True)
 
 
-def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | None = None) -> None:
-    """Saves a network's variables under `folder`, whole or not at all, over whatever was there.
-
-    Args:
-      folder: where to.
-      variables: a pytree of arrays.
-      describe: writes what belongs beside them into the folder it is given.
-    """
-    unfinished = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-        saver.save((unfinished / "variables").absolute(), _host(variables))
-        saver.wait_until_finished()
-    if describe:
-        describe(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-
-
-def load_model(folder: Path, like: Any) -> Any:
-    """The variables that `save_model` put under `folder`.
+def write(path: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> None:
+    """Writes one checkpoint file, whole or not at all.
 
     Raises:
-      RunError: there are none, or of another network.
+      OSError: it cannot be written, for instance since the disk is full.
     """
-    template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-    try:
-        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-            return saver.restore((folder / "variables").absolute(), template)
-    except (ValueError, OSError) as error:
-        raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    sums = {name: _checksum(array) for name, array in whole.items()}
+    text = json.dumps({"schema": SCHEMA, "sums": sums, "record": record}, allow_nan=False)
+    about = {"record": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(safetensors.numpy.save(whole, about))
+    sync(path.parent)
 
 
-def is_tree(folder: Path) -> bool:
-    """Whether orbax has saved a tree of arrays there."""
-    return (folder / "_METADATA").is_file()
-
-
-def load_tree(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of a tree that orbax saved, whoever did: path -> array, '/' between the path's parts.
+def read(path: Path) -> Saved:
+    """Reads one checkpoint file and verifies every byte of it.
 
     Raises:
-      RunError: it cannot be read.
+      RunError: it is damaged, or no checkpoint of this version; the message says how it shows.
     """
+    step = int(path.name[:8])
     try:
-        with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
-            about = saver.metadata(folder.absolute()).item_metadata.tree
-            found = saver.restore(folder.absolute(), jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), about))
-    except (ValueError, OSError, AttributeError, TypeError) as error:
-        raise RunError(f"{folder}: cannot be read as a tree of arrays: {str(error).splitlines()[0]}") from error
-    leaves = jax.tree_util.tree_flatten_with_path(found)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        if not 0 < size <= min(MOST_HEADER, len(data)):
+            raise RunError(f"{path}: is damaged: it has no header")
+        about = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        text = about["record"]
+        if hashlib.sha256(text.encode()).hexdigest() != about["sha256"]:
+            raise RunError(f"{path}: is damaged: its record is not the one that was written")
+        said = json.loads(text)
+        if said["schema"] != SCHEMA:
+            raise RunError(f"{path}: is of schema {said['schema']}, want {SCHEMA}")
+        arrays = safetensors.numpy.load(data)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said_so = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"{path}: is damaged: {said_so}") from None
+    if arrays.keys() != said["sums"].keys():
+        raise RunError(f"{path}: is damaged: it has other arrays than were written")
+    for name, array in arrays.items():
+        if _checksum(array) != said["sums"][name]:
+            raise RunError(f"{path}: is damaged: {name} is not what was written")
+    return Saved(step, said["record"], arrays)
 
 
-def _host(tree: Any) -> Any:
-    """The tree as numpy arrays; orbax takes no numpy scalars."""
-    return jax.tree.map(np.asarray, jax.device_get(tree))
+def _checksum(array: np.ndarray) -> str:
+    """SHA-256 of an array's bytes, shape and type."""
+    found = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    found.update(array.tobytes())
+    return found.hexdigest()

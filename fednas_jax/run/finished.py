@@ -16,9 +16,8 @@ from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
 from fednas_jax.files import write_text
 from fednas_jax.phones import ledger, totals
-from fednas_jax.run import records
+from fednas_jax.run import manifest, records
 from fednas_jax.run.folder import RunDir
-from fednas_jax.run.manifest import verify_files
 
 RATIOS = (0.75, 0.5, 0.25)  # of the parent's MACs, at which runs are compared
 _EQUAL = 1e-6  # relative: the ledger's seconds are added in another order than the result's
@@ -78,7 +77,7 @@ class Run:
           RunError: a line is no event, or of an iteration that the run has not.
         """
         file, most = RunDir(self.path).events_file, len(self.result["models"])
-        for event in records.events(file):
+        for event in records.read_events(file):
             if event["event"] in ("round", "parent") and event.get("iteration", 0) > most:
                 raise RunError(f"{file}: got a round of iteration {event['iteration']}, want at most {most}")
             yield event
@@ -101,8 +100,8 @@ def load_run(path: Path | str, pretrained: bool = False) -> Run:
         raise RunError(f"{path}: is not finished, want a finished run: repeat its fednas {config.command} to go on")
     if config.command == "pretrain" and not pretrained:
         raise RunError(f"{path}: is a pretrained parent, want a finished search: fednas search PRESET --parent {path}")
-    if "files" in result:
-        verify_files(run.path, result["files"])
+    if result.get("schema", 1) > 1:  # the first version listed no files
+        manifest.verify_files(run.path, manifest.read(run.path))
     return Run(run.path, config, result)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import jax
 from fednas_jax.config.files import differences, to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
-from fednas_jax.files import write_json
+from fednas_jax.files import read_json, write_json
 from fednas_jax.run import inputs, records
+from fednas_jax.run.lock import LOCK, OWNER, SOFT
+from fednas_jax.run.manifest import Entry, check_seal
 
 PACKAGES = ("fednas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -28,10 +32,13 @@ class RunDir:
         self.config_file = self.path / "config.json"
         self.events_file = self.path / "events.jsonl"
         self.result_file = self.path / "result.json"
-        self.unfinished = self.path / "config.json.tmp"  # with `inputs` what a run leaves that was killed at its start
         self.inputs = self.path / "inputs"
         self.ledger = self.path / "ledger"
         self.checkpoints = self.path / "checkpoints"
+        # What a run leaves that was killed at its start, before it had a config.
+        self._beginnings = {self.inputs.name, LOCK, SOFT, OWNER, ".config.json.tmp"}
+        self._written = hashlib.sha256()  # of the events so far
+        self._bytes = 0
 
     def model(self, iteration: int) -> Path:
         """The folder of an iteration's winner; 0 is the parent."""
@@ -43,9 +50,17 @@ class RunDir:
         Raises:
           RunError: it is a file, belongs to something else, or to another config (names the fields that differ).
         """
-        for path in (self.path, *self.path.parents):
-            if path.exists() and not path.is_dir():
-                raise RunError(f"--out: {path} is a file, want a folder or a new name")
+        try:
+            for path in (self.path, *self.path.parents):
+                if path.exists() and not path.is_dir():
+                    raise RunError(f"--out: {path} is a file, want a folder or a new name")
+            there = self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._beginnings
+            os.stat(self.path, follow_symlinks=False)  # says what `exists` keeps to itself
+        except FileNotFoundError:
+            there = set()
+        except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte in it
+            why = getattr(error, "strerror", None) or error
+            raise RunError(f"--out: {str(self.path)[:200]!a} cannot be a folder: {why}") from None
         if self.config_file.exists():
             differ = differences(self.config(), config)
             if differ:
@@ -53,29 +68,40 @@ class RunDir:
                 raise RunError(
                     f"--out: {self.path} holds a run of another config, want the same or a new folder: {fields}"
                 )
-        elif self.path.is_dir() and any(p not in (self.inputs, self.unfinished) for p in self.path.iterdir()):
+        elif there:
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
-    def create(self, config: Config, lanes: int, device_kind: str) -> None:
-        """Makes the folder, writes the config, with the versions, devices and lanes it runs on, and copies its tables.
+    def make(self) -> None:
+        """Makes the folder.
 
         Raises:
-          RunError: the folder cannot be made.
+          RunError: it cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from error
-        if not self.config_file.exists():
-            inputs.keep(config, self.inputs)
-            about = {
-                "config": to_json(config),
-                "versions": {"python": platform.python_version()}
-                | {p: importlib.metadata.version(p) for p in PACKAGES},
-                "devices": [str(d) for d in jax.devices()],
-                "lanes": {device_kind: lanes},
-            }
-            write_json(self.config_file, about)
+
+    def create(self, config: Config, lanes: int, device_kind: str, code: dict[str, str]) -> None:
+        """Writes the config, with the versions, devices and lanes it runs on, and copies its tables, once.
+
+        Args:
+          config: resolved.
+          lanes: of a device.
+          device_kind: of the devices.
+          code: field -> SHA-256 of the user's own code that it names.
+        """
+        if self.config_file.exists():
+            return
+        inputs.keep(config, self.inputs)
+        about = {
+            "config": to_json(config),
+            "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
+            "devices": [str(d) for d in jax.devices()],
+            "lanes": {device_kind: lanes},
+            "code": code,
+        }
+        write_json(self.config_file, about)
 
     def config(self) -> Config:
         """The config the run was begun with.
@@ -90,9 +116,26 @@ class RunDir:
     def lanes(self, device_kind: str) -> int:
         """The lanes that this run was begun with on such a device; 0 where it wasn't."""
         try:
-            return int(json.loads(self.config_file.read_text())["lanes"][device_kind])
-        except (OSError, ValueError, KeyError, TypeError):
+            return int(read_json(self.config_file)["lanes"][device_kind])
+        except (RunError, ValueError, KeyError, TypeError):
             return 0
+
+    def check_code(self, code: dict[str, str]) -> None:
+        """Refuses to go on with other code of the user's than the run was begun with.
+
+        Args:
+          code: field -> SHA-256 of the code that it names now.
+
+        Raises:
+          RunError: names the field whose code has changed.
+        """
+        if not self.config_file.exists():
+            return
+        then = read_json(self.config_file).get("code", {})
+        for field in sorted({*then, *code}):
+            if then.get(field) != code.get(field):
+                want = "want the same code, or a new folder"
+                raise RunError(f"{field}: the code that it names has changed since this run began, {want}")
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's summary; None while it is unfinished.
@@ -100,25 +143,53 @@ class RunDir:
         Raises:
           RunError: it was written by something else, or damaged.
         """
-        return records.result(self.result_file) if self.result_file.exists() else None
+        if not self.result_file.exists():
+            return None
+        found = records.result(self.result_file)
+        check_seal(self.result_file, found)
+        return found
 
     def append(self, event: dict[str, Any]) -> None:
         """Adds one line to the events."""
-        with self.events_file.open("a") as file:
-            file.write(json.dumps(event, allow_nan=False) + "\n")
+        line = (json.dumps(event, allow_nan=False) + "\n").encode()
+        with self.events_file.open("ab") as file:
+            file.write(line)
+        self._written.update(line)
+        self._bytes += len(line)
 
-    def events_size(self) -> int:
-        """Bytes of events so far: what a checkpoint remembers."""
-        return self.events_file.stat().st_size if self.events_file.exists() else 0
+    def events_entry(self) -> Entry:
+        """The events so far, as a checkpoint remembers them."""
+        return {"path": self.events_file.name, "bytes": self._bytes, "sha256": self._written.hexdigest()}
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events so far."""
-        return list(records.events(self.events_file))
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events so far, one by one.
 
-    def rewind(self, events_size: int, ledgers: list[str]) -> None:
-        """Takes back what was written after a checkpoint: later events, and ledger files it does not know."""
+        Raises:
+          RunError: a line is no event.
+        """
+        return records.read_events(self.events_file)
+
+    def rewind(self, events_size: int, files: set[str]) -> None:
+        """Takes back what was written after a checkpoint: later events, and files of the ledger it does not know.
+
+        Args:
+          events_size: bytes of the events that stay.
+          files: paths within the folder that stay.
+        """
+        self._written, self._bytes = hashlib.sha256(), 0
         if self.events_file.exists():
             os.truncate(self.events_file, events_size)
+            with self.events_file.open("rb") as file:
+                while block := file.read(1 << 20):
+                    self._written.update(block)
+            self._bytes = events_size
         for path in self.ledger.glob("*"):
-            if path.name not in ledgers:
+            if path.relative_to(self.path).as_posix() not in files:
                 path.unlink()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "not installed"

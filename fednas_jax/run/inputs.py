@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fednas_jax.config.checks import limits
+from fednas_jax.config.registries import RESOURCES
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import checksum
@@ -12,7 +13,8 @@ from fednas_jax.files import checksum
 
 def tables(config: Config) -> list[tuple[str, Path]]:
     """Field and file of each table that a run reads: lookup tables of latency, phones of one's own, a trace."""
-    named = [("search.resource", limit.resource.partition(":")[2]) for limit in limits(config.search)]
+    devices = (RESOURCES.parse(limit.resource).positional for limit in limits(config.search))
+    named = [("search.resource", device) for positional in devices for device in positional]
     named += [("cost.population", config.cost.population)]
     if config.cost.population in ("uniform", "lognormal"):
         named += [("cost.phone", config.cost.phone)]

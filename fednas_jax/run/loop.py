@@ -1,38 +1,36 @@
-"""The whole run: pretrain the parent, search iteration by iteration, fine-tune the family, test it once.
+"""A whole run: pretrain the parent, search iteration by iteration, fine-tune the family, test it once.
 
-The only room that knows everyone. A run's state is one record; every function here takes it and returns the next.
-Where several hosts run a search, each goes through all of this; the first alone reads and writes the run's folder.
+A run's state is one record; a step takes it and returns the next, and the session writes down what happened. Where
+several hosts work on a run, each goes through all of this; the first alone reads and writes the run's folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import pyarrow as pa
 
 from fednas_jax import data
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
-from fednas_jax.engine.fleet import Tasks
-from fednas_jax.errors import Interrupted, TrainingError
+from fednas_jax.errors import RunError
+from fednas_jax.files import write_json
 from fednas_jax.phones import ledger
-from fednas_jax.run import inputs, results, rounds
-from fednas_jax.run import state as runstate
+from fednas_jax.run import events, inputs, manifest, parents, results, stages, verifying
+from fednas_jax.run.checkpoint import Refused, Saved
 from fednas_jax.run.folder import RunDir
-from fednas_jax.run.problem import Setup, prepare, same_config
-from fednas_jax.run.state import Member, RunState, Stage, load_member, save_member
-from fednas_jax.runtime import cores, hosts
-from fednas_jax.search import policies as controller
-from fednas_jax.search import proposals as candidates
-from fednas_jax.seeds import KeyPurpose
-from fednas_jax.space import stacks
+from fednas_jax.run.lock import Lock
+from fednas_jax.run.model_files import load_member
+from fednas_jax.run.problem import Problem, code_of, prepare, same_config
+from fednas_jax.run.session import Session, Step, saving
+from fednas_jax.run.state import Likeness, RunState, Stage, unpack
+from fednas_jax.runtime import hosts
+from fednas_jax.space.network import Variables
 
 
 def run_search(
@@ -50,7 +48,7 @@ def run_search(
       out: the run's folder. A finished run of the same config is returned as it is.
       observe: is called with every event that is written to events.jsonl, on the first host.
       should_stop: asked after every round; True on any host saves and raises `Interrupted` on all.
-      devices: those to train on; all of all hosts by default, which are a CPU's cores where jax is not in use yet.
+      devices: those to train on; all of all hosts by default. `use_all_cores` makes each core of a processor one.
       dataset: data of your own (`from_arrays`) instead of `config.data.source`, the same on every host. The recorded
         source is then a checksum of it, so that no run goes on with other data.
 
@@ -60,307 +58,179 @@ def run_search(
     """
     began = time.perf_counter()
     if dataset is not None:
-        given = dataclasses.replace(config.data, source=f"dataset:{data.fingerprint(dataset)}")
+        given = dataclasses.replace(config.data, source=f"{data.GIVEN}{data.fingerprint(dataset)}")
         config = dataclasses.replace(config, data=given)
     config = resolve(config)
-    cores.use_all()
     same_config(config)
     run = RunDir(out)
-    hosts.from_first_host(lambda: run.check(config))
-    finished = hosts.from_first_host(run.result)
-    if finished is not None:
+    with Lock(run.path) as lock:
+        finished = hosts.from_first_host(lambda: _looked_at(run, config, lock))
+        if finished is not None:
+            return finished
+        code = hosts.run_on_all(lambda: code_of(config))
+        hosts.from_first_host(lambda: inputs.check(config, run.inputs))
+        hosts.from_first_host(lambda: run.check_code(code))
+        kind = (devices or jax.devices())[0].device_kind
+        # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
+        lanes = config.engine.lanes or hosts.from_first_host(lambda: run.lanes(kind))
+        problem = prepare(config, lanes, devices, dataset)
+        stop, every = functools.partial(_stops, should_stop), config.engine.checkpoint_rounds
+        session = Session(run, problem.space.network, observe, stop, every, began)
+        parent = hosts.from_first_host(lambda: _parent(problem, session))
+
+        def create() -> dict[str, Any] | None:
+            run.make()
+            done = None if lock.held else _looked_at(run, config, lock)
+            if done is None:
+                with saving(run.path):
+                    run.create(config, problem.fleet.lanes, kind, code)
+            return done
+
+        finished = hosts.from_first_host(create)
+        if finished is not None:  # by another process, while this one made ready
+            return finished
+        return _run(problem, session, parent)
+
+
+def _looked_at(run: RunDir, config: Config, lock: Lock) -> dict[str, Any] | None:
+    """The result of a finished run; else holds the folder, where there is one, until the end."""
+    run.check(config)
+    finished = run.result()
+    if finished is not None or not run.path.is_dir():
         return finished
-    hosts.from_first_host(lambda: inputs.check(config, run.inputs))
-    setup = prepare(config, run, observe, lambda: hosts.agree(should_stop()), devices, began, dataset)
+    lock.acquire()
+    run.check(config)  # another process may have written since
+    return run.result()
+
+
+def _stops(should_stop: Callable[[], bool]) -> bool:
+    return hosts.agree(should_stop())
+
+
+def _run(problem: Problem, session: Session, parent: parents.Parent | None) -> dict[str, Any]:
+    """Steps until the family can be tested."""
     try:
-        state = _restored(setup) or _first(setup)
-        if state.stage == Stage.PRETRAIN and not state.round:
-            setup.tell(
-                event="start",
-                clients=setup.clients,
-                examples=int(setup.fleet.train_count.sum() + setup.fleet.val_count.sum()),
-                heterogeneity=setup.heterogeneity._asdict(),
-                network=setup.space.network.name,
-                macs=setup.space.macs(state.widths),
-                params=setup.space.params(state.widths),
-                devices=", ".join(sorted({d.device_kind for d in setup.fleet.mesh.devices.flat})),
-            )
-            if state.source is not None:
-                setup.tell(event="load", path=state.source["path"])
+        state = _restored(problem, session) or _begun(problem, session, parent)
         while state.stage != Stage.TEST:
-            step = {Stage.PRETRAIN: pretrain, Stage.SEARCH: iterate, Stage.FINETUNE: finetune}[state.stage]
-            state = step(setup, state)
-        return _finish(setup, state)
+            missing = stages.needs_members(problem, state)
+            if missing:
+                found = [load_member(session.run, session.network, member) for member in missing]
+                state = stages.with_members(problem, state, missing, found)
+            state = session.commit(stages.step(problem, state))
+        return _finish(problem, session, state)
     finally:
-        setup.checkpoints.close()
+        session.close()
 
 
-def pretrain(setup: Setup, state: RunState) -> RunState:
-    """Trains the parent with FedAvg up to the next checkpoint; after the last round all who are there score it."""
-    stage = setup.config.pretrain
-    candidate_ids = np.zeros(setup.slots, np.int64)
-    state, spent = rounds.fedavg(
-        setup, state, KeyPurpose.PRETRAIN, stage.rounds, stage.clients_per_round, candidate_ids
+def _begun(problem: Problem, session: Session, parent: parents.Parent | None) -> RunState:
+    """The first state of a run; nothing of an earlier try stays."""
+    hosts.from_first_host(lambda: session.run.rewind(0, set()))
+    given: tuple[Variables | None, dict[str, Any] | None] = (
+        (parent.variables, parent.source) if parent else (None, None)
     )
-    if state.round < stage.rounds:
-        return _saved(setup, state, f"pretrain-{state.round:04d}", spent)
-    tally, rows, seconds, waited = rounds.score(
-        setup,
-        state.physical_widths,
-        stacks.filled(state.stack, setup.slots),
-        lambda here, again: Tasks(np.zeros(len(here), np.int32), here.astype(np.int32)),
-        candidate_ids,
-        [state.widths],
-        ledger.Moment("pretrain", 0, state.round),
-        setup.clock(),
-    )
-    score = float(tally.accuracy[0])
-    if not np.isfinite(score):
-        raise TrainingError(
-            f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
+    state = stages.first_state(problem, *given)
+    session.tell(
+        events.Start(
+            clients=problem.clients,
+            examples=int(problem.fleet.train_count.sum() + problem.fleet.val_count.sum()),
+            heterogeneity=problem.heterogeneity._asdict(),
+            network=problem.space.network.name,
+            macs=problem.space.macs(state.widths),
+            params=problem.space.params(state.widths),
+            devices=", ".join(sorted({d.device_kind for d in problem.fleet.mesh.devices.flat})),
         )
-    setup.tell(
-        event="parent",
-        score=score,
-        macs=setup.space.macs(state.widths),
-        **rounds.summed(rows, simulated=seconds),
-        **({"waited_seconds": waited} if waited else {}),
     )
-    member = Member(0, state.widths, state.physical_widths, score)
-    save_member(setup.run, setup.space.network, member, stacks.in_slot(state.stack, 0))
-    state = state._replace(round=0, server=(), family=(member,))
-    if setup.config.command == "pretrain":
-        state = state._replace(stage=Stage.TEST, stop_reason="pretrained")
-    else:
-        state = state._replace(stage=Stage.SEARCH)
-        state = _after_search(setup, state._replace(stop_reason=_reason(setup, state)))
-    return _saved(setup, state, f"pretrain-{stage.rounds:04d}-end", [*spent, rows])
+    if state.source is not None:
+        session.tell(events.Load(state.source["path"]))
+    listed = hosts.from_first_host(lambda: manifest.files(session.run.path, grown=False))
+    return session.commit(Step(state._replace(files=tuple(listed)), boundary=False))
 
 
-def iterate(setup: Setup, state: RunState) -> RunState:
-    """One iteration of the search: candidates, rungs of rounds, dropping, selection; its winner joins the family."""
-    s, iteration = setup.config.search, state.iteration + 1
-    table = setup.goal.most_exceeded(state.widths)
-    state = _compacted(setup, state)
-    proposals = candidates.propose(setup.space, s, state.widths, iteration, setup.config.seed, setup.goal)
-    if not proposals:
-        state = state._replace(stop_reason="no candidate is feasible")
-        return _saved(setup, _after_search(setup, state), None, [])
-    parent = stacks.in_slot(state.stack, 0)
-    norms = setup.space.norms(parent.params)
-    masks = [candidates.keep_masks(norms, state.kept, p.widths, setup.space.blocks) for p in proposals]
-    stack = stacks.filled(stacks.stacked([setup.space.mask(parent, mask) for mask in masks]), setup.slots)
-    widths = [p.widths for p in proposals]
-    setup.tell(
-        event="iteration",
-        iteration=iteration,
-        resource=table.name,
-        target=candidates.target_of(setup.space, s, state.widths, iteration, setup.goal),
-        candidates=[p._asdict() for p in proposals],
-    )
-    stack, end, spent = rounds.train_candidates(setup, state.physical_widths, stack, iteration, proposals, table)
-    before = table(state.widths)
-    score_before = np.float32(state.family[-1].score)
-    chosen = int(controller.select(end, score_before, np.float32(before), ratio=s.select == "ratio"))
-    if chosen < 0:
-        got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(proposals)])
-        raise TrainingError(
-            f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
-        )
-    member = Member(iteration, widths[chosen], state.physical_widths, float(end.scores[chosen]))
-    winner = stacks.in_slot(stack, chosen)
-    setup.tell(
-        event="select",
-        iteration=iteration,
-        winner=proposals[chosen].name,
-        widths=list(member.widths),
-        score=member.score,
-        macs=setup.space.macs(member.widths),
-        progress=setup.goal.progress(member.widths),
-    )
-    state = state._replace(
-        iteration=iteration,
-        widths=member.widths,
-        stack=stacks.stacked([winner]),
-        kept=masks[chosen],
-        family=(*state.family, member),
-    )
-    save_member(setup.run, setup.space.network, member, setup.space.slice(winner, masks[chosen]))
-    state = state._replace(stop_reason=_reason(setup, state))
-    return _saved(setup, _after_search(setup, state), f"search-{iteration:04d}", spent)
-
-
-def finetune(setup: Setup, state: RunState) -> RunState:
-    """Trains the family on, members of one physical shape side by side, up to the next checkpoint."""
-    stage = setup.config.finetune
-    buckets = _buckets(setup, state)
-    if state.bucket == len(buckets):
-        return _saved(setup, state._replace(stage=Stage.TEST), None, [])
-    members = buckets[state.bucket]
-    physical_widths = members[0].physical_widths
-    if state.round == 0:
-        stack = stacks.stacked(
-            [setup.space.embed(load_member(setup.run, setup.space.network, m), physical_widths) for m in members]
-        )
-        state = state._replace(
-            physical_widths=physical_widths,
-            stack=stack,
-            server=setup.fleet.init_server(stacks.filled(stack, setup.slots)),
-        )
-    candidate_ids = np.asarray([m.iteration for m in members])
-    widths = [m.widths for m in members]
-    state, spent = rounds.fedavg(
-        setup,
-        state,
-        KeyPurpose.FINETUNE,
-        stage.rounds,
-        stage.clients_per_round,
-        stacks.padded(candidate_ids, setup.slots),
-        widths,
-    )
-    name = f"finetune-{state.bucket:02d}-{state.round:04d}"
-    if state.round == stage.rounds:
-        for place, member in enumerate(members):
-            first = tuple(np.arange(w) for w in member.widths)
-            tuned = setup.space.slice(stacks.in_slot(state.stack, place), first)
-            save_member(setup.run, setup.space.network, member, tuned, "finetuned")
-        state = state._replace(bucket=state.bucket + 1, round=0, server=())
-    return _saved(setup, state, name, spent)
-
-
-def _first(setup: Setup) -> RunState:
-    """The start of a run: the parent that was given, or a freshly initialised one."""
-    widths = setup.space.widths
-    if setup.parent is None:
-        key = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.INIT)
-        stack = stacks.stacked([jax.device_get(setup.space.network.init(widths, key))])
-    else:
-        stack = stacks.stacked([setup.parent.variables])
-    return RunState(
-        stage=Stage.PRETRAIN,
-        iteration=0,
-        round=0,
-        bucket=0,
-        physical_widths=widths,
-        widths=widths,
-        stack=stack,
-        kept=tuple(np.ones(w, bool) for w in widths),
-        server=setup.fleet.init_server(stacks.filled(stack, setup.slots)),
-        family=(),
-        stop_reason="",
-        ledgers=(),
-        source=setup.parent.source if setup.parent else None,
-    )
-
-
-def _compacted(setup: Setup, state: RunState) -> RunState:
-    """Slices the parent physically when its MACs fell far enough since the last time: a compilation must pay."""
-    macs = setup.space.macs
-    if macs(state.widths) > (1 - setup.config.search.compact_at) * macs(state.physical_widths):
-        return state
-    parent = setup.space.slice(stacks.in_slot(state.stack, 0), state.kept)
-    setup.tell(event="compact", iteration=state.iteration + 1, physical_widths=list(state.widths))
-    kept = tuple(np.ones(w, bool) for w in state.widths)
-    return state._replace(physical_widths=state.widths, stack=stacks.stacked([parent]), kept=kept)
-
-
-def _reason(setup: Setup, state: RunState) -> str:
-    """Why the search is over, or nothing."""
-    if setup.goal.reached(state.widths):
-        return "budget reached"
-    return "max_iterations reached" if state.iteration >= setup.config.search.max_iterations else ""
-
-
-def _after_search(setup: Setup, state: RunState) -> RunState:
-    """Moves on to fine-tuning where the search has a reason to stop."""
-    if not state.stop_reason:
-        return state
-    stage, smallest = setup.config.finetune, setup.space.macs(state.widths) / setup.space.macs(setup.space.widths)
-    missing = sorted(set(stage.members) - {m.iteration for m in state.family})
-    shares = [share for share in stage.shares if share < smallest]
-    if missing or shares:
-        setup.tell(event="skip", members=missing, shares=shares)
-    setup.tell(event="stop", reason=state.stop_reason, iteration=state.iteration)
-    return state._replace(stage=Stage.FINETUNE)
-
-
-def _asked(setup: Setup, family: Sequence[Member]) -> list[Member]:
-    """Members to be fine-tuned: those named by iteration and the largest within each share; nothing said: all."""
-    stage, macs = setup.config.finetune, setup.space.macs
-    if not stage.members and not stage.shares:
-        return list(family)
-    iterations = set(stage.members)
-    for share in stage.shares:
-        # MACs fall from iteration to iteration: the first that fits is the largest.
-        fits = (m.iteration for m in family if macs(m.widths) <= share * macs(family[0].widths))
-        iterations.update(itertools.islice(fits, 1))
-    return [m for m in family if m.iteration in iterations]
-
-
-def _buckets(setup: Setup, state: RunState) -> list[list[Member]]:
-    """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
-    members = _asked(setup, state.family)
-    shapes = dict.fromkeys(m.physical_widths for m in members)
-    buckets = []
-    for physical_widths in shapes:
-        alike = [m for m in members if m.physical_widths == physical_widths]
-        buckets += [alike[n : n + setup.slots] for n in range(0, len(alike), setup.slots)]
-    return buckets
-
-
-def _finish(setup: Setup, state: RunState) -> dict[str, Any]:
-    """Tests the family, once, and writes the result. A pretrained parent is not tested: searches will do that."""
-    searched = setup.config.command == "search"
-    members = [m for bucket in _buckets(setup, state) for m in bucket] if searched else []
-    tested = dict(
-        zip([m.iteration for m in members], results.test_accuracy(setup, members) if members else [], strict=True)
-    )
-    return hosts.from_first_host(lambda: results.write(setup, state, tested))
-
-
-def _saved(setup: Setup, state: RunState, name: str | None, spent: list[pa.Table]) -> RunState:
-    """Writes the ledger's next file and the checkpoint that knows it; stops here where that was asked for."""
-    if name is None or not spent:
-        spent = []
-    else:
-        state = state._replace(ledgers=(*state.ledgers, f"{len(state.ledgers):04d}-{name}.parquet"))
-    hosts.from_first_host(lambda: _write_checkpoint(setup, state, spent))
-    if setup.should_stop() and state.stage != Stage.TEST:
-        raise Interrupted
-    return state
-
-
-def _write_checkpoint(setup: Setup, state: RunState, spent: list[pa.Table]) -> None:
-    if spent:
-        ledger.write(spent, setup.run.ledger / state.ledgers[-1])
-    step = setup.checkpoints.next_step()
-    setup.tell(event="checkpoint", stage=state.stage.name.lower(), iteration=state.iteration, step=step)
-    about = runstate.record(state) | {"events_size": setup.run.events_size(), "meter": setup.effort()}
-    setup.checkpoints.save(step, runstate.arrays(state), about)
-
-
-def _restored(setup: Setup) -> RunState | None:
-    """The state of the latest checkpoint, with everything written after it taken back; None where there is none."""
-    found = hosts.from_first_host(lambda: _read_checkpoint(setup))
+def _restored(problem: Problem, session: Session) -> RunState | None:
+    """The state of the newest checkpoint that can be believed; what was written after it is taken back."""
+    found = hosts.from_first_host(lambda: _newest(session))
     if found is None:
         return None
-    step, about, arrays, spent = found
-    for name, value in about["meter"].items():
-        setattr(setup.fleet.meter, name, value)
-    state = runstate.restored(about, arrays)
-    setup.tell(event="resume", step=step, client_seconds=spent, progress=setup.goal.progress(state.widths))
+    saved, refused = found
+    state = unpack(saved.record, saved.arrays, _likeness(problem, saved))
+    session.goes_on(saved.record["wall_seconds"])
+    for step, reason in refused:
+        session.tell(events.Fallback(step, reason))
+    progress = problem.goal.progress(state.widths)
+    session.tell(events.Resume(saved.step, state.spent.client_seconds, progress))
     return state
 
 
-def _read_checkpoint(setup: Setup) -> tuple[int, dict[str, Any], dict[str, Any], float] | None:
-    """Step, record, arrays and client seconds of the latest checkpoint; what was written after it is taken back."""
-    latest = setup.checkpoints.latest()
-    if latest is None:
-        setup.run.rewind(0, [])
+def _newest(session: Session) -> tuple[Saved, list[Refused]] | None:
+    """The newest believable checkpoint and those refused; the folder is as it was then.
+
+    Raises:
+      RunError: there are checkpoints, but none can be believed.
+    """
+    saved, refused = session.checkpoints.newest(functools.partial(verifying.believe, session.run))
+    if saved is None:
+        if refused:
+            raise RunError(
+                f"{session.run.path}: none of its {len(refused)} checkpoints can be believed, want one intact; "
+                f"the newest: {refused[0].reason}"
+            )
         return None
-    step, about = latest
-    like = runstate.like(about, setup.space.network, setup.slots, setup.fleet.init_server)
-    arrays = setup.checkpoints.restore(step, like)
-    setup.run.rewind(about["events_size"], about["ledgers"])
-    spent = sum(e["client_seconds"] for e in setup.run.events() if e["event"] in ("round", "parent"))
-    return step, about, arrays, spent
+    with saving(session.run.path):
+        session.checkpoints.discard([step for step, _ in refused])
+        session.run.rewind(saved.record["events"]["bytes"], {entry["path"] for entry in saved.record["files"]})
+    return saved, refused
+
+
+def _likeness(problem: Problem, saved: Saved) -> Likeness:
+    """Shapes and types of the arrays that a checkpoint of this run has."""
+    record = saved.record
+    one = problem.space.network.abstract(tuple(record["physical_widths"]))
+
+    def stacked(count: int) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one)
+
+    server = jax.eval_shape(problem.fleet.init_server, stacked(problem.slots)) if record["training"] else ()
+    policy: Any = ()
+    if record["trial"] is not None:
+        table = problem.policy.table(record["iteration"] + 1, len(record["trial"]))
+        alive, resource = (jax.numpy.zeros(problem.slots, kind) for kind in (bool, "float32"))
+        policy = jax.eval_shape(lambda: problem.policy.init(table, alive, resource))
+    return Likeness(stacked(record["networks"]) if record["networks"] else stages.NONE, server, policy)
+
+
+def _parent(problem: Problem, session: Session) -> parents.Parent | None:
+    """The parent that the config names; none where the run goes on and has its weights in a checkpoint."""
+    config = problem.config
+    if config.parent is None or session.checkpoints.begun():
+        return None
+    return parents.load(config.parent, problem.space)
+
+
+def _finish(problem: Problem, session: Session, state: RunState) -> dict[str, Any]:
+    """Tests the family, once, and writes the result. A pretrained parent is not tested: searches will do that."""
+    members = []
+    if problem.config.command == "search":
+        members = [member for bucket in stages.buckets(problem, state) for member in bucket]
+    tested: list[results.Tested] = []
+    if members:
+        tested, effort = results.test(
+            problem, members, lambda member: load_member(session.run, session.network, member, "finetuned")
+        )
+        state = state._replace(effort=state.effort + effort)
+    for member, found in zip(members, tested, strict=True):
+        if found.accuracy is None:
+            session.tell(events.Diverged("finetune", member.iteration))
+
+    def write() -> dict[str, Any]:
+        run = session.run
+        listed = [*state.files, run.events_entry()]
+        manifest.verify_files(run.path, listed)  # what is summed up must be what was written
+        of = dict(zip([m.iteration for m in members], tested, strict=True))
+        result = results.summary(problem, state, of, ledger.read(run.ledger), session.wall_seconds())
+        with saving(run.result_file):
+            manifest.write(run.path, listed)
+            write_json(run.result_file, result)
+        return result
+
+    session.tell(events.Finished(state.stop_reason))
+    return hosts.from_first_host(write)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
+from fednas_jax import forms
 from fednas_jax.errors import RunError
-from fednas_jax.files import opened
+from fednas_jax.files import opened, write_json
 from fednas_jax.forms import Between
 
 FOLDERS = ("ledger", "models", "inputs")  # all files in them belong to the run
+NAME, SCHEMA = "manifest.json", 1
+SEAL = "checksum"  # the field that holds one
 GROWS = "events.jsonl"  # only its beginning is listed: events may follow
 _SHOWN = 3  # files in a message
 _BLOCK = 1 << 20
@@ -26,26 +30,58 @@ class Entry(TypedDict):
     sha256: str
 
 
-def files(run: Path) -> list[Entry]:
+class Manifest(TypedDict):
+    """RUN/manifest.json."""
+
+    schema: Literal[1]
+    files: list[Entry]
+    checksum: str
+
+
+def files(run: Path, grown: bool = True) -> list[Entry]:
     """The files that a run's folder holds, by path.
 
     Args:
       run: its folder.
+      grown: the events too.
 
     Raises:
       RunError: one is a link or no plain file, or cannot be read.
     """
     found = [path for folder in FOLDERS for path in _below(run / folder)]
-    found += [run / name for name in ("config.json", GROWS) if (run / name).exists()]
+    found += [run / name for name in ("config.json", *([GROWS] * grown)) if (run / name).exists()]
     return [_entry(run, path) for path in sorted(found)]
 
 
-def verify_files(run: Path, listed: Sequence[Entry]) -> None:
-    """Sees whether a run's folder holds the files that were listed, as they were, and no others in the ledger.
+def entries(run: Path, path: Path) -> list[Entry]:
+    """A file, or the files below a folder, as they are now, by path; raises as `files`."""
+    found = [path] if path.is_file() else sorted(_below(path))
+    return [_entry(run, each) for each in found]
+
+
+def write(run: Path, listed: Sequence[Entry]) -> None:
+    """Writes RUN/manifest.json: the files of a finished run, but for result.json, which seals itself."""
+    write_json(run / NAME, sealed({"schema": SCHEMA, "files": list(listed)}))
+
+
+def read(run: Path) -> list[Entry]:
+    """What RUN/manifest.json lists.
+
+    Raises:
+      RunError: there is none, or it is damaged.
+    """
+    found = forms.read(run / NAME, Manifest)
+    check_seal(run / NAME, found)
+    return found["files"]
+
+
+def verify_files(run: Path, listed: Sequence[Entry], others: bool = False) -> None:
+    """Sees whether a run's folder holds the files that were listed, as they were.
 
     Args:
       run: its folder.
-      listed: from `files`, as it was written into the result or a checkpoint.
+      listed: from `files` or `entries`, as it was written into the result or a checkpoint.
+      others: the ledger may hold others: those written after a checkpoint.
 
     Raises:
       RunError: one line that names what is missing, damaged, or not of this run.
@@ -58,12 +94,33 @@ def verify_files(run: Path, listed: Sequence[Entry]) -> None:
         elif _digest(path, entry["bytes"] if entry["path"] == GROWS else None) != (entry["bytes"], entry["sha256"]):
             wrong.append(f"{entry['path']} is damaged or was changed")
     known = {entry["path"] for entry in listed}
-    for path in _below(run / "ledger"):
+    for path in () if others else _below(run / "ledger"):
         if (name := path.relative_to(run).as_posix()) not in known:
             wrong.append(f"{name} is not of this run")
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise RunError(f"{run}: {', '.join(wrong[:_SHOWN])}{more}, want the files as the run left them")
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values with a checksum of themselves, which `check_seal` verifies."""
+    plain = {name: inner for name, inner in value.items() if name != SEAL}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return plain | {SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def check_seal(path: Path, value: Mapping[str, Any]) -> None:
+    """Verifies values that were sealed; those of an older version have no seal.
+
+    Args:
+      path: of the file, for the message.
+      value: what it says.
+
+    Raises:
+      RunError: they are not what was written.
+    """
+    if SEAL in value and sealed(value)[SEAL] != value[SEAL]:
+        raise RunError(f"{path}: is damaged or was changed, want it as the run left it")
 
 
 def _entry(run: Path, path: Path) -> Entry:

@@ -11,7 +11,7 @@ import numpy as np
 from fednas_jax import nets
 from fednas_jax.data import normalise
 from fednas_jax.errors import DataError, RunError
-from fednas_jax.run import checkpoint
+from fednas_jax.run import model_files
 from fednas_jax.run.finished import load_run, members
 from fednas_jax.run.folder import RunDir
 from fednas_jax.space.network import Network, Variables, Widths
@@ -88,7 +88,7 @@ def load_model(path: Path | str, iteration: int, part: str = FINETUNED, network:
 
 def _variables(folder: Path, shapes: Variables) -> Variables:
     """The arrays of a folder, which have these names, shapes and dtypes."""
-    found = checkpoint.load_tree(folder)
+    found = model_files.load_tree(folder)
     wanted = {f"{part}/{name}": leaf for part, leaves in shapes._asdict().items() for name, leaf in leaves.items()}
     forms, wanted_forms = ({n: (a.shape, a.dtype) for n, a in some.items()} for some in (found, wanted))
     wrong = sorted(n for n in forms.keys() | wanted_forms.keys() if forms.get(n) != wanted_forms.get(n))

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from fednas_jax.errors import ConfigError
-from fednas_jax.run import checkpoint
+from fednas_jax.run import model_files
 from fednas_jax.run.folder import RunDir
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import Dim, Variables
@@ -67,8 +67,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
             raise ConfigError(f"parent: {path} cannot be read as safetensors: {error}") from error
     for folder in (path, path / "variables", RunDir(path).model(0) / "variables"):
-        if checkpoint.is_tree(folder):
-            return checkpoint.load_tree(folder)
+        if model_files.is_tree(folder):
+            return model_files.load_tree(folder)
     want = "want the folder of a run or model, an orbax checkpoint or a .safetensors file"
     why = "it holds none" if path.exists() else "there is no such file or folder"
     if RunDir(path).config_file.exists():

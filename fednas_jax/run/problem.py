@@ -1,10 +1,13 @@
-"""What a run stands on: config, data, network, engine, prices and folder, checked before anything is written."""
+"""What a run works on: config, data, network, engine and prices, checked before anything is written.
+
+Nothing here changes during a run, and nothing here knows of folders, watchers or clocks.
+Letters: C clients, K slots of a stack, M client groups.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,42 +16,41 @@ import jax
 import numpy as np
 
 from fednas_jax import data, nets
-from fednas_jax.config.checks import validate_clients
+from fednas_jax.config import registries
+from fednas_jax.config.checks import limits, validate_clients
 from fednas_jax.config.files import differences
 from fednas_jax.config.schema import Config, NetConfig
-from fednas_jax.engine.fleet import Fleet
+from fednas_jax.engine import schedules
+from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.phones.round_prices import Prices, prices_of
-from fednas_jax.run import checkpoint, inputs, parents
-from fednas_jax.run.folder import RunDir
+from fednas_jax.registry import Registry
+from fednas_jax.run import inputs
 from fednas_jax.runtime import hosts
-from fednas_jax.search import policies as controller
-from fednas_jax.search import proposals as candidates
+from fednas_jax.search import assignment, policies, proposals
+from fednas_jax.search.policies import Policy
+from fednas_jax.search.proposals import Proposer
 from fednas_jax.search.resources import Goal, goal_of
 from fednas_jax.space import probing
 from fednas_jax.space.masks import Space
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
+class Problem:
     """What does not change during a run."""
 
     config: Config
     dataset: data.Dataset
     space: Space
     fleet: Fleet
-    slots: int  # K: slots in a stack
+    slots: int  # K
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
     goal: Goal
     prices: Prices
-    run: RunDir
-    checkpoints: checkpoint.Checkpoints
-    parent: parents.Parent | None  # given, in a run that begins
-    observe: Callable[[dict[str, Any]], None]
-    should_stop: Callable[[], bool]
-    began: float  # time.perf_counter() at the process's start of this run
+    policy: Policy
+    proposer: Proposer
     heterogeneity: data.Heterogeneity  # of the clients
 
     @property
@@ -62,94 +64,74 @@ class Setup:
         return self.config.search.clients_per_group if self.config.search.partial else 0
 
     @functools.cached_property
-    def plan(self) -> Callable[..., controller.Plan]:
-        """The controller's plan, compiled for this run's groups."""
+    def draw(self) -> Callable[..., assignment.Draw]:
+        """Deals groups to candidates for a round, (alive [K], key, group_of [C]), compiled for this run's groups."""
         s = self.config.search
         # Where clients may be away or too many are invited, the round's own draw picks them from the whole groups.
         most, help_out = self.cohort * self.config.participation.everybody, s.idle_groups == "help"
-        return jax.jit(functools.partial(controller.plan, groups=self.groups, most=most, help_out=help_out))
+        return jax.jit(functools.partial(assignment.draw, groups=self.groups, most=most, help_out=help_out))
+
+    def rates(self, rounds: int) -> Sequence[float]:
+        """The clients' learning rate in each round of a stage."""
+        return schedules.rates(self.config.train, rounds)
 
     def there(self, moment: ledger.Moment, clock: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Who is there [C], seconds [C] until each goes away, and seconds that the server waited for anybody."""
+        """Who is there [C], seconds [C] until each goes away, and seconds that the server waited for anybody.
+
+        Args:
+          moment: the round.
+          clock: simulated seconds since the run's beginning.
+        """
         present, waited = availability.there(self.prices.presence, moment.numbers, clock)
         return present, availability.stays(self.prices.presence, clock + waited), waited
 
-    def clock(self) -> float:
-        """Simulated seconds since the beginning, by the run's events, which a resumed run has taken back in part."""
-        if not self.config.participation.spells:
-            return 0.0  # nobody asks
 
-        def summed() -> float:
-            seconds = 0.0
-            for event in self.run.events():
-                seconds += event.get("simulated_seconds", 0.0)  # one by one, as the rounds do: exactly the same sum
-            return seconds
+def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, given: data.Dataset | None) -> Problem:
+    """Loads data, probes the network, and checks what only the two can tell; nothing is written.
 
-        return hosts.from_first_host(summed)
-
-    def tell(self, **event: Any) -> None:
-        """Writes an event, and shows it to who observes the run; on the first host."""
-        if hosts.first():
-            self.run.append(event)
-            self.observe(event)
-
-    def effort(self) -> dict[str, float]:
-        """The simulator's effort so far, this process and those before."""
-        meter = self.fleet.meter
-        return dataclasses.asdict(meter) | {"wall_seconds": meter.wall_seconds + time.perf_counter() - self.began}
-
-
-def prepare(
-    config: Config,
-    run: RunDir,
-    observe: Callable[[dict[str, Any]], None],
-    should_stop: Callable[[], bool],
-    devices: Sequence[jax.Device] | None,
-    began: float,
-    given: data.Dataset | None,
-) -> Setup:
-    """Loads data, probes the network, checks what only the two can tell; makes the run's folder last."""
+    Args:
+      config: resolved.
+      lanes: of a device; 0 measures them.
+      devices: to train on; None: all.
+      given: data of the caller's own, instead of the config's source.
+    """
     s = config.search
-    dataset, packed, found, goal, slots = hosts.run_on_all(lambda: _loaded(config, given))
+    loaded = hosts.run_on_all(lambda: _loaded(config, given))
+    dataset, packed, space = loaded.dataset, loaded.packed, loaded.space
     _same_data(dataset, packed)
     _same_tables(config)
-    prices = prices_of(config, found, packed)
+    prices = prices_of(config, space, packed)
     groups = s.groups if s.partial else 1
-    checkpoints = checkpoint.Checkpoints(run.checkpoints)
-    parent = hosts.from_first_host(lambda: _parent(config, found, checkpoints))
-    # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
-    kind = (devices or jax.devices())[0].device_kind
-    lanes = config.engine.lanes or hosts.from_first_host(lambda: run.lanes(kind))
     fleet = Fleet(
-        found.network,
-        packed,
-        dataset.mean,
-        dataset.std,
-        config.train,
-        dataclasses.replace(config.engine, lanes=lanes),
-        config.seed,
-        slots,
-        devices,
-        tasks=packed.clients * (1 if s.partial else slots),
+        FleetSpec(
+            network=space.network,
+            data=packed,
+            mean=dataset.mean,
+            std=dataset.std,
+            classes=dataset.classes,
+            train=config.train,
+            engine=dataclasses.replace(config.engine, lanes=lanes),
+            seed=config.seed,
+            slots=loaded.proposer.most,
+            devices=devices,
+            tasks=packed.clients * (1 if s.partial else loaded.proposer.most),
+            metric=s.metric,
+            participation=config.participation,
+        )
     )
-    hosts.from_first_host(lambda: run.create(config, fleet.lanes, kind))
-    return Setup(
-        config,
-        dataset,
-        found,
-        fleet,
-        slots,
-        groups,
-        controller.client_groups(packed.train_count, groups),
-        goal,
-        prices,
-        run,
-        checkpoints,
-        parent,
-        observe,
-        should_stop,
-        began,
-        data.heterogeneity(np.asarray(packed.labels), packed.offsets),
+    return Problem(
+        config=config,
+        dataset=dataset,
+        space=space,
+        fleet=fleet,
+        slots=loaded.proposer.most,
+        groups=groups,
+        group_of=assignment.client_groups(packed.train_count, groups),
+        goal=loaded.goal,
+        prices=prices,
+        policy=policies.compiled(policies.policy_of(s)),
+        proposer=loaded.proposer,
+        heterogeneity=data.heterogeneity(np.asarray(packed.labels), packed.offsets),
     )
 
 
@@ -160,6 +142,69 @@ def same_config(config: Config) -> None:
         if differ := differences(gathered[0], other):
             fields = "; ".join(f"{d} there" for d in differ)
             raise ConfigError(f"host {host}: has another config than host 0, want the same command: {fields}")
+
+
+def code_of(config: Config) -> dict[str, str]:
+    """Field -> SHA-256 of the source of each choice that is not the project's own."""
+    named: list[tuple[Registry[Any], str | None]] = [
+        (registries.METHODS, config.method),
+        (registries.PARTITIONS, config.data.partition),
+        (registries.POLICIES, config.search.policy),
+        (registries.PROPOSALS, config.search.proposals),
+        (registries.METRICS, config.search.metric),
+        (registries.CLIENT_OPTIMIZERS, config.train.client_optimizer),
+        (registries.SERVER_OPTIMIZERS, config.train.server_optimizer),
+        (registries.SCHEDULES, config.train.schedule),
+        (registries.LOSSES, config.train.loss),
+        (registries.AGGREGATIONS, config.train.aggregation),
+        *((registries.RESOURCES, limit.resource) for limit in limits(config.search)),
+    ]
+    found: dict[str, str] = {}
+    for registry, text in named:
+        checksum = None if text is None else registry.checksum(text)
+        if checksum is not None:
+            found[registry.field] = found.get(registry.field, "") + checksum
+    for field, checksum in (
+        ("net.name", nets.checksum(config.net.name)),
+        ("data.source", data.source_checksum(config.data.source)),
+    ):
+        if checksum is not None:
+            found[field] = checksum
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """What a host has of its own."""
+
+    dataset: data.Dataset
+    packed: data.PackedClients
+    space: Space
+    goal: Goal
+    proposer: Proposer
+
+
+def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
+    s = config.search
+    dataset = given or data.load(config.data, config.seed)
+    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
+    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
+    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
+    validate_clients(config, packed.clients)
+    if s.centralised:
+        packed = data.merge(packed)
+    registered = nets.NETWORKS.get(config.net.name)
+    probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
+    shape, build = dataset.train.images.shape[1:], registered and registered.build
+    space = probed(config.net, shape, dataset.classes, s.depth, build)
+    goal = goal_of(space, s, config.cost)
+    return _Loaded(dataset, packed, space, goal, proposals.proposer_of(space, s, goal))
+
+
+@functools.lru_cache(maxsize=4)
+def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, build: Callable[..., Any]) -> Space:
+    """What probing finds out about a network, once for all searches of a process; `build` is what is registered."""
+    return probing.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
 
 
 def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:
@@ -179,31 +224,3 @@ def _same_tables(config: Config) -> None:
         for path, mine, there in zip(paths, sums[0], other, strict=True):
             if mine != there:
                 raise DataError(f"search.resource: host {host} has another {path}, want the same file on every host")
-
-
-@functools.lru_cache(maxsize=4)
-def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, build: Callable[..., Any]) -> Space:
-    """What probing finds out about a network, once for all searches of a process; `build` is what is registered."""
-    return probing.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
-
-
-def _loaded(config: Config, given: data.Dataset | None) -> tuple[data.Dataset, data.PackedClients, Space, Goal, int]:
-    """What a host has of its own: data set, clients, and what the network's space says of goal and slots."""
-    s = config.search
-    dataset = given or data.load(config.data, config.seed)
-    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
-    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
-    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
-    validate_clients(config, packed.clients)
-    if s.centralised:
-        packed = data.merge(packed)
-    registered = nets.NETWORKS.get(config.net.name)
-    probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
-    shape, build = dataset.train.images.shape[1:], registered and registered.build
-    found = probed(config.net, shape, dataset.classes, s.depth, build)
-    return dataset, packed, found, goal_of(found, s, config.cost), candidates.most_candidates(found, s)
-
-
-def _parent(config: Config, found: Space, checkpoints: checkpoint.Checkpoints) -> parents.Parent | None:
-    """The parent that the config names; none where the run goes on and has its weights in a checkpoint."""
-    return None if config.parent is None or checkpoints.begun() else parents.load(config.parent, found)

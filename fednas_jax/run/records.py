@@ -73,6 +73,7 @@ class Member(TypedDict):
     params: Count
     score: float
     test_accuracy: float | None
+    test_score: NotRequired[float | None]
     client_seconds: Amount
     simulated_hours: NotRequired[Amount]
 
@@ -107,7 +108,7 @@ class Data(TypedDict):
 class Result(TypedDict):
     """result.json, as far as anybody reads it."""
 
-    schema: NotRequired[Literal[1]]
+    schema: NotRequired[Literal[1, 2]]
     method: str
     preset: str
     seed: Annotated[int, Between(0, 2**32 - 1)]
@@ -120,7 +121,9 @@ class Result(TypedDict):
     parent_source: NotRequired[Source | None]
     wasted: NotRequired[dict[str, dict[str, Amount]]]
     simulated_hours: NotRequired[Hours]
+    metric: NotRequired[str]
     warnings: NotRequired[list[str]]
+    checksum: NotRequired[str]
     data: NotRequired[Data]
     files: NotRequired[list[Entry]]
 
@@ -225,7 +228,7 @@ def result(path: Path) -> dict[str, Any]:
     return found
 
 
-def events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """The events of a run, one by one; none where there is no such file.
 
     Raises:

@@ -3,131 +3,160 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fednas_jax import data
-from fednas_jax.engine.fleet import Fleet, Tasks
-from fednas_jax.files import write_json
-from fednas_jax.phones import ledger, totals
-from fednas_jax.run.problem import Setup
-from fednas_jax.run.state import Member, RunState, load_member
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Effort, Tasks
+from fednas_jax.phones import totals
+from fednas_jax.run.manifest import sealed
+from fednas_jax.run.problem import Problem
+from fednas_jax.run.state import Member, RunState
 from fednas_jax.space import stacks
+from fednas_jax.space.network import Variables
 
-SCHEMA = 1  # of result.json
+SCHEMA = 2  # of result.json
+TEST_BATCH = 256
 
 
-def write(setup: Setup, state: RunState, tested: dict[int, float | None]) -> dict[str, Any]:
-    """Writes result.json and returns it; on one host.
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """What the test split says of a member; None where its logits are no finite numbers."""
+
+    accuracy: float | None
+    score: float | None  # by the run's metric
+
+
+def test(
+    problem: Problem, members: Sequence[Member], load: Callable[[Member], Variables]
+) -> tuple[list[Tested], Effort]:
+    """Tests each member after its fine-tuning: the one use of the test split.
 
     Args:
-      setup: of the run.
-      state: its last.
-      tested: test accuracy of the members that were tested, by iteration; None where one diverged.
+      problem: of the run.
+      members: those to be tested.
+      load: a member's fine-tuned variables.
     """
-    spent = totals.summary(ledger.read(setup.run.ledger), setup.clients, len(state.family), _clock(setup))
-    meter = setup.fleet.meter
+    split = data.chunks(problem.dataset.test, TEST_BATCH)
+    config = problem.config
+    fleet = Fleet(
+        FleetSpec(
+            network=problem.space.network,
+            data=split,
+            mean=problem.dataset.mean,
+            std=problem.dataset.std,
+            classes=problem.dataset.classes,
+            train=config.train,
+            engine=dataclasses.replace(config.engine, eval_batch=TEST_BATCH, lanes=problem.fleet.lanes),
+            seed=config.seed,
+            slots=problem.slots,
+            devices=list(problem.fleet.mesh.devices.flat),
+            metric=config.search.metric,
+        )
+    )
+    whole, everyone = problem.space.widths, np.arange(split.clients, dtype=np.int32)
+    found, effort = [], Effort()
+    for first in range(0, len(members), problem.slots):
+        some = members[first : first + problem.slots]
+        stack = stacks.stacked([problem.space.embed(load(member), whole) for member in some])
+        slots = np.arange(len(some), dtype=np.int32)
+        tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
+        tally = fleet.evaluate(whole, stacks.filled(stack, problem.slots), tasks)
+        effort += tally.effort
+        for accuracy, score in zip(tally.accuracy[: len(some)], tally.score[: len(some)], strict=True):
+            finite = bool(np.isfinite(accuracy))
+            found.append(Tested(float(accuracy) if finite else None, float(score) if finite else None))
+    return found, effort
+
+
+def summary(
+    problem: Problem,
+    state: RunState,
+    tested: dict[int, Tested],
+    rows: pa.Table,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """What stands in result.json, with a checksum of itself.
+
+    Args:
+      problem: of the run.
+      state: its last.
+      tested: the members that were tested, by iteration.
+      rows: the whole ledger.
+      wall_seconds: of all processes that worked on it.
+    """
+    config, effort = problem.config, state.effort
+    spent = totals.summary(rows, problem.clients, len(state.family), state.spent.clock)
 
     def described(member: Member) -> dict[str, Any]:
+        n, test_of = member.iteration, tested.get(member.iteration, Tested(None, None))
         return {
-            "iteration": member.iteration,
-            "widths": dict(zip(setup.space.groups, member.widths, strict=True)),
-            "macs": setup.space.macs(member.widths),
-            "params": setup.space.params(member.widths),
-            "resources": {resource.name: resource(member.widths) for resource in setup.goal.resources},
+            "iteration": n,
+            "widths": dict(zip(problem.space.groups, member.widths, strict=True)),
+            "macs": problem.space.macs(member.widths),
+            "params": problem.space.params(member.widths),
+            "resources": {resource.name: resource(member.widths) for resource in problem.goal.resources},
             "score": member.score,
-            "test_accuracy": tested.get(member.iteration),
-            "client_seconds": spent.client_seconds[member.iteration],
-            "simulated_hours": spent.hours[member.iteration],
-            "path": str(setup.run.model(member.iteration).relative_to(setup.run.path)),
+            "test_accuracy": test_of.accuracy,
+            "test_score": test_of.score,
+            "client_seconds": spent.client_seconds[n],
+            "simulated_hours": spent.hours[n],
+            "path": f"models/{n:03d}",
         }
 
-    config = setup.config
-    result = {
-        "schema": SCHEMA,
-        "method": config.method,
-        "preset": config.preset,
-        "seed": config.seed,
-        "finished": True,
-        "stop_reason": state.stop_reason,
-        "clients": setup.clients,
-        "data": _data(setup.dataset),
-        "heterogeneity": setup.heterogeneity._asdict(),
-        "parent_source": state.source,
-        "budgets": [
-            {"resource": resource.name, "budget": budget, "unit": resource.unit}
-            for resource, budget in zip(setup.goal.resources, setup.goal.budgets, strict=True)
-        ],
-        "parent": described(state.family[0]),
-        "models": [described(m) for m in state.family[1:]],
-        "client_cost": spent.client_cost,
-        "wasted": spent.wasted,
-        "simulated_hours": spent.simulated_hours,
-        "simulator": {
-            "wall_seconds": setup.effort()["wall_seconds"],
-            "compile_seconds": meter.compile_seconds,
-            "compilations": meter.compilations,
-            "examples_per_second": meter.examples / meter.train_seconds if meter.train_seconds else 0.0,
-            "lane_padding": 1 - meter.steps / meter.lane_steps if meter.lane_steps else 0.0,
-            "lanes": setup.fleet.lanes,
-            "streams": setup.fleet.streams,
-            "devices": [str(d) for d in setup.fleet.mesh.devices.flat],
-        },
-    }
-    setup.tell(event="finished", stop_reason=state.stop_reason)
-    write_json(setup.run.result_file, result)
-    return result
+    return sealed(
+        {
+            "schema": SCHEMA,
+            "method": config.method,
+            "preset": config.preset,
+            "seed": config.seed,
+            "finished": True,
+            "stop_reason": state.stop_reason,
+            "warnings": list(state.warnings),
+            "metric": config.search.metric,
+            "clients": problem.clients,
+            "heterogeneity": problem.heterogeneity._asdict(),
+            "data": _about(problem),
+            "parent_source": state.source,
+            "budgets": [
+                {"resource": resource.name, "budget": budget, "unit": resource.unit}
+                for resource, budget in zip(problem.goal.resources, problem.goal.budgets, strict=True)
+            ],
+            "parent": described(state.family[0]),
+            "models": [described(m) for m in state.family[1:]],
+            "client_cost": spent.client_cost,
+            "wasted": spent.wasted,
+            "simulated_hours": spent.simulated_hours,
+            "simulator": {
+                "wall_seconds": wall_seconds,
+                "compile_seconds": effort.compile_seconds,
+                "compilations": effort.compilations,
+                "examples_per_second": effort.examples / effort.train_seconds if effort.train_seconds else 0.0,
+                "lane_padding": 1 - effort.steps / effort.lane_steps if effort.lane_steps else 0.0,
+                "lanes": problem.fleet.lanes,
+                "streams": problem.fleet.streams,
+                "devices": [str(d) for d in problem.fleet.mesh.devices.flat],
+            },
+        }
+    )
 
 
-def _data(dataset: data.Dataset) -> dict[str, Any]:
-    """What tells this data set from others, and what makes a network's input of its images."""
+def _about(problem: Problem) -> dict[str, Any]:
+    """What tells the data set from others, and what makes a network's input of its images."""
+    dataset, fleet = problem.dataset, problem.fleet
     return {
         "name": dataset.name,
         "fingerprint": data.fingerprint(dataset),
         "examples": len(dataset.train.labels),
+        "train_examples": int(fleet.train_count.sum()),
+        "validation_examples": int(fleet.val_count.sum()),
         "test_examples": len(dataset.test.labels),
         "image": list(dataset.train.images.shape[1:]),
         "classes": dataset.classes,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
     }
-
-
-def _clock(setup: Setup) -> Iterator[tuple[str, int, float]]:
-    """Stage, iteration and simulated seconds of each round; a run begun before there was a clock has none."""
-    for event in setup.run.events():
-        if event["event"] in ("round", "parent"):
-            yield event.get("stage", "pretrain"), event.get("iteration", 0), event.get("simulated_seconds", 0.0)
-
-
-def test_accuracy(setup: Setup, members: list[Member]) -> list[float | None]:
-    """Test accuracy of each member after its fine-tuning, None if that diverged: the one use of the test split."""
-    split = data.chunks(setup.dataset.test, 256)
-    fleet = Fleet(
-        setup.space.network,
-        split,
-        setup.dataset.mean,
-        setup.dataset.std,
-        setup.config.train,
-        dataclasses.replace(setup.config.engine, eval_batch=256, lanes=setup.fleet.lanes),
-        setup.config.seed,
-        setup.slots,
-        list(setup.fleet.mesh.devices.flat),
-        setup.fleet.meter,
-    )
-    whole, everyone = setup.space.widths, np.arange(split.clients, dtype=np.int32)
-    found: list[float | None] = []
-    for first in range(0, len(members), setup.slots):
-        some = members[first : first + setup.slots]
-        stack = stacks.stacked(
-            [setup.space.embed(load_member(setup.run, setup.space.network, m, "finetuned"), whole) for m in some]
-        )
-        slots = np.arange(len(some), dtype=np.int32)
-        tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
-        accuracy = fleet.evaluate(whole, stacks.filled(stack, setup.slots), tasks).accuracy[: len(some)]
-        found += [float(a) if np.isfinite(a) else None for a in accuracy]
-    for member in (m for m, accuracy in zip(members, found, strict=True) if accuracy is None):
-        setup.tell(event="diverged", stage="finetune", iteration=member.iteration)
-    return found

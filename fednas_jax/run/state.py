@@ -1,20 +1,27 @@
-"""What a run remembers between its steps, and how that lies on disk: a record in JSON beside a tree of arrays."""
+"""What a run remembers between its rounds, as one record; and its form on disk: named arrays beside JSON values.
+
+Letters: K slots of a stack, G width groups.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from pathlib import Path
+import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from fednas_jax.files import write_json
-from fednas_jax.run import checkpoint
-from fednas_jax.run.folder import RunDir
-from fednas_jax.runtime import hosts
-from fednas_jax.space.network import Network, Variables, Widths
+from fednas_jax.engine.tasks import Effort
+from fednas_jax.errors import RunError
+from fednas_jax.phones import ledger
+from fednas_jax.phones.totals import Clock
+from fednas_jax.run.manifest import Entry
+from fednas_jax.search.proposals import Proposal
+from fednas_jax.space.network import Variables, Widths
 
 
 class Stage(enum.IntEnum):
@@ -32,108 +39,158 @@ class Member(NamedTuple):
     iteration: int
     widths: Widths
     physical_widths: Widths  # of the stack it was trained in
-    score: float  # validation accuracy
+    score: float  # on the clients' validation examples
+
+
+class Trial(NamedTuple):
+    """An iteration of the search in its midst; its stack and server state are the run's."""
+
+    proposals: tuple[Proposal, ...]
+    masks: tuple[tuple[np.ndarray, ...], ...]  # [proposals][G][width] bool: the channels that each keeps
+    policy: Any  # the policy's state, arrays
+    lost: np.ndarray  # [K] bool: all of its updates were left out in some round, so that it is inferior to any other
+
+
+class Spent(NamedTuple):
+    """Running sums of what was spent, so that nobody has to read the ledger or the events for them."""
+
+    seconds: float = 0.0  # simulated, since the beginning
+    client_seconds: float = 0.0  # of all clients
+    clock: Clock = Clock()  # simulated hours by stage and iteration
 
 
 class RunState(NamedTuple):
-    """Everything a run needs to go on. Arrays are checkpointed as one pytree, the rest as JSON beside it."""
+    """Everything a run needs to go on from the end of any round."""
 
     stage: Stage
     iteration: int  # iterations done
-    round: int  # rounds done in this stage, or in this bucket of the fine-tuning
+    round: int  # rounds done in this stage, iteration, or bucket of the fine-tuning
     bucket: int  # fine-tuning: which group of members is in training
     physical_widths: Widths  # of the stack, as it is compiled
     widths: Widths  # of the parent; channels beyond them are masked
-    stack: Variables  # [slots, ...]: the parent alone, or the members in fine-tuning
+    stack: Variables  # [networks, ...] or, in training, [K, ...] with all slots filled
+    networks: int  # in the stack's first slots: the parent alone, an iteration's candidates, or members in fine-tuning
     kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
-    server: Any  # the server optimiser's state in pretraining and fine-tuning
+    server: Any  # the server optimiser's state [K, ...] in training
+    trial: Trial | None  # the iteration in its midst
     family: tuple[Member, ...]
     stop_reason: str
-    ledgers: tuple[str, ...]  # names of the ledger's files
     source: dict[str, Any] | None  # where a given parent came from
+    spent: Spent
+    effort: Effort  # of the simulator
+    warnings: tuple[str, ...]
+    files: tuple[Entry, ...]  # of the run's folder: ledger, models, inputs; each with its checksum
+    pending: pa.Table  # rows of the ledger that lie in no file yet
 
 
-ARRAYS = ("stack", "kept", "server")
+PLAIN = ("iteration", "round", "bucket", "networks", "stop_reason", "source")  # fields that are JSON values
 
 
-def arrays(state: RunState) -> dict[str, Any]:
-    """The part of a state that orbax saves."""
-    # In one array: orbax refuses empty ones, which a removed block's group would have.
-    return {"stack": state.stack, "kept": np.concatenate(state.kept), "server": state.server}
+def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays by name, on the host, and the rest as JSON values."""
+    masks = [] if state.trial is None else [*state.trial.masks]
+    trees = {
+        "stack": jax.tree.map(lambda a: a[: state.networks], jax.device_get(state.stack)),
+        "kept": list(state.kept),
+        "server": jax.device_get(state.server),
+        "masks": [list(mask) for mask in masks],
+        "policy": () if state.trial is None else jax.device_get(state.trial.policy),
+        "lost": () if state.trial is None else state.trial.lost,
+        "pending": _to_bytes(state.pending),
+    }
+    arrays = {f"{tree}{path}": np.asarray(leaf) for tree, value in trees.items() for path, leaf in _leaves(value)}
+    record = {
+        "stage": int(state.stage),
+        "trial": None if state.trial is None else [[p.name, list(p.widths)] for p in state.trial.proposals],
+        "training": bool(jax.tree.leaves(state.server)) or state.server != (),
+        "family": [[m.iteration, list(m.widths), list(m.physical_widths), m.score] for m in state.family],
+        "spent": list(state.spent),
+        "effort": list(state.effort),
+        "files": list(state.files),
+        "warnings": list(state.warnings),
+        **{name: getattr(state, name) for name in PLAIN},
+        "physical_widths": list(state.physical_widths),
+        "widths": list(state.widths),
+    }
+    return arrays, record
 
 
-def record(state: RunState) -> dict[str, Any]:
-    """The rest of a state as JSON values, with what `like` has to know of the arrays."""
-    about = {name: value for name, value in state._asdict().items() if name not in ARRAYS}
-    return about | {"slots": jax.tree.leaves(state.stack)[0].shape[0], "training": state.server != ()}
+class Likeness(NamedTuple):
+    """Trees of the shapes that a run's arrays have; what they hold is not read."""
+
+    stack: Any  # [networks, ...] for a record's number of networks
+    server: Any
+    policy: Any
 
 
-def like(
-    about: dict[str, Any], network: Network, slots: int, init_server: Callable[[Variables], Any]
-) -> dict[str, Any]:
-    """Shapes and dtypes of the arrays that belong to a record.
+def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Likeness) -> RunState:
+    """The state that `pack` took apart.
 
     Args:
-      about: from `record`.
-      network: the run's.
-      slots: K, slots in a full stack; the server's state has them all.
-      init_server: the server optimiser's.
+      record: the JSON values.
+      arrays: by name.
+      like: shapes and types that the run's network, optimiser and policy ask for.
+
+    Raises:
+      RunError: the arrays are those of another network, optimiser or policy.
     """
-    physical_widths = tuple(about["physical_widths"])
-    one = network.abstract(physical_widths)
-
-    def stacked(count: int) -> Variables:
-        return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one)
-
-    return {
-        "stack": stacked(about["slots"]),
-        "kept": jax.ShapeDtypeStruct((sum(physical_widths),), bool),
-        "server": jax.eval_shape(init_server, stacked(slots)) if about["training"] else (),
-    }
-
-
-def restored(about: dict[str, Any], saved: dict[str, Any]) -> RunState:
-    """The state of a record and its arrays."""
+    physical = tuple(record["physical_widths"])
+    trial = None
+    if record["trial"] is not None:
+        proposals = tuple(Proposal(name, tuple(widths)) for name, widths in record["trial"])
+        masks = tuple(
+            tuple(_array(arrays, f"masks[{n}][{g}]", (width,), bool) for g, width in enumerate(physical))
+            for n in range(len(proposals))
+        )
+        trial = Trial(proposals, masks, _tree(arrays, "policy", like.policy), arrays["lost"].astype(bool))
+    seconds, client_seconds, (stages, iterations) = record["spent"]
     return RunState(
-        stage=Stage(about["stage"]),
-        iteration=about["iteration"],
-        round=about["round"],
-        bucket=about["bucket"],
-        physical_widths=tuple(about["physical_widths"]),
-        widths=tuple(about["widths"]),
-        stack=saved["stack"],
-        kept=tuple(np.split(saved["kept"], np.cumsum(about["physical_widths"])[:-1])),
-        server=saved["server"],
-        family=tuple(Member(i, tuple(w), tuple(s), score) for i, w, s, score in about["family"]),
-        stop_reason=about["stop_reason"],
-        ledgers=tuple(about["ledgers"]),
-        source=about["source"],
+        stage=Stage(record["stage"]),
+        iteration=record["iteration"],
+        round=record["round"],
+        bucket=record["bucket"],
+        physical_widths=physical,
+        widths=tuple(record["widths"]),
+        stack=_tree(arrays, "stack", like.stack),
+        networks=record["networks"],
+        kept=tuple(_array(arrays, f"kept[{g}]", (width,), bool) for g, width in enumerate(physical)),
+        server=_tree(arrays, "server", like.server) if record["training"] else (),
+        trial=trial,
+        family=tuple(Member(i, tuple(w), tuple(p), score) for i, w, p, score in record["family"]),
+        stop_reason=record["stop_reason"],
+        source=record["source"],
+        spent=Spent(seconds, client_seconds, Clock(tuple(stages), tuple(iterations))),
+        effort=Effort(*record["effort"]),
+        warnings=tuple(record["warnings"]),
+        files=tuple(record["files"]),
+        pending=_from_bytes(arrays["pending"]),
     )
 
 
-def save_member(run: RunDir, network: Network, member: Member, variables: Variables, part: str = "") -> None:
-    """Saves a member's variables and widths, on the first host.
-
-    Args:
-      run: whose folder takes them.
-      network: the run's.
-      member: whose they are.
-      variables: at the member's own widths.
-      part: name of a folder inside the member's own; none: that itself.
-    """
-
-    def describe(folder: Path) -> None:
-        widths = dict(zip(network.widths, member.widths, strict=True))
-        write_json(folder / "widths.json", {"network": network.name, "widths": widths})
-
-    hosts.from_first_host(lambda: checkpoint.save_model(run.model(member.iteration) / part, variables, describe))
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Path and leaf of a tree's arrays; the path of a lone leaf is ''."""
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def load_member(run: RunDir, network: Network, member: Member, part: str = "") -> Variables:
-    """What `save_member` saved, on every host.
+def _tree(arrays: Mapping[str, np.ndarray], name: str, like: Any) -> Any:
+    leaves = [_array(arrays, f"{name}{path}", leaf.shape, leaf.dtype) for path, leaf in _leaves(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    Raises:
-      RunError: it isn't there, or cannot be read.
-    """
-    folder, shapes = run.model(member.iteration) / part, network.abstract(member.widths)
-    return hosts.from_first_host(lambda: checkpoint.load_model(folder, shapes))
+
+def _array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    found = arrays.get(name)
+    if found is None or found.shape != tuple(shape) or found.dtype != dtype:
+        got = "none" if found is None else f"{found.dtype} {found.shape}"
+        raise RunError(f"checkpoint: '{name}' got {got}, want {np.dtype(dtype)} {tuple(shape)}, as in this run")
+    return found
+
+
+def _to_bytes(table: pa.Table) -> np.ndarray:
+    """Rows as the bytes of a Parquet file [n] uint8."""
+    out = io.BytesIO()
+    pq.write_table(table.unify_dictionaries(), out)
+    return np.frombuffer(out.getvalue(), np.uint8)
+
+
+def _from_bytes(data: np.ndarray) -> pa.Table:
+    return ledger.conformed(pq.read_table(io.BytesIO(data.tobytes())))

@@ -15,7 +15,7 @@ def number() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def use_all() -> None:
+def use_all_cores() -> None:
     """Makes the processor one jax device for each core, at most 8; to be called before jax is used.
 
     XLA shares a large operation among the cores, but much of a small network's step is small or not shared at all:

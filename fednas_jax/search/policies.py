@@ -1,199 +1,176 @@
-"""Who trains what, who is dropped, who wins: a pure state machine over fixed-size arrays, jittable and vmappable.
+"""Who trains on and who is dropped within an iteration: what an elimination policy is, and what all of them share.
 
-Letters: K candidates, S rungs, M client groups, C clients. It knows nothing of networks, devices or data.
+A policy is a record of pure functions of a table (plain numbers, what changes from iteration to iteration) and a state
+(arrays of fixed size): they can be jitted, vmapped over states and over tables of one form, and a state can be saved
+and restored in the midst of an iteration. A policy knows nothing of networks, clients or data.
+
+The same for every policy:
+- Rounds grow by `lengthened`: by `search.growth` with each iteration, or to `search.settle_rounds`.
+- Who is better: the higher score, then the smaller resource, then the lower number (`places`).
+- A score that is not finite never stays and never wins. Dropped is final.
+- The last round drops nobody else: `winner` chooses among its survivors, by `search.select`.
+- `search.early_dropping=False` is the policy `none`, whatever `search.policy` says.
+
+Letters: K slots for candidates, of which some may be empty.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from fednas_jax.config.registries import POLICIES
 from fednas_jax.config.schema import SearchConfig
+from fednas_jax.errors import ConfigError
+from fednas_jax.registry import attempt, own_module
+from fednas_jax.search import trial
+
+FIELD = POLICIES.field  # whose value a message is about
 
 
-class Rungs(NamedTuple):
-    """One iteration's schedule: train for rounds[s], then keep the best keep[s]; the last rung's survivors may win."""
+class Progress(NamedTuple):
+    """Where an iteration is, each from 1: numbers, or int32 arrays where it is asked for under jit."""
 
-    rounds: jax.Array  # [S] int32
-    keep: jax.Array  # [S] int32
-
-
-class State(NamedTuple):
-    """The controller in the middle of an iteration."""
-
-    rungs: Rungs
-    resource: jax.Array  # [K] float32: R of each candidate, the first tie-breaker
-    alive: jax.Array  # [K] bool
-    scores: jax.Array  # [K] float32: the latest, NaN before the first
-    rung: jax.Array  # int32; S when the iteration is over
-    rounds_done: jax.Array  # int32: in this rung
+    rung: Any  # that the next round belongs to: a rung ends where somebody may be dropped
+    rungs: Any
+    round: Any  # the next one
+    rounds: Any  # of the iteration, at most; the same in all of its states
 
 
-class Plan(NamedTuple):
-    """A round: candidate k is trained by the cohort's clients of the groups m with assign[k, m]."""
+class Policy(NamedTuple):
+    """An elimination policy. A state is any pytree of arrays with the fields `alive` [K] bool and `scores` [K] float32.
 
-    assign: jax.Array  # [K, M] bool
-    cohort: jax.Array  # [C] bool
+    `scores` are the latest of each candidate, NaN before the first. All functions but `table` can be jitted.
+    """
+
+    table: Callable[[int, int], Any]
+    """(iteration from 1, number of candidates) -> numpy arrays, whose shapes are always the same."""
+    init: Callable[[Any, ArrayLike, ArrayLike], Any]
+    """(table, alive [K] bool, resource [K] float32) -> the state at the start of the iteration; R of each candidate."""
+    plan: Callable[[Any], jax.Array]
+    """state -> [K] bool: who trains in the next round, nobody that was dropped."""
+    wants_scores: Callable[[Any], jax.Array]
+    """state -> bool: whether all who live are to be scored after the next round; scoring costs the clients."""
+    tell: Callable[[Any, ArrayLike], Any]
+    """(state, scores [K]) -> the state after the round. Scores are read where they were wanted, and of the living."""
+    select: Callable[[Any, ArrayLike, ArrayLike], jax.Array]
+    """(finished state, the parent's score, the parent's R) -> the winner's number; -1: nobody is left."""
+    finished: Callable[[Any], jax.Array]
+    """state -> bool: the iteration is over. From then on `tell` changes nothing."""
+    progress: Callable[[Any], Progress]
+    """state -> where it is."""
 
 
-def schedule(config: SearchConfig, iteration: int, candidates: int) -> Rungs:
-    """The rungs of an iteration as a plain table.
+def policy_of(search: SearchConfig) -> Policy:
+    """The elimination policy of a search. One of the user's own is tried out on made-up scores first.
+
+    Args:
+      search: `policy`, or `rungs` where that is open; without `early_dropping` it is `none`.
+
+    Raises:
+      ConfigError: there is no such policy, it takes no such arguments, or breaks its contract (`trial.check`).
+    """
+    name = (search.policy or "rungs") if search.early_dropping else "none"
+    policy = POLICIES.get(name)(search)
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"{FIELD}: {name} returned {type(policy).__name__}, want a Policy (docs/extend.md)")
+    if POLICIES.checksum(name) is not None:
+        module = own_module(name, FIELD) if POLICIES.parse(name).own else None
+        attempt(f"{FIELD}: {name}", module, lambda: trial.check(policy, f"{FIELD}: {name}"))
+    return policy
+
+
+def compiled(policy: Policy) -> Policy:
+    """The policy with every function of states jitted."""
+    return Policy(policy.table, *(jax.jit(function) for function in policy[1:]))
+
+
+def progress_of(policy: Policy, state: Any) -> Progress:
+    """Where an iteration is, in Python's numbers.
+
+    Raises:
+      ConfigError: it goes on for longer than it said.
+    """
+    at = Progress(*(int(number) for number in policy.progress(state)))
+    if at.round > at.rounds:
+        raise ConfigError(f"{FIELD}: got a round {at.round}, want at most the {at.rounds} that the policy says itself")
+    return at
+
+
+def lengthened(search: SearchConfig, rounds: Sequence[int], iteration: int) -> list[int]:
+    """The rounds of consecutive rungs in an iteration.
 
     With dynamic rounds: rounds_i = min(cap, round(r0 + growth (i - 1))) for every rung. Without: the rungs as given,
-    the last one stretched so that a survivor trains `settle_rounds` in all. Without early dropping: one rung of all
-    rounds.
+    the last one stretched (or cut) so that a survivor trains `settle_rounds` in all.
 
     Args:
-      config: rungs, growth, cap and switches.
+      search: growth, cap and switches.
+      rounds: of each rung in the first iteration.
       iteration: i = 1, 2, ...
-      candidates: K of this iteration; a rung never keeps more, nor more than the rung before.
     """
-    rounds = [r for r, _ in config.rungs]
-    if config.dynamic_rounds:
-        rounds = [min(config.round_cap, math.floor(r + config.growth * (iteration - 1) + 0.5)) for r in rounds]
-    else:
-        rounds[-1] = max(1, config.settle_rounds - sum(rounds[:-1]))
-    keep, most = [], candidates
-    for _, share in config.rungs:
-        most = max(1, min(most, int(share) if share >= 1 else math.ceil(share * candidates - 1e-9)))
-        keep.append(most)
-    if not config.early_dropping:
-        rounds, keep = [sum(rounds)], [1]
-    return Rungs(np.asarray(rounds, np.int32), np.asarray(keep, np.int32))  # type: ignore[arg-type]
+    if search.dynamic_rounds:
+        grown = search.growth * (iteration - 1)
+        return [min(search.round_cap, math.floor(r + grown + 0.5)) for r in rounds]
+    return [*rounds[:-1], max(1, search.settle_rounds - sum(rounds[:-1]))]
 
 
-def client_groups(sizes: np.ndarray, groups: int) -> np.ndarray:
-    """Divides clients into groups of nearly equal data: the largest client goes to the lightest group.
+def places(merit: jax.Array, fit: jax.Array, resource: jax.Array, rivals: ArrayLike = True) -> jax.Array:
+    """How many go before each candidate [K]: by merit, then the smaller resource, then the lower number.
 
     Args:
-      sizes: [C] examples of each client.
-      groups: M, at most C.
-
-    Returns:
-      [C] group of each client. Equal sizes and equal groups are taken in the order of their numbers.
+      merit: [K].
+      fit: [K] bool; of the others no merit counts, and their own places mean nothing.
+      resource: [K].
+      rivals: [K, K] bool: who competes with whom.
     """
-    heap = [(0, m) for m in range(groups)]
-    group_of = np.empty(len(sizes), np.int32)
-    for client in np.argsort(-np.asarray(sizes, np.int64), kind="stable"):
-        load, m = heapq.heappop(heap)
-        group_of[client] = m
-        heapq.heappush(heap, (load + int(sizes[client]), m))
-    return group_of
+    number = jnp.arange(len(merit))
+
+    def pairs(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return values[:, None], values[None, :]
+
+    (merit_j, merit_k), (resource_j, resource_k), (j, k) = pairs(merit), pairs(resource), pairs(number)
+    lighter = (resource_j < resource_k) | ((resource_j == resource_k) & (j < k))
+    before = (merit_j > merit_k) | ((merit_j == merit_k) & lighter)
+    return jnp.sum(before & fit[:, None] & rivals, axis=0)
 
 
-def init(rungs: Rungs, alive: ArrayLike, resource: ArrayLike) -> State:
-    """The start of an iteration.
+def winner(
+    alive: jax.Array,
+    scores: jax.Array,
+    resource: jax.Array,
+    parent_score: ArrayLike,
+    parent_resource: ArrayLike,
+    ratio: bool = False,
+) -> jax.Array:
+    """The number of the best candidate, or -1 where nobody is left with a finite score.
 
     Args:
-      rungs: its schedule.
-      alive: [K] which places hold a candidate.
-      resource: [K] R of each candidate.
-    """
-    scores = jnp.full(jnp.shape(alive), jnp.nan, jnp.float32)
-    zero = jnp.int32(0)
-    resource = jnp.asarray(resource, jnp.float32)
-    return State(jax.tree.map(jnp.asarray, rungs), resource, jnp.asarray(alive), scores, zero, zero)
-
-
-def finished(state: State) -> jax.Array:
-    """Whether the iteration is over: all rungs done, or nobody left."""
-    return (state.rung >= state.rungs.rounds.shape[0]) | ~jnp.any(state.alive)
-
-
-def wants_scores(state: State) -> jax.Array:
-    """Whether the round about to be run ends a rung in which scores decide something, and so is to be scored."""
-    last = state.rungs.rounds.shape[0] - 1
-    ends = state.rounds_done + 1 >= state.rungs.rounds[state.rung]
-    decides = (state.rung == last) | (jnp.sum(state.alive) > state.rungs.keep[state.rung])
-    return ends & decides & ~finished(state)
-
-
-def plan(state: State, key: jax.Array, group_of: jax.Array, groups: int, most: int = 0, help_out: bool = False) -> Plan:
-    """Draws a round: which group trains which candidate, and who of the group takes part.
-
-    While there are enough groups no group serves two candidates; with more candidates than groups each candidate has
-    one group, and groups serve several.
-
-    Args:
-      state: the controller's state.
-      key: the round's key; the draw is anew in every round.
-      group_of: [C] group of each client.
-      groups: M.
-      most: clients sampled in a group; 0 takes all.
-      help_out: groups left over train surviving candidates too, instead of resting.
-    """
-    group_of = jnp.asarray(group_of)  # numpy's cannot be indexed by a traced order
-    key_groups, key_clients = jax.random.split(key)
-    rank = jnp.cumsum(state.alive) - 1  # [K] place among the living
-    living = jnp.maximum(1, jnp.sum(state.alive))
-    place = jax.random.permutation(key_groups, groups)  # [M] each group's place in this round's draw
-    enough = jnp.where(help_out, place[None, :] % living == rank[:, None], place[None, :] == rank[:, None])
-    shared = place[None, :] == rank[:, None] % groups
-    assign = jnp.where(living <= groups, enough, shared) & state.alive[:, None]
-    cohort = jnp.ones(group_of.shape, bool)
-    if most:
-        # The rank of each client's random number within its group.
-        order = jnp.lexsort((jax.random.uniform(key_clients, group_of.shape), group_of))
-        first = jnp.cumsum(jnp.bincount(group_of, length=groups)) - jnp.bincount(group_of, length=groups)
-        within = jnp.arange(group_of.shape[0]) - first[group_of[order]]
-        cohort = jnp.zeros(group_of.shape, bool).at[order].set(within < most)
-    return Plan(assign, cohort)
-
-
-def tell(state: State, scores: ArrayLike) -> State:
-    """The state after a round.
-
-    At the end of a rung the best `keep` stay: by score, then the smaller resource, then the lower number. A score that
-    is not finite never stays. Dropped is final. The last rung only removes scores that are not finite; `select` chooses
-    among its survivors. A finished state stays as it is, so that policies of different lengths can be vmapped.
-
-    Args:
-      state: before the round.
-      scores: [K]; only read where `wants_scores` said so, and there only of the living.
-    """
-    ends = state.rounds_done + 1 >= state.rungs.rounds[state.rung]
-    last = state.rungs.rounds.shape[0] - 1
-    counts = wants_scores(state)
-    scores = jnp.where(counts & state.alive, jnp.asarray(scores, jnp.float32), state.scores)
-    fit = state.alive & jnp.isfinite(scores)
-    best = _order(jnp.where(fit, scores, -jnp.inf), fit, state.resource)
-    place = jnp.argsort(best)  # [K] place in the ranking
-    keep = jnp.where(state.rung == last, scores.shape[0], state.rungs.keep[state.rung])
-    alive = jnp.where(counts, fit & (place < keep), state.alive)
-    told = State(
-        state.rungs,
-        state.resource,
-        alive,
-        scores,
-        state.rung + ends.astype(jnp.int32),
-        jnp.where(ends, 0, state.rounds_done + 1),
-    )
-    over = finished(state)
-    return jax.tree.map(lambda old, new: jnp.where(over, old, new), state, told)
-
-
-def select(state: State, parent_score: ArrayLike, parent_resource: ArrayLike, ratio: bool = False) -> jax.Array:
-    """The winner's number, or -1 where nobody is left with a finite score.
-
-    Args:
-      state: a finished iteration.
+      alive: [K] bool.
+      scores: [K].
+      resource: [K] R of each.
       parent_score: the parent's score; used for `ratio`.
       parent_resource: R of the parent; used for `ratio`.
-      ratio: least accuracy lost for the resource saved, instead of the best score. Ties as in `tell`.
+      ratio: least accuracy lost for the resource saved, instead of the best score.
     """
-    fit = state.alive & jnp.isfinite(state.scores)
-    saved = jnp.maximum(parent_resource - state.resource, 1e-9)
-    merit = jnp.where(ratio, -(parent_score - state.scores) / saved, state.scores)
-    best = _order(jnp.where(fit, merit, -jnp.inf), fit, state.resource)[0]
-    return jnp.where(jnp.any(fit), best, -1)
+    fit = alive & jnp.isfinite(scores)
+    merit: Any = scores
+    if ratio:
+        merit = -(parent_score - scores) / jnp.maximum(parent_resource - resource, 1e-9)
+    place = jnp.where(fit, places(merit, fit, resource), len(scores))
+    return jnp.where(jnp.any(fit), jnp.argmin(place), -1)
 
 
-def _order(merit: jax.Array, fit: jax.Array, resource: jax.Array) -> jax.Array:
-    """Candidates from best to worst: the fit by merit, then the smaller resource, then the lower number."""
-    return jnp.lexsort((jnp.arange(merit.shape[0]), resource, -merit, ~fit))
+def needs_whole(name: str, value: Any, least: int, most: float = math.inf, why: str = "") -> None:
+    """Refuses an argument of a policy that is no whole number within bounds.
+
+    Raises:
+      ConfigError: with the argument's name, the value got and those wanted.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        want = f"at least {least}" if most == math.inf else f"{least} to {most}{why}"
+        raise ConfigError(f"{FIELD}: got {name}={value!r}, want a whole number, {want}")

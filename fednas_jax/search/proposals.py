@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fednas_jax.config.registries import POLICIES, PROPOSALS
 from fednas_jax.config.schema import SearchConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.registry import attempt, own_module
 from fednas_jax.search.resources import Goal, Resource, goal_of
 from fednas_jax.seeds import Purpose, generator
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import Widths
 
+FIELD = PROPOSALS.field  # whose value a message is about
+
 
 class Proposal(NamedTuple):
     """A candidate before it is trained."""
 
-    name: str  # what was shrunk: a width group, 'random 3', 'uniform 0.71'
+    name: str  # what was shrunk: a width group, 'random 3', 'uniform 0.71'; unlike those of its iteration
     widths: Widths
+
+
+class Proposer(NamedTuple):
+    """A kind of proposals: what a function (space, search, goal, **arguments) returns."""
+
+    most: int
+    """K: the most candidates that an iteration can have."""
+    propose: Callable[[Widths, int, int], list[Proposal]]
+    """(the parent's widths, iteration from 1, the run's seed) -> candidates under the target; none: none is feasible.
+
+    Each width is the parent's or a smaller multiple. Of several resources, the one that exceeds its budget most is
+    brought under `target_of`."""
 
 
 def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int, goal: Goal | None = None) -> float:
@@ -31,43 +48,148 @@ def target_of(space: Space, config: SearchConfig, widths: Widths, iteration: int
     return table(widths) - config.reduction * table(space.widths) * config.decay ** (iteration - 1)
 
 
-def propose(
-    space: Space, config: SearchConfig, widths: Widths, iteration: int, seed: int, goal: Goal | None = None
-) -> list[Proposal]:
-    """The candidates of an iteration that bring the resource strictly under its target; none: nothing is feasible.
-
-    Of several resources that is the one that exceeds its budget most.
+def proposer_of(space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """The proposals of a search. Those of the user's own are checked in every iteration.
 
     Args:
       space: groups, multiples and costs.
-      config: resource, target and the kind of proposals.
-      widths: the parent's.
-      iteration: i = 1, 2, ...
-      seed: the run's; used for random widths.
-      goal: resources and budgets; made of the config where it is not given.
-    """
-    goal = goal or goal_of(space, config, check=False)
-    target = target_of(space, config, widths, iteration, goal)
-    table = goal.most_exceeded(widths)
-    if config.proposals == "random":
-        return _random(space, table, widths, target, config.random_candidates, seed, iteration)
-    if config.proposals == "uniform":
-        return _uniform(space, table, widths, target)
-    return _one_group_each(space, table, widths, target)
-
-
-def most_candidates(space: Space, config: SearchConfig) -> int:
-    """K: the most candidates an iteration can have.
+      search: the kind of proposals, target and rungs.
+      goal: resources and budgets.
 
     Raises:
-      ConfigError: a rung keeps more than that.
+      ConfigError: there is no such kind, it takes no such arguments or returns no Proposer; or a rung keeps more
+        candidates than there are.
     """
-    kinds = {"groups": len(space.groups), "random": config.random_candidates, "uniform": 1}
-    most = kinds[config.proposals or "groups"]
-    kept = max(keep for _, keep in config.rungs)
-    if config.early_dropping and config.proposals != "uniform" and kept > most:
-        raise ConfigError(f"search.rungs: got keep={kept:g}, want at most {most}, the number of candidates")
-    return most
+    name = search.proposals or "groups"
+    found = PROPOSALS.get(name)(space, search, goal)
+    if not isinstance(found, Proposer) or not isinstance(found.most, int) or found.most < 1:
+        got = f"most={found.most!r}" if isinstance(found, Proposer) else type(found).__name__
+        want = "want a Proposer with the most candidates of an iteration, at least 1 (docs/extend.md)"
+        raise ConfigError(f"{FIELD}: {name} returned {got}, {want}")
+    kept = max(keep for _, keep in search.rungs)
+    by_rungs = search.early_dropping and POLICIES.parse(search.policy or "rungs").name == "rungs"
+    if by_rungs and 1 < found.most < kept:
+        raise ConfigError(f"search.rungs: got keep={kept:g}, want at most {found.most}, the number of candidates")
+    return found if PROPOSALS.checksum(name) is None else checked(name, found, space, search, goal)
+
+
+def checked(name: str, proposer: Proposer, space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """The proposer, of which every candidate is checked: in bounds, under the target, and unlike the others.
+
+    Args:
+      name: in the config, for the message.
+      proposer: to be checked; it may return plain pairs (name, widths).
+      space: groups and multiples.
+      search: the target.
+      goal: resources and budgets.
+    """
+    what = f"{FIELD}: {name}"
+    module = own_module(name, FIELD) if PROPOSALS.parse(name).own else None
+
+    def propose(widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+        def proposed() -> list[Proposal]:
+            pairs = list(proposer.propose(widths, iteration, seed))
+            return [Proposal(str(label), tuple(operator.index(w) for w in candidate)) for label, candidate in pairs]
+
+        found = attempt(what, module, proposed)
+        if len(found) > proposer.most:
+            raise ConfigError(f"{what} proposes {len(found)} candidates, want at most {proposer.most}, its `most`")
+        target, resource = target_of(space, search, widths, iteration, goal), goal.most_exceeded(widths)
+        for n, (label, candidate) in enumerate(found):
+            got = f"{what} proposes {label!r} of widths {_text(candidate)}"
+            if len(candidate) != len(widths):
+                raise ConfigError(f"{got}, want {len(widths)} widths: {', '.join(space.groups)}")
+            for g, width in enumerate(candidate):
+                fits = space.smallest[g] <= width <= widths[g] and width % space.multiple[g] == 0
+                if width != widths[g] and not fits:
+                    least, step = max(space.smallest[g], 0), space.multiple[g]
+                    want = f"want {space.groups[g]} from {least} to {widths[g]}, the parent's, a multiple of {step}"
+                    raise ConfigError(f"{got}, {want}")
+            if not resource(candidate) < target:
+                want = f"want below {target:,.6g} {resource.unit}, the target of iteration {iteration}"
+                raise ConfigError(f"{got}: {resource(candidate):,.6g} {resource.unit}, {want}")
+            for other in found[:n]:
+                if other.widths == candidate or other.name == label:
+                    raise ConfigError(f"{got}, want names and widths unlike those of {other.name!r} before it")
+        return found
+
+    return Proposer(proposer.most, propose)
+
+
+def groups(space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """For each group the largest smaller multiple that meets the target [NetAdapt, section 3].
+
+    0, where a block can be removed, is a multiple.
+    """
+
+    def propose(widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+        target, resource = target_of(space, search, widths, iteration, goal), goal.most_exceeded(widths)
+        found = []
+        for g, (name, step) in enumerate(zip(space.groups, space.multiple, strict=True)):
+            choices = np.arange(space.smallest[g], widths[g], step)[::-1]
+            tried = np.tile(np.asarray(widths), (len(choices), 1))
+            tried[:, g] = choices
+            fits = np.flatnonzero(resource(tried) < target)
+            if len(fits):
+                found.append(Proposal(name, tuple(int(w) for w in tried[fits[0]])))
+        return found
+
+    return Proposer(len(space.groups), propose)
+
+
+def random(space: Space, search: SearchConfig, goal: Goal, candidates: int | None = None) -> Proposer:
+    """Random walks down from the parent: one multiple off a random group, until the target is met.
+
+    Args:
+      space: groups and multiples.
+      search: target, and `random_candidates`.
+      goal: resources and budgets.
+      candidates: of an iteration, instead of `search.random_candidates`; equal ones count once.
+
+    Raises:
+      ConfigError: no candidates are asked for.
+    """
+    count = search.random_candidates if candidates is None else candidates
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigError(f"{FIELD}: got random(candidates={count!r}), want a whole number, at least 1")
+    step, least = np.asarray(space.multiple), np.asarray(space.smallest)
+
+    def propose(widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+        target, resource = target_of(space, search, widths, iteration, goal), goal.most_exceeded(widths)
+        rng = generator(seed, Purpose.PROPOSE, iteration)
+        found: dict[Widths, None] = {}  # in order, without repeats
+        for _ in range(count):
+            walk = np.array(widths)
+            while resource(walk) >= target:
+                able = np.flatnonzero(walk > least)
+                if not len(able):
+                    return []
+                g = rng.choice(able)
+                walk[g] = max(least[g], (walk[g] - 1) // step[g] * step[g])
+            found[tuple(int(w) for w in walk)] = None
+        return [Proposal(f"random {n}", w) for n, w in enumerate(found)]
+
+    return Proposer(count, propose)
+
+
+def uniform(space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """The largest width multiplier, a factor on the search's first widths, that meets the target."""
+
+    def propose(widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+        target, resource = target_of(space, search, widths, iteration, goal), goal.most_exceeded(widths)
+        return _scaled("uniform", space.widths, space, resource, widths, target)
+
+    return Proposer(1, propose)
+
+
+def proportional(space: Space, search: SearchConfig, goal: Goal) -> Proposer:
+    """The largest common factor on the parent's widths that meets the target."""
+
+    def propose(widths: Widths, iteration: int, seed: int) -> list[Proposal]:
+        target, resource = target_of(space, search, widths, iteration, goal), goal.most_exceeded(widths)
+        return _scaled("proportional", widths, space, resource, widths, target)
+
+    return Proposer(1, propose)
 
 
 def keep_masks(
@@ -96,47 +218,21 @@ def keep_masks(
     return tuple(masks)
 
 
-def _one_group_each(space: Space, table: Resource, widths: Widths, target: float) -> list[Proposal]:
-    """For each group the largest smaller multiple that meets the target; 0, where a block can be removed, is one."""
-    found = []
-    for g, (name, step) in enumerate(zip(space.groups, space.multiple, strict=True)):
-        choices = np.arange(space.smallest[g], widths[g], step)[::-1]
-        tried = np.tile(np.asarray(widths), (len(choices), 1))
-        tried[:, g] = choices
-        fits = np.flatnonzero(table(tried) < target)
-        if len(fits):
-            found.append(Proposal(name, tuple(int(w) for w in tried[fits[0]])))
-    return found
+def _scaled(
+    name: str, whole: Widths, space: Space, resource: Resource, widths: Widths, target: float
+) -> list[Proposal]:
+    """The largest factor on `whole` that meets the target, each width rounded down to its multiple.
 
-
-def _uniform(space: Space, table: Resource, widths: Widths, target: float) -> list[Proposal]:
-    """The largest width multiplier that meets the target, each width rounded down to its multiple.
-
-    A width multiplier is not meant to remove blocks: rounding down to 0 is for targets that cannot be met otherwise.
+    A factor is not meant to remove blocks: rounding down to 0 is for targets that cannot be met otherwise.
     """
-    whole, step = np.asarray(space.widths), np.asarray(space.multiple)
+    step = np.asarray(space.multiple)
     for least in dict.fromkeys((space.multiple, space.smallest)):
-        for multiplier in np.arange(999, 0, -1) / 1000:
-            scaled = np.minimum(widths, np.maximum(least, (whole * multiplier).astype(int) // step * step))
-            if table(scaled) < target:
-                return [Proposal(f"uniform {multiplier:.3f}", tuple(int(w) for w in scaled))]
+        for factor in np.arange(999, 0, -1) / 1000:
+            scaled = np.minimum(widths, np.maximum(least, (np.asarray(whole) * factor).astype(int) // step * step))
+            if resource(scaled) < target:
+                return [Proposal(f"{name} {factor:.3f}", tuple(int(w) for w in scaled))]
     return []
 
 
-def _random(
-    space: Space, table: Resource, widths: Widths, target: float, count: int, seed: int, iteration: int
-) -> list[Proposal]:
-    """Random walks down from the parent: one multiple off a random group, until the target is met."""
-    rng = generator(seed, Purpose.PROPOSE, iteration)
-    step, least = np.asarray(space.multiple), np.asarray(space.smallest)
-    found: dict[Widths, None] = {}  # in order, without repeats
-    for _ in range(count):
-        walk = np.array(widths)
-        while table(walk) >= target:
-            able = np.flatnonzero(walk > least)
-            if not len(able):
-                return []
-            g = rng.choice(able)
-            walk[g] = max(least[g], (walk[g] - 1) // step[g] * step[g])
-        found[tuple(int(w) for w in walk)] = None
-    return [Proposal(f"random {n}", w) for n, w in enumerate(found)]
+def _text(widths: Widths) -> str:
+    return "-".join(map(str, widths))

@@ -5,21 +5,28 @@ Letters: G width groups; a resource takes widths [..., G] on the host and gives 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fednas_jax.config.checks import Limit, limits
+from fednas_jax.config.registries import RESOURCES
 from fednas_jax.config.schema import CostConfig, SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import devices
+from fednas_jax.registry import attempt, own_module
 from fednas_jax.search import lut
 from fednas_jax.search.memory import peak_table
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import Widths
 
-FIELD = "search.resource"  # whose value a message is about
+FIELD = RESOURCES.field  # whose value a message is about
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,8 @@ class Goal:
 def resource_of(space: Space, name: str, cost: CostConfig) -> Resource:
     """A resource by its name in the config.
 
-    - `macs`, `params`, `bytes` (parameters and statistics): exact integers.
-    - `memory`: bytes of activations at their peak, at batch 1 (see `memory.peak_table`).
-    - `latency:DEVICE`: milliseconds of a forward pass at batch 1, by a phone's fit a + b x MMAC (`devices.phone`) or,
-      where DEVICE is a .json file, by the lookup table that `fednas latency` measured.
-    - `energy:DEVICE`: that latency times the watts of the phone, or else of `cost.watts`: millijoules.
+    One of the user's own is a function (space, cost) -> Resource, or (device, space, cost) where it is registered and
+    named with a device after a colon. Its `of` is given int64 [..., G] and returns numbers [...].
 
     Args:
       space: the network and its costs.
@@ -75,20 +79,71 @@ def resource_of(space: Space, name: str, cost: CostConfig) -> Resource:
       cost: says the watts of devices whose table does not.
 
     Raises:
-      ConfigError: the device is not in the table, or its lookup table is missing, broken, or of another network.
+      ConfigError: there is no such resource; the device is not in the table, or its lookup table is missing, broken, or
+        of another network; or the user's own does not return what a budget can limit.
     """
-    kind, _, device = name.partition(":")
-    if kind in ("macs", "params", "bytes"):
-        return Resource(name, {"macs": "MACs", "params": "parameters", "bytes": "bytes"}[kind], space.resource(kind))
-    if kind == "memory":
-        return Resource(name, "bytes", peak_table(space.network, space.widths))
+    found = RESOURCES.get(name)(space, cost)
+    if not isinstance(found, Resource):
+        raise ConfigError(f"{FIELD}: {name} returned {type(found).__name__}, want a Resource (docs/extend.md)")
+    if RESOURCES.checksum(name) is not None:
+        found = _tried(space, name, found)
+    return dataclasses.replace(found, name=name)
+
+
+def register_resource(name: str, unit: str, function: Callable[[Any], Any]) -> None:
+    """Makes a function of widths known as a resource, in this process.
+
+    Args:
+      name: for `search.resource`.
+      unit: of its numbers, as in 'ms'.
+      function: widths int64 [..., G], in the order of the network's groups, to numbers [...].
+
+    Raises:
+      ConfigError: the name is taken or none.
+    """
+
+    @functools.wraps(function)
+    def made(space: Space, cost: CostConfig) -> Resource:
+        return Resource(name, unit, function)
+
+    RESOURCES.register(name, made)
+
+
+def macs(space: Space, cost: CostConfig) -> Resource:
+    """Multiply-accumulates of a forward pass of one example, exact."""
+    return Resource("macs", "MACs", space.macs)
+
+
+def params(space: Space, cost: CostConfig) -> Resource:
+    """Trainable numbers, exact."""
+    return Resource("params", "parameters", space.params)
+
+
+def size(space: Space, cost: CostConfig) -> Resource:
+    """Bytes of parameters and statistics, exact: what a client downloads or uploads."""
+    return Resource("bytes", "bytes", space.size)
+
+
+def activations(space: Space, cost: CostConfig) -> Resource:
+    """Bytes of activations at their peak, at batch 1 (`memory.peak_table`)."""
+    return Resource("memory", "bytes", peak_table(space.network, space.widths))
+
+
+def milliseconds(device: str, space: Space, cost: CostConfig) -> Resource:
+    """Latency of a forward pass at batch 1.
+
+    By a phone's fit a + b x MMAC (`devices.phone`) or, where the device is a .json file, by the lookup table that
+    `fednas latency` measured.
+    """
+    return Resource("latency", "ms", _latency(space, device))
+
+
+def millijoules(device: str, space: Space, cost: CostConfig) -> Resource:
+    """Energy of a forward pass: its latency times the watts of the phone, or else of `cost.watts`."""
     latency = _latency(space, device)
-    if kind == "latency":
-        return Resource(name, "ms", latency)
-    source = lut.on_device(device, FIELD)
-    own = source.watts if isinstance(source, devices.Phone) else None
+    own = None if Path(device).suffix == ".json" else devices.phone(device, FIELD).watts
     watts = cost.watts if own is None else own
-    return Resource(name, "mJ", lambda widths: watts * latency(widths))
+    return Resource("energy", "mJ", lambda widths: watts * latency(widths))
 
 
 def goal_of(space: Space, search: SearchConfig, cost: CostConfig | None = None, check: bool = True) -> Goal:
@@ -116,13 +171,40 @@ def goal_of(space: Space, search: SearchConfig, cost: CostConfig | None = None, 
     return Goal(resources, tuple(map(float, budgets)), whole)
 
 
+def _tried(space: Space, name: str, found: Resource) -> Resource:
+    """A resource of the user's own, tried out: it gives Python's numbers, and errors of one line."""
+    what = f"{FIELD}: {name}"
+    module = own_module(name, FIELD) if RESOURCES.parse(name).own else None
+    if not isinstance(found.unit, str) or not found.unit:
+        raise ConfigError(f"{what} has the unit {found.unit!r}, want a text such as 'ms'")
+
+    def of(widths: Any) -> Any:
+        w = np.asarray(widths, np.int64)
+        values = np.asarray(attempt(what, module, lambda: found.of(w)))
+        if values.shape != w.shape[:-1]:
+            got = f"gives {values.shape} for widths {w.shape}"
+            raise ConfigError(f"{what} {got}, want {w.shape[:-1]}: a number for each [..., groups]")
+        return values.item() if values.ndim == 0 else values
+
+    both = np.asarray([space.widths, space.smallest])
+    together, (whole, least) = of(both), (of(w) for w in both)
+    for value, widths in ((whole, space.widths), (least, space.smallest)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(f"{what} gives {value!r} at widths {_text(widths)}, want a number, at least 0 and finite")
+    if (together[0], together[1]) != (whole, least):
+        raise ConfigError(f"{what} gives {together.tolist()} for two widths at once, want {[whole, least]} as alone")
+    if whole <= least:
+        got = f"gives {whole} at the parent's widths and {least} at the smallest"
+        raise ConfigError(f"{what} {got}, want more at the parent's")
+    return Resource(name, found.unit, of)
+
+
 def _latency(space: Space, device: str) -> Callable[[Any], Any]:
     """Milliseconds of widths [..., G] on a device."""
-    source = lut.on_device(device, FIELD)
-    if isinstance(source, devices.Phone):
-        phone = source
+    if Path(device).suffix != ".json":
+        phone = devices.phone(device, FIELD)
         return lambda widths: phone.latency_ms(space.macs(widths))
-    table = source
+    table = lut.read(Path(device), FIELD)
     for what, there, here in (
         ("network", (table.network,), (space.network.name,)),
         ("images of", table.input_shape, tuple(space.network.input_shape)),

@@ -76,7 +76,7 @@ def test_the_clients_of_million_stay_on_disk_and_each_round_samples_its_own(tmp_
     work = measure.FleetRounds(federation, EngineConfig(lanes=2), jax.devices()[:1])
     assert work.fleet.streams
     work()
-    assert work.fleet.meter.steps == work.fleet.steps[first].sum()
+    assert work.effort.steps == work.fleet.steps[first].sum()
 
 
 def test_lognormal_sizes_have_their_median_and_are_clipped():
@@ -133,7 +133,7 @@ def test_the_sequential_baseline_computes_the_fleet_s_round(name, augment):
     start = work.stack
     some = type(f.tasks)(*(column[:-2] for column in f.tasks))  # the last candidate trains on fewer
     asked = (some, f.moment(1), f.names, train.learning_rate)
-    fleet, _ = work.fleet.train(f.widths, start, work.server, *asked)
+    fleet = work.fleet.train(f.widths, start, work.server, *asked).stack
     sequential = Sequential(f.network, f.widths, f.data, f.mean, f.std, train, f.seed).train(start, *asked)
     for ours, theirs in zip(jax.tree.leaves(fleet), jax.tree.leaves(sequential), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -68,7 +68,7 @@ MISTAKES = {
     "no number": (["search", "digits", "--out", "x", "--seed", "abc"], "--seed: invalid literal for int()"),
     "unknown choice": (
         ["search", "digits", "--out", "x", "--data.partition", "by_eye"],
-        "invalid choice 'by_eye'",
+        "data.partition: got 'by_eye', want one of iid, dirichlet",
     ),
     "budget above 1": (
         ["search", "digits", "--out", "x", "--search.budget", "1.5"],
@@ -130,7 +130,10 @@ MISTAKES = {
         ["data", "show", "digits", "--clients", "--data.clients", "400"],
         "data.clients: got 400, want 1 to 359: there are 1438 training examples",
     ),
-    "data options that cannot be": (["data", "show", "digits", "--data.alpha", "0"], "data.alpha: got 0.0, want above"),
+    "data options that cannot be": (
+        ["data", "show", "digits", "--data.alpha", "0"],
+        "data.alpha: got 0.0, want at least 1e-06",
+    ),
     "unknown data command": (["data", "fetch"], "data: got 'fetch', want list, show, prepare or import"),
     "unknown resource": (
         ["search", "digits", "--out", "x", "--search.resource", "macs,watts"],

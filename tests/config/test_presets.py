@@ -8,7 +8,9 @@ import pytest
 from fednas_jax import nets
 from fednas_jax.config import presets
 from fednas_jax.config.methods import resolve
+from fednas_jax.config.schema import Config, DataConfig
 from fednas_jax.data import load
+from fednas_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
@@ -56,3 +58,10 @@ def test_a_tiny_preset_has_the_form_of_its_data(name):
     assert (dataset.natural is not None) == (name in ("femnist", "celeba"))
     network = nets.build(config.net, dataset.train.images.shape[1:], classes)
     assert len(network.widths) <= len(nets.NETWORKS[config.net.name].widths)
+
+
+def test_a_config_built_by_hand_is_tried_on_the_data_of_a_preset():
+    by_hand = Config(data=DataConfig(source="cifar10"))
+    assert presets.tiny(by_hand).data.synthetic_shape == presets.tiny(presets.preset("cifar10")).data.synthetic_shape
+    with pytest.raises(ConfigError, match=r"^tiny: got a config of no preset on 'mine', want one on digits, "):
+        presets.tiny(Config(data=DataConfig(source="mine")))

@@ -3,16 +3,17 @@
 import dataclasses
 import json
 import math
-import typing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fednas_jax.config import bounds
 from fednas_jax.config.checks import validate, validate_clients
 from fednas_jax.config.files import differences, from_json, to_json
-from fednas_jax.config.methods import METHODS, resolve
+from fednas_jax.config.methods import resolve
+from fednas_jax.config.registries import METHODS
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
 
@@ -32,7 +33,7 @@ REFUSED = [
     ("data.clients", 0, "want at least 1"),
     ("data.partition", "alphabetic", "want one of iid, dirichlet, label_dirichlet, shards, classes, natural"),
     ("data.folder", Path("x"), "got x, want none: data.source is digits"),
-    ("data.alpha", 0.0, "want above 0"),
+    ("data.alpha", 0.0, "want at least 1e-06 and at most 1000000.0"),
     ("data.shards_per_client", 0, "want at least 1"),
     ("data.classes_per_client", 0, "want at least 1"),
     ("data.size_sigma", -0.1, "want at least 0"),
@@ -42,8 +43,8 @@ REFUSED = [
     ("data.brightness_sigma", -0.1, "want at least 0"),
     ("data.rotation_degrees", -1.0, "want 0 to 180"),
     ("data.rotation_degrees", 181.0, "want 0 to 180"),
-    ("data.validation", 0.0, "want between 0 and 1"),
-    ("data.validation", 1.0, "want between 0 and 1"),
+    ("data.validation", 0.0, "want at least 0.001 and at most 0.9"),
+    ("data.validation", 1.0, "want at least 0.001 and at most 0.9"),
     ("data.synthetic_examples", 0, "want at least 1"),
     ("data.synthetic_classes", 1, "want at least 2"),
     ("data.synthetic_shape", (8, 0, 1), "want every one at least 1"),
@@ -51,40 +52,40 @@ REFUSED = [
     ("net.name", "my_net:", "want MODULE:FUNCTION, as in my_module:make"),
     ("net.widths", (8, 0), "want every one at least 1"),
     ("net.multiple", (0,), "want every one at least 1"),
-    ("net.multiple", (), "want every one at least 1"),
-    ("net.width_multiplier", 0.0, "want above 0"),
+    ("net.multiple", (), "got none, want at least one number"),
+    ("net.width_multiplier", 0.0, "want at least 0.001"),
     ("net.stem_stride", 0, "want at least 1"),
     ("net.norm", "layer", "want one of batch, group, none"),
     ("net.group_size", 0, "want at least 1"),
     ("net.dropout", 1.0, "want at least 0 and below 1"),
     ("net.dropout", -0.1, "want at least 0 and below 1"),
-    ("train.local_epochs", 0.0, "want above 0"),
+    ("train.local_epochs", 0.0, "want at least 1e-06"),
     ("train.batch_size", 0, "want at least 1"),
-    ("train.learning_rate", 0.0, "want above 0"),
+    ("train.learning_rate", 0.0, "want at least 1e-12"),
     ("train.learning_rate", math.nan, "want a finite number"),
     ("train.learning_rate", math.inf, "want a finite number"),
-    ("train.learning_rate_decay", 0.0, "want above 0"),
+    ("train.learning_rate_decay", 0.0, "want at least 0.001"),
     ("train.momentum", 1.0, "want at least 0 and below 1"),
     ("train.momentum", -0.1, "want at least 0 and below 1"),
     ("train.weight_decay", -1e-4, "want at least 0"),
     ("train.proximal", -1.0, "want at least 0"),
     ("train.server_optimizer", "sgd", "want one of avg, momentum, adam, yogi, adagrad"),
-    ("train.server_learning_rate", 0.0, "want above 0"),
+    ("train.server_learning_rate", 0.0, "want at least 1e-12"),
     ("train.augment.crop", -1, "want at least 0"),
     ("train.augment.cutout", -1, "want at least 0"),
     ("pretrain.rounds", -1, "want at least 0"),
     ("pretrain.clients_per_round", 41, "want 0 (all) to data.clients, which is 40"),
-    ("pretrain.clients_per_round", -1, "want 0 (all) to data.clients, which is 40"),
+    ("pretrain.clients_per_round", -1, "want at least 0 (0 takes all)"),
     ("finetune.rounds", -1, "want at least 0"),
     ("finetune.clients_per_round", 41, "want 0 (all) to data.clients, which is 40"),
     ("search.resource", "flops", "want one of macs, params"),
-    ("search.budget", 0.0, "want above 0 and at most 1, a fraction of the parent's"),
+    ("search.budget", 0.0, "want above 0 and at most 1 (a fraction of the parent's"),
     ("search.budget", 1.5, "search.budget_absolute takes a number"),
     ("search.budget_absolute", 0.0, "want above 0"),
-    ("search.reduction", 0.0, "want between 0 and 1"),
-    ("search.reduction", 1.0, "want between 0 and 1"),
-    ("search.decay", 0.0, "want above 0 and at most 1"),
-    ("search.decay", 1.01, "want above 0 and at most 1"),
+    ("search.reduction", 0.0, "want at least 1e-06 and below 1"),
+    ("search.reduction", 1.0, "want at least 1e-06 and below 1"),
+    ("search.decay", 0.0, "want at least 0.01 and at most 1"),
+    ("search.decay", 1.01, "want at least 0.01 and at most 1"),
     ("search.max_iterations", 0, "want at least 1"),
     ("search.proposals", "all", "want one of groups, random, uniform"),
     ("search.random_candidates", 0, "want at least 1"),
@@ -97,8 +98,8 @@ REFUSED = [
     ("search.settle_rounds", 0, "want at least 1"),
     ("search.idle_groups", "sleep", "want one of rest, help"),
     ("search.select", "loss", "want one of accuracy, ratio"),
-    ("search.compact_at", 0.0, "want between 0 and 1"),
-    ("search.compact_at", 1.0, "want between 0 and 1"),
+    ("search.compact_at", 0.0, "want at least 0.001 and below 1"),
+    ("search.compact_at", 1.0, "want at least 0.001 and below 1"),
     ("search.rungs", (), "got none, want at least one pair (rounds, keep)"),
     ("search.rungs", ((0, 4), (1, 1)), "want at least 1 (rounds in a rung)"),
     ("search.rungs", ((1, 0), (1, 1)), "want a whole number or a fraction between 0 and 1"),
@@ -106,9 +107,9 @@ REFUSED = [
     ("search.rungs", ((1, math.nan), (1, 1)), "want a finite number"),
     ("search.rungs", ((1, 4), (1, 2)), "the last rung keeps 2, want 1, the winner"),
     ("search.rungs", ((1, 2), (1, 4), (1, 1)), "want no rung that keeps more than the one before"),
-    ("cost.seconds_per_example", 0.0, "want above 0"),
-    ("cost.down_mbit_per_second", 0.0, "want above 0"),
-    ("cost.up_mbit_per_second", 0.0, "want above 0"),
+    ("cost.seconds_per_example", 0.0, "want at least 1e-09"),
+    ("cost.down_mbit_per_second", 0.0, "want at least 1e-06"),
+    ("cost.up_mbit_per_second", 0.0, "want at least 1e-06"),
     ("cost.watts", -1.0, "want at least 0"),
     ("cost.joules_per_megabyte", -1.0, "want at least 0"),
     ("engine.lanes", -1, "want at least 0"),
@@ -193,7 +194,7 @@ def natural(clients, path="seed", value=0):
 
 def test_only_natural_clients_can_be_all_there_are():
     assert resolve(natural(0)).data.clients == 0
-    with pytest.raises(ConfigError, match=r"^data\.clients: got -1, want at least 0$"):
+    with pytest.raises(ConfigError, match=r"^data\.clients: got -1, want at least 0 and at most 10000000$"):
         resolve(natural(-1))
 
 
@@ -204,7 +205,7 @@ def test_where_all_clients_are_taken_cohorts_are_judged_once_their_number_is_kno
     with pytest.raises(ConfigError, match=rf"^{path}: got 41, want .* the number of the data's clients, which is 40$"):
         validate_clients(config, 40)
     if path != "search.groups":
-        with pytest.raises(ConfigError, match=rf"^{path}: got -1, want 0 \(all\) to the number of the data's clients$"):
+        with pytest.raises(ConfigError, match=rf"^{path}: got -1, want at least 0 "):
             resolve(natural(0, path, -1))
 
 
@@ -235,11 +236,11 @@ def test_a_method_leaves_a_switch_that_the_user_set(method, name):
 
 
 def test_every_method_is_in_the_table_above_and_resolving_twice_changes_nothing():
-    assert METHODS.keys() == SAID.keys()
+    assert set(METHODS) == set(SAID)
     for method in METHODS:
         once = resolve(Config(method=method))
         assert resolve(once) == once
-        rest = {name: None for name in SWITCHES}
+        rest = {name: None for name in (*SWITCHES, "policy")}
         assert dataclasses.replace(once, search=dataclasses.replace(once.search, **rest)) == Config(method=method)
 
 
@@ -257,20 +258,25 @@ def leaves(config, path=""):
             yield f"{path}{f.name}", value
 
 
-def takes_a_path(path):
-    """Whether a field holds a path where it holds anything."""
-    *sections, name = path.split(".")
-    cls = Config
-    for section in sections:
-        cls = typing.get_type_hints(cls)[section]
-    return Path in typing.get_args(typing.get_type_hints(cls)[name])
-
-
 def other(path, value):
-    """A value of the same kind that differs."""
-    if value is None:
-        return Path("x/y") if takes_a_path(path) else "x"
-    return (*value, 3) if isinstance(value, tuple) else f"{value}x" if isinstance(value, str) else value + 1
+    """A value of the field's type that differs."""
+    hint = dict(bounds.fields(Config))[path]
+    paths, texts = (
+        (Path("x/y"), "x", False, True, 3, 4.5),
+        (f"{value}x", "search", "none", "intervals", "float32", "high"),
+    )
+    others = (*paths, *texts, *("pretrain", "group", "bfloat16", "help", "ratio", "sign_flip", "int8"))
+    tuples = ((5, 6, 7), (5.5, 6.5), (5,), ((2, 1),))
+    return next(v for v in (*others, *tuples) if v != value and fits(path, v, hint))
+
+
+def fits(path, value, hint):
+    """Whether a field can hold a value, whatever its bounds."""
+    try:
+        bounds.check_type(path, value, hint)
+    except ConfigError:
+        return False
+    return True
 
 
 @given(st.sets(st.sampled_from([path for path, _ in leaves(Config())])))
@@ -297,7 +303,7 @@ def test_differences_show_both_values():
     assert differences(a, a) == []
 
 
-@pytest.mark.parametrize(("values", "name"), [({"sead": 1}, "sead"), ({"train": {"lr": 0.1}}, "lr")])
+@pytest.mark.parametrize(("values", "name"), [({"sead": 1}, "sead"), ({"train": {"lr": 0.1}}, "train.lr")])
 def test_an_unknown_field_is_refused_by_name(values, name):
     with pytest.raises(ConfigError, match=f"^{name}: no such field in ") as caught:
         from_json(values)

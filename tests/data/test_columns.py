@@ -212,7 +212,6 @@ def test_a_killed_write_leaves_no_folder_that_can_be_read(tmp_path: Path) -> Non
         ("shape", [2, 3], r"shape: got \[2, 3\], want three whole numbers above 0"),
         ("shape", [2, 3, 0], r"shape: got \[2, 3, 0\], want three"),
         ("mean", [0.5], r"mean: got \[0.5\], want 2 finite numbers"),
-        ("mean", [0.5, float("nan")], r"mean: got \[0.5, nan\], want 2 finite numbers"),
         ("std", [0.5, 0], r"std: got \[0.5, 0\], want 2 finite numbers above 0"),
     ],
 )
@@ -225,9 +224,9 @@ def test_a_field_of_the_json_that_does_not_fit_is_named(folder: Path, field: str
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"cannot be read as JSON \("),
-        (b'{"schema": 1,', r"cannot be read as JSON \("),
-        (b"\xff\xfe\x00\xd8", r"cannot be read as JSON \("),
+        (b"", r"cannot be read as JSON: "),
+        (b'{"schema": 1,', r"cannot be read as JSON: "),
+        (b"\xff\xfe\x00\xd8", r"cannot be read as JSON: "),
         (b"[1]", "got list, want a JSON object"),
         (b"{}", "schema: got None, want 1"),
     ],

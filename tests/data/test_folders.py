@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fednas_jax.data import Dataset, read_columns
-from fednas_jax.data.folders import import_folder
+from fednas_jax.data import Dataset, folders, read_columns
+from fednas_jax.data.options import ImportOptions, Skipped
 from fednas_jax.errors import DataError
+
+
+def import_folder(source: Path, folder: Path, **options: Any) -> Skipped:
+    return folders.import_folder(source, folder, ImportOptions(**options))
 
 
 def draw(path: Path, value: int, size: tuple[int, int] = (4, 6)) -> None:
@@ -96,8 +101,8 @@ def test_a_corrupt_image_is_named_and_leaves_nothing(pets: Path, tmp_path: Path)
 def test_hidden_files_are_passed_over_and_others_of_no_place_are_refused(pets: Path, tmp_path: Path) -> None:
     (pets / ".DS_Store").write_text("")
     import_folder(pets, tmp_path / "columns")
-    (pets / "labels.csv").write_text("")
-    with pytest.raises(DataError, match=r"labels.csv: got a file 1 deep in .*pets, want all as CLASS/IMAGE"):
+    draw(pets / "loose.png", 1)
+    with pytest.raises(DataError, match=r"loose.png: got a file 1 deep in .*pets, want all as CLASS/IMAGE"):
         import_folder(pets, tmp_path / "other")
 
 
@@ -105,5 +110,5 @@ def test_no_folder_or_none_with_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         import_folder(tmp_path / "nowhere", tmp_path / "columns")
     (tmp_path / "empty" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match="empty: got no files, want images as CLASS/IMAGE"):
+    with pytest.raises(DataError, match="empty: got no images, want images as CLASS/IMAGE"):
         import_folder(tmp_path / "empty", tmp_path / "columns")

@@ -13,11 +13,16 @@ import pytest
 from PIL import Image
 
 from fednas_jax.config.schema import DataConfig
+from fednas_jax.data import leaf as leafs
 from fednas_jax.data import load, partition, read_columns
-from fednas_jax.data.leaf import import_leaf
+from fednas_jax.data.options import ImportOptions, Skipped
 from fednas_jax.errors import DataError
 
 SIDE = 28
+
+
+def import_leaf(source: Path, folder: Path, **options: Any) -> Skipped:
+    return leafs.import_leaf(source, folder, ImportOptions(**options))
 
 
 def drawn(sizes: dict[str, int], seed: int = 0, classes: int = 62) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -120,7 +125,7 @@ def celeba(folder: Path) -> Path:
 
 
 def test_names_of_images_are_read_from_their_folder_and_resized(tmp_path: Path) -> None:
-    import_leaf(celeba(tmp_path), tmp_path / "columns", tmp_path / "img", image_size=84, test_share=0.25)
+    import_leaf(celeba(tmp_path), tmp_path / "columns", images=tmp_path / "img", image_size=84, test_share=0.25)
     data = read_columns(tmp_path / "columns")
     assert data.train.images.shape == (5, 84, 84, 3)
     assert data.natural is not None
@@ -168,7 +173,10 @@ IMAGE = [0.5] * 4
             {"user_data": {"u": {"x": [IMAGE], "y": [0]}, "v": {"x": [[0.5] * 9], "y": [0]}}},
             r"user v x: got images of \[3, 3, 1\], want \[2, 2, 1\] as the first",
         ),
-        ({"user_data": {"u": {"x": [IMAGE] * 5, "y": [0] * 5}}}, "got no test examples, want at least one"),
+        (
+            {"user_data": {"u": {"x": [IMAGE] * 4, "y": [0] * 4}}},
+            "test share: got 0.1, which of .* with 4 to 4 examples leaves 4 .* 0 for testing",
+        ),
     ],
 )
 def test_content_that_does_not_fit_is_one_line_that_names_the_user(tmp_path: Path, content: Any, message: str) -> None:

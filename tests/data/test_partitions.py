@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Heterogeneity, Partition, heterogeneity, partition
-from fednas_jax.errors import DataError
+from fednas_jax.errors import DataError, FednasError
 
 SIZED = ("iid", "dirichlet", "shards")
 METHODS = (*SIZED, "label_dirichlet", "classes")
@@ -169,7 +169,7 @@ def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
         ({"clients": 10, "min_examples": 601}, "data.clients: got 10, want 1 to 9.*data.min_examples is 601"),
         (
             {"partition": "alphabetic"},
-            "data.partition: got 'alphabetic', want iid, dirichlet, label_dirichlet, shards, classes or natural",
+            "data.partition: got 'alphabetic', want one of iid, dirichlet, label_dirichlet, shards, classes, natural",
         ),
         (
             {"partition": "shards", "shards_per_client": 151},
@@ -178,7 +178,7 @@ def test_the_least_size_is_kept_when_the_spread_is_extreme() -> None:
     ],
 )
 def test_what_cannot_be_divided_is_refused_by_field(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=f"^{message}"):
+    with pytest.raises(FednasError, match=f"^{message}"):
         divide(BALANCED, **fields)
 
 

@@ -53,7 +53,7 @@ def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
 
 
 def test_an_unknown_source_is_refused_with_the_names_of_those_known() -> None:
-    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns, .* or tfds:NAME"
+    want = "data.source: got 'cifar', want one of digits, fashion_mnist, synthetic, columns, .* tfds:NAME, or MODULE"
     with pytest.raises(DataError, match=want):
         load(DataConfig(source="cifar"), seed=0)
     with pytest.raises(DataError, match=want):
@@ -101,3 +101,19 @@ def test_importing_the_package_imports_neither_tfds_nor_scikit_learn_nor_jax() -
     root = Path(fednas_jax.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_without_a_home_directory_what_needs_none_works_and_the_rest_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    assert list_sources()["digits"].prepared
+    assert not list_sources()["cifar10"].prepared
+    assert len(load(DataConfig(), seed=0).train.labels) > 1000
+    for name in ("cifar10", "fashion_mnist"):
+        with pytest.raises(DataError, match=r"data\.root: .* has no home directory to be in, want a folder or"):
+            load(DataConfig(source=name), seed=0)

@@ -1,6 +1,7 @@
 """The fast engine equals the readable oracle, for any number of lanes and devices, and wastes no step."""
 
 import dataclasses
+import functools
 import threading
 from types import SimpleNamespace
 
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 
 from fednas_jax.config.schema import AugmentConfig, DataConfig, EngineConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, load, pack, partition, read_columns, write_columns
-from fednas_jax.engine import feed, local
+from fednas_jax.engine import feed, local, programs
 from fednas_jax.engine import lane_plan as schedule
-from fednas_jax.engine.fleet import Fleet, Parts, Tasks, mesh_of
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.loading import Parts
+from fednas_jax.engine.mesh import mesh_of
+from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.errors import ConfigError, DeviceError
 from fednas_jax.nets import from_nnx
 from fednas_jax.space.network import Variables
@@ -66,9 +70,21 @@ def candidates(network):
     return [jax.device_get(network.init(WIDTHS, jax.random.key(k))) for k in range(3)]
 
 
+class Counted(Fleet):
+    """A fleet that adds up its effort."""
+
+    effort = Effort()
+
+    def train(self, *args):
+        trained = super().train(*args)
+        self.effort += trained.effort
+        return trained
+
+
 def fleet(network, dataset, packed, lanes, devices, config=CONFIG, data_share=0.25):
     engine = EngineConfig(lanes=lanes, eval_batch=4, data_share=data_share)
-    return Fleet(network, packed, dataset.mean, dataset.std, config, engine, 0, 3, jax.devices()[:devices])
+    devices = jax.devices()[:devices]
+    return Counted(FleetSpec(network, packed, dataset.mean, dataset.std, 10, config, engine, 0, 3, devices))
 
 
 def stacked(candidates):
@@ -77,7 +93,8 @@ def stacked(candidates):
 
 def one_round(engine, candidates, tasks, config=CONFIG):
     stack = stacked(candidates)
-    trained, _ = engine.train(WIDTHS, stack, engine.init_server(stack), tasks, MOMENT, NAMES, config.learning_rate)
+    rate = config.learning_rate
+    trained = engine.train(WIDTHS, stack, engine.init_server(stack), tasks, MOMENT, NAMES, rate).stack
     return [jax.tree.map(lambda a, k=k: np.asarray(a[k]), trained) for k in range(len(candidates))]
 
 
@@ -119,7 +136,7 @@ def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
         right, count = oracle.accuracy(network, WIDTHS, trained[k], packed, clients, dataset.mean, dataset.std)
         assert (tally.correct[k], tally.total[k]) == (right, count)
     assert np.isnan(tally.accuracy[1])  # nobody scored it
-    assert engine.meter.steps == local.local_steps(packed.train_count, CONFIG)[TASKS.client].sum()
+    assert engine.effort.steps == local.local_steps(packed.train_count, CONFIG)[TASKS.client].sum()
 
 
 AUGMENTED = dataclasses.replace(CONFIG, augment=AugmentConfig(crop=2, flip=True, cutout=3))
@@ -185,7 +202,12 @@ def parts_of(monkeypatch):
 
 def trained_and_scored(engine, candidates, tasks=TASKS, config=CONFIG):
     trained = one_round(engine, candidates, tasks, config)
-    return trained, engine.evaluate(WIDTHS, stacked(trained), tasks)
+    return trained, scored(engine, trained, tasks)
+
+
+def scored(engine, candidates, tasks=TASKS):
+    """The tally without its seconds, which never are the same."""
+    return engine.evaluate(WIDTHS, stacked(candidates), tasks)._replace(effort=None)
 
 
 @pytest.mark.parametrize(("lanes", "devices"), [(3, 1), (1, 8)])
@@ -198,7 +220,7 @@ def test_streaming_equals_data_on_the_devices_bit_for_bit(
     there, sent = (trained_and_scored(engine, candidates) for engine in (resident, streaming))
     assert parts_of == [1, 1, 1, 1], "plans can be equal only where all is one part"
     assert_equal(there, sent)
-    assert resident.meter.lane_steps == streaming.meter.lane_steps
+    assert resident.effort.lane_steps == streaming.effort.lane_steps
 
 
 @pytest.mark.parametrize(("lanes", "devices"), [(2, 1), (1, 8)])
@@ -211,9 +233,9 @@ def test_streaming_part_by_part_equals_data_on_the_devices(
     trained, tally = trained_and_scored(streaming, candidates)
     assert min(parts_of) > 1, "training and evaluation, both in several parts"
     assert_close(trained, expected)
-    assert_equal(tally, fleet(network, dataset, packed, lanes, devices).evaluate(WIDTHS, stacked(trained), TASKS))
-    assert streaming.meter.steps == streaming.steps[TASKS.client].sum()
-    assert streaming.meter.compilations == 1
+    assert_equal(tally, scored(fleet(network, dataset, packed, lanes, devices), trained))
+    assert streaming.effort.steps == streaming.steps[TASKS.client].sum()
+    assert streaming.effort.compilations == 1
 
 
 @pytest.mark.parametrize("data_share", [0.25, 0.0])
@@ -234,7 +256,7 @@ def test_no_cohort_and_no_number_of_parts_needs_another_program(
         _, tally = trained_and_scored(engine, candidates, tasks)
         assert np.array_equal(np.isfinite(tally.accuracy), np.isin(range(3), alive))
     assert len(set(parts_of)) > 2
-    assert engine.meter.compilations == 1
+    assert engine.effort.compilations == 1
     assert {kind for kind, _ in engine._programs} == {"zeros", "train", "serve", "score", "count"}
     assert len(engine._programs) == 5
 
@@ -326,11 +348,11 @@ def test_half_the_candidates_take_half_the_steps_and_no_other_program(network, d
     clients = np.arange(packed.clients)
     both = Tasks(np.repeat([0, 2], len(clients)), np.tile(clients, 2))
     one_round(engine, candidates, both)
-    whole, lane_steps = engine.meter.steps, engine.meter.lane_steps
+    whole, lane_steps = engine.effort.steps, engine.effort.lane_steps
     one_round(engine, candidates, Tasks(np.zeros(len(clients), int), clients))
-    assert engine.meter.steps - whole == whole / 2
-    assert engine.meter.lane_steps - lane_steps == lane_steps / 2
-    assert engine.meter.compilations == 1
+    assert engine.effort.steps - whole == whole / 2
+    assert engine.effort.lane_steps - lane_steps == lane_steps / 2
+    assert engine.effort.compilations == 1
 
 
 def test_a_diverged_candidate_scores_nan_and_harms_no_other(network, dataset, packed, candidates):
@@ -373,7 +395,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
     trained = one_round(engine, candidates, TASKS, config)
     exact = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(trained))
-    sums = jax.eval_shape(engine._zeros, stacked(candidates))
+    sums = jax.eval_shape(functools.partial(programs.zeros, engine._recipe, programs.Room()), stacked(candidates))
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(sums))
     for k in (0, 2):
         moves = [
@@ -384,7 +406,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
         ]
         assert not np.array_equal(*moves)
         assert np.linalg.norm(moves[0] - moves[1]) < 0.1 * np.linalg.norm(moves[1])
-    text = engine._programs["train", WIDTHS].as_text()
+    text = engine._programs["train", (WIDTHS, programs.Room())].as_text()
     assert "bf16[" in text
     tally = engine.evaluate(WIDTHS, stacked(trained), TASKS)
     exactly = fleet(network, dataset, packed, 3, 1).evaluate(WIDTHS, stacked(exact), TASKS)
@@ -416,7 +438,9 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
     trained = one_round(engine, candidates, TASKS, config)
     engine.evaluate(WIDTHS, stacked(trained), TASKS)
     for kind in ("train", "score"):
-        products = [line for line in engine._programs[kind, WIDTHS].as_text().splitlines() if " dot(" in line]
+        products = [
+            line for line in engine._programs[kind, (WIDTHS, programs.Room())].as_text().splitlines() if " dot(" in line
+        ]
         assert products
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)
 
@@ -447,9 +471,9 @@ def test_a_server_optimiser_sees_the_averaged_update_as_its_descent(name, networ
     adaptive = TrainConfig(**{**vars(CONFIG), "server_optimizer": name, "server_learning_rate": rate})
     engine = fleet(network, dataset, packed, 3, 1, adaptive)
     stack = stacked(candidates)
-    averaged, _ = plain.train(WIDTHS, stack, plain.init_server(stack), TASKS, MOMENT, NAMES, 0.05)
+    averaged = plain.train(WIDTHS, stack, plain.init_server(stack), TASKS, MOMENT, NAMES, 0.05).stack
     server = engine.init_server(stack)
-    moved, server = engine.train(WIDTHS, stack, server, TASKS, MOMENT, NAMES, 0.05)
+    moved = engine.train(WIDTHS, stack, server, TASKS, MOMENT, NAMES, 0.05).stack
     path = "conv/kernel"
     update = np.asarray(averaged.params[path][0]) - candidates[0].params[path]
     first = {

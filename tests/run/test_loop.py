@@ -22,7 +22,7 @@ from fednas_jax.config.schema import (
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
 from fednas_jax.phones import ledger
-from fednas_jax.run import checkpoint
+from fednas_jax.run import model_files
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.space import training_macs
@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
 
 
 def without_clock(result):
-    return {name: value for name, value in result.items() if name != "simulator"}
+    return {name: value for name, value in result.items() if name not in ("simulator", "checksum")}
 
 
 def ledger_of(out):
@@ -296,7 +296,7 @@ def test_fine_tuning_that_diverges_keeps_the_search_and_says_so(tmp_path):
             folder = RunDir(tmp_path / "run").model(0)
             like = nets.build(TINY.net, (8, 8, 1), 10).abstract(TINY.net.widths)
             poisoned = jax.tree.map(lambda a: np.full(a.shape, np.nan, a.dtype), like)
-            checkpoint.save_model(folder, poisoned)
+            model_files.save_model(folder, poisoned)
 
     config = dataclasses.replace(TINY, search=dataclasses.replace(TINY.search, max_iterations=1))
     result = one_device(config, tmp_path / "run", observe=observe)

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.run import checkpoint, parents
+from fednas_jax.run import model_files, parents
 from fednas_jax.space import probing
 from fednas_jax.space.network import Variables
 
@@ -164,7 +164,7 @@ def test_a_dense_layer_on_the_image_itself_takes_pytorchs_order_of_channels(flat
 
 def test_a_models_folder_and_its_variables_are_taken(cnn, tmp_path):
     want = drawn(cnn)
-    checkpoint.save_model(tmp_path / "model", want)
+    model_files.save_model(tmp_path / "model", want)
     assert_same(parents.load(tmp_path / "model", cnn).variables, want)
     assert_same(parents.load(tmp_path / "model" / "variables", cnn).variables, want)
 
@@ -190,7 +190,7 @@ def test_what_holds_no_parent_is_refused(cnn, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(cnn, tmp_path):
-    checkpoint.save_model(tmp_path / "model", drawn(cnn))
+    model_files.save_model(tmp_path / "model", drawn(cnn))
     (tmp_path / "model" / "variables" / "_METADATA").write_text("{")
     with pytest.raises(RunError, match="cannot be read as a tree of arrays") as caught:
         parents.load(tmp_path / "model", cnn)
@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(cnn, tmp_path):
 
 
 def test_another_network_is_refused_by_what_is_missing_and_what_is_too_much(cnn, norm, tmp_path):
-    checkpoint.save_model(tmp_path / "model", drawn(norm))
+    model_files.save_model(tmp_path / "model", drawn(norm))
     said = refused(tmp_path / "model", cnn)
     assert "is of another network, want one of cnn: it lacks conv1/bias, conv1/kernel, conv2/bias and 1 more" in said
     assert "params/depthwise/bias" in said
@@ -206,7 +206,7 @@ def test_another_network_is_refused_by_what_is_missing_and_what_is_too_much(cnn,
 
 def test_the_same_network_at_other_widths_is_refused_with_the_option_that_takes_it(cnn, tmp_path):
     other = probing.probe(nets.build(NetConfig(widths=(2, 6, 4)), (8, 8, 1), 10), (1,), check=False)
-    checkpoint.save_model(tmp_path / "model", drawn(other))
+    model_files.save_model(tmp_path / "model", drawn(other))
     said = refused(tmp_path / "model", cnn)
     assert said.endswith("model has widths 2-6-4, want 4-6-8; --net.widths 2 6 4 takes it as it is")
     assert_same(parents.load(tmp_path / "model", other).variables, drawn(other))

@@ -41,3 +41,25 @@ def test_programs_are_kept_in_it_unless_the_user_said_otherwise(monkeypatch, tmp
     settings("jax_enable_compilation_cache", True)
     cache.keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir == str(cache.folder() / "programs")
+
+
+@pytest.mark.parametrize("trouble", ["no home", "unwritable"])
+def test_without_a_place_to_write_a_process_goes_on_with_a_folder_for_now_and_says_so_once(
+    monkeypatch, tmp_path, trouble, caplog
+):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if trouble == "no home":
+
+        def nowhere():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(cache.Path, "home", nowhere)
+    else:
+        (tmp_path / "file").write_text("")  # a folder below a file can never be made, not even by root
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    cache._for_now.cache_clear()
+    first = cache.folder()
+    first.mkdir(parents=True)
+    assert cache.folder() == first
+    assert tmp_path not in first.parents
+    assert caplog.text.count("no cache is kept") == 1

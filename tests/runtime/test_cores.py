@@ -8,7 +8,7 @@ import pytest
 
 from fednas_jax.runtime import cores
 
-COUNT = "import jax; from fednas_jax.runtime import cores; {}cores.use_all(); print(len(jax.devices('cpu')))"
+COUNT = "import jax; from fednas_jax.runtime import cores; {}cores.use_all_cores(); print(len(jax.devices('cpu')))"
 
 
 def devices(code, **environment):

@@ -22,7 +22,7 @@ from fednas_jax.cli.search import SearchArgs
 from fednas_jax.config.presets import preset
 from fednas_jax.errors import ConfigError, DeviceError, FednasError, Interrupted
 from fednas_jax.phones import ledger
-from fednas_jax.run import checkpoint
+from fednas_jax.run import model_files
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.runtime import hosts
@@ -98,7 +98,7 @@ def variables(out, result):
         widths = tuple(model["widths"].values())
         like = nets.build(RunDir(out).config().net, (8, 8, 1), 10).abstract(widths)
         for part in ("", "finetuned"):
-            found += jax.tree.leaves(checkpoint.load_model(out / model["path"] / part, like))
+            found += jax.tree.leaves(model_files.load_model(out / model["path"] / part, like))
     return found
 
 

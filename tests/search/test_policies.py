@@ -1,4 +1,4 @@
-"""The state machine: its tables by hand, its draws by their properties, its states against a Python twin."""
+"""Rungs: their tables by hand, their states against a Python twin; and the draws of a round by their properties."""
 
 import functools
 import io
@@ -12,24 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fednas_jax.config.schema import SearchConfig
-from fednas_jax.search import policies as controller
-from fednas_jax.search.policies import Rungs, State, client_groups, init, schedule, select
+from fednas_jax.search import assignment, brackets, policies
+from fednas_jax.search.assignment import client_groups
+from fednas_jax.search.brackets import State, Table, init
+from fednas_jax.search.policies import policy_of
 
 K = 5
 NAN, INF = math.nan, math.inf
 
-tell = jax.jit(controller.tell)
-wants_scores = jax.jit(controller.wants_scores)
-finished = jax.jit(controller.finished)
-plan = jax.jit(controller.plan, static_argnames=("groups", "most", "help_out"))
-
-
-def rungs(rounds, keep):
-    return Rungs(np.asarray(rounds, np.int32), np.asarray(keep, np.int32))
+tell = jax.jit(brackets.tell)
+wants_scores = jax.jit(brackets.wants_scores)
+finished = jax.jit(brackets.finished)
+draw_ = jax.jit(assignment.draw, static_argnames=("groups", "most", "help_out"))
 
 
 def begin(rounds=(1, 1), keep=(2, 1), alive=(True,) * K, resource=(1.0,) * K):
-    return init(rungs(rounds, keep), np.asarray(alive), np.asarray(resource))
+    """The start of an iteration with one bracket of these rungs."""
+    table = Table(*(np.asarray(value, np.int32) for value in ([sum(alive)], [rounds], [keep])))
+    return init(table, np.asarray(alive), np.asarray(resource))
+
+
+def select(state, parent_score, parent_resource, ratio=False):
+    return policies.winner(state.alive, state.scores, state.resource, parent_score, parent_resource, ratio)
+
+
+def progress(state):
+    return tuple(int(number) for number in brackets.progress(state))
 
 
 def scores(*values):
@@ -73,9 +81,9 @@ HALVING = ((1, 0.5), (1, 0.5), (4, 1))
 )
 def test_schedules_are_those_of_the_hand_written_table(table, settings, iteration, candidates, rounds, keep):
     config = SearchConfig(rungs=table, **dict(dynamic_rounds=True, early_dropping=True) | settings)
-    got = schedule(config, iteration, candidates)
-    assert (got.rounds.tolist(), got.keep.tolist()) == (rounds, keep)
-    assert got.rounds.dtype == got.keep.dtype == np.int32
+    got = policy_of(config).table(iteration, candidates)
+    assert (got.size.tolist(), got.rounds.tolist(), got.keep.tolist()) == ([candidates], [rounds], [keep])
+    assert got.size.dtype == got.rounds.dtype == got.keep.dtype == np.int32
 
 
 # Client groups
@@ -99,28 +107,27 @@ def test_client_groups_by_hand():
     assert client_groups(np.array([3, 3, 3, 3]), 3).tolist() == [0, 1, 2, 0]
 
 
-# Plan
+# Draws
 
 CLIENTS = 20
 
 
 @st.composite
 def draws(draw):
-    """Keyword arguments of a plan, its living candidates, and the plan."""
+    """Arguments of a draw, its living candidates, and the draw."""
     groups = draw(st.sampled_from([1, 3, 8]))
     most, help_out = draw(st.sampled_from([0, 2])), draw(st.booleans())
     alive = draw(st.lists(st.booleans(), min_size=K, max_size=K).filter(any))
     group_of = np.array([*range(groups), *draw(st.lists(st.integers(0, groups - 1), min_size=12, max_size=12))])
     group_of = np.resize(group_of, CLIENTS).astype(np.int32)
     seed = draw(st.integers(0, 2**31))
-    state = begin(alive=alive)
-    got = plan(state, jax.random.key(seed), group_of, groups=groups, most=most, help_out=help_out)
+    got = draw_(np.array(alive), jax.random.key(seed), group_of, groups=groups, most=most, help_out=help_out)
     return groups, most, help_out, np.array(alive), group_of, jax.tree.map(np.asarray, got)
 
 
 @given(draws())
 @settings(max_examples=30)
-def test_plans_give_every_candidate_its_groups(drawn):
+def test_draws_give_every_candidate_its_groups(drawn):
     groups, _, help_out, alive, _, (assign, _) = drawn
     assert assign.shape == (K, groups)
     assert not assign[~alive].any()
@@ -148,10 +155,9 @@ def test_cohorts_hold_so_many_clients_of_each_group(drawn):
         assert cohort[group_of == m].sum() == (min(most, size) if most else size)
 
 
-def test_plans_are_redrawn_with_every_key_and_the_same_with_the_same():
+def test_draws_are_made_anew_with_every_key_and_the_same_with_the_same():
     group_of = np.arange(CLIENTS) % 8
-    state = begin()
-    plans = [plan(state, jax.random.key(seed), group_of, groups=8, most=1) for seed in (*range(100), 0)]
+    plans = [draw_(np.ones(K, bool), jax.random.key(seed), group_of, groups=8, most=1) for seed in (*range(100), 0)]
     jax.tree.map(np.testing.assert_array_equal, plans[0], plans.pop())
     assert len({np.asarray(p.assign).tobytes() for p in plans}) > 90
     # Every candidate meets every group, and every client has its turn.
@@ -199,7 +205,7 @@ def test_scores_are_ignored_where_they_are_not_wanted():
     state = tell(state, scores(NAN, 0.9, 0.8, 0.7, 0.6))
     assert living(state) == [0, 1, 2, 3, 4]
     assert np.all(np.isnan(state.scores))
-    assert (int(state.rung), int(state.rounds_done)) == (0, 1)
+    assert progress(state) == (1, 2, 2, 3)
     assert bool(wants_scores(state))
     assert living(tell(state, scores(0.5, 0.4, 0.3, 0.2, 0.1))) == [0, 1]
 
@@ -295,7 +301,7 @@ def replay(table, resource, told, rounds):
     """An iteration of one policy over recorded scores [rounds, K]; made for vmap over policies."""
     state = init(table, jnp.ones(K, bool), resource)
     for r in range(rounds):
-        state = controller.tell(state, told[r])
+        state = brackets.tell(state, told[r])
     return state, select(state, jnp.float32(0), jnp.float32(9))
 
 
@@ -304,36 +310,36 @@ def test_policies_of_different_lengths_side_by_side_choose_as_each_alone():
     told = rng.uniform(size=(9, K)).astype(np.float32)
     told[2, 1] = NAN
     resource = (3.0, 1.0, 2.0, 2.0, 1.0)
-    policies = [
+    ladders = [
         ((1, 3), (2, 2), (1, 1)),
         ((3, 2), (3, 1), (3, 1)),
         ((1, 5), (1, 5), (1, 5)),
         ((2, 1), (1, 1), (1, 1)),
     ]
-    table = Rungs(*(jnp.asarray(np.array(policies, np.int32)[..., column]) for column in (0, 1)))
+    rounds, keep = (np.array(ladders, np.int32)[:, None, :, column] for column in (0, 1))
+    table = Table(np.full((4, 1), K, np.int32), rounds, keep)
     many, winners = jax.vmap(replay, (0, None, None, None))(table, jnp.asarray(resource), told, 9)
-    for n, policy in enumerate(policies):
+    for n, policy in enumerate(ladders):
         alone = begin(*zip(*policy, strict=True), resource=resource)
         for row in told:
-            alone = controller.tell(alone, row)  # neither jit nor vmap
+            alone = brackets.tell(alone, row)  # neither jit nor vmap
         jax.tree.map(lambda a, b, n=n: np.testing.assert_array_equal(a[n], b), many, alone)
         names, latest, _ = iteration(policy, resource, [True] * K, told)
         assert int(winners[n]) == winner(names, latest, resource)
     assert len(set(np.asarray(winners).tolist())) > 1
 
 
-def test_plans_side_by_side_equal_plans_alone():
+def test_draws_side_by_side_equal_draws_alone():
     group_of = np.arange(CLIENTS) % 3
     alive = np.array([[True] * 5, [True, False, True, False, False], [False, False, False, False, True]])
-    states = jax.tree.map(lambda *x: jnp.stack(x), *(begin(alive=a) for a in alive))
     keys = jax.random.split(jax.random.key(0), 3)
 
-    def draw(state, key):
-        return controller.plan(state, key, group_of, 3, most=2)
+    def drawn(alive, key):
+        return assignment.draw(alive, key, group_of, 3, most=2)
 
-    many = jax.jit(jax.vmap(draw))(states, keys)
+    many = jax.jit(jax.vmap(drawn))(alive, keys)
     for n in range(3):
-        alone = draw(begin(alive=alive[n]), keys[n])
+        alone = drawn(alive[n], keys[n])
         jax.tree.map(lambda a, b, n=n: np.testing.assert_array_equal(a[n], b), many, alone)
 
 

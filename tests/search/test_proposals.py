@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fednas_jax.config.schema import NetConfig, SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import build
-from fednas_jax.search.proposals import keep_masks, most_candidates, propose, target_of
+from fednas_jax.search.proposals import keep_masks, proposer_of, target_of
 from fednas_jax.search.resources import goal_of
 from fednas_jax.space.jaxprs import count_macs
 from fednas_jax.space.probing import probe
@@ -27,6 +27,14 @@ PARENT = (12, 8, 16)
 def space_of(multiple=(2, 1, 4)):
     network = build(NetConfig("cnn", widths=PARENT), (8, 8, 1), 3)
     return probe(network, multiple, check=False)
+
+
+def propose(space, config, widths, iteration, seed):
+    return proposer_of(space, config, goal_of(space, config, check=False)).propose(widths, iteration, seed)
+
+
+def most_candidates(space, config):
+    return proposer_of(space, config, goal_of(space, config, check=False)).most
 
 
 def resource(kind, widths):
@@ -81,7 +89,7 @@ def test_a_candidate_that_meets_the_target_exactly_is_not_under_it():
 
 
 def test_nothing_is_proposed_when_nothing_is_feasible():
-    for proposals in ("groups", "random", "uniform"):
+    for proposals in ("groups", "random", "uniform", "proportional"):
         config = SearchConfig(proposals=proposals, reduction=0.5)
         assert propose(space_of(), config, space_of().smallest, 1, 0) == []
 

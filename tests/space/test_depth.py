@@ -21,7 +21,7 @@ from fednas_jax.config.schema import (
 )
 from fednas_jax.errors import Interrupted
 from fednas_jax.report.page import write_report
-from fednas_jax.run import checkpoint
+from fednas_jax.run import model_files
 from fednas_jax.run.loop import run_search
 
 WIDTHS = {"stage": 8, "block1": 8, "block2": 6}
@@ -121,7 +121,7 @@ def test_models_without_blocks_are_saved_fine_tuned_and_tested_without_them(run)
         assert json.loads((out / model["path"] / "widths.json").read_text())["widths"] == model["widths"]
         widths = tuple(model["widths"].values())
         before, after = (
-            checkpoint.load_model(out / model["path"] / part, network().abstract(widths)) for part in ("", "finetuned")
+            model_files.load_model(out / model["path"] / part, network().abstract(widths)) for part in ("", "finetuned")
         )
         assert set(before.params) == set(network().abstract(widths).params)
         assert np.any(before.params["stem/kernel"] != after.params["stem/kernel"])

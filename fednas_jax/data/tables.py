@@ -1,0 +1,292 @@
+"""Tables whose rows are examples: Parquet, CSV, and the folders that Hugging Face's `datasets` saves.
+
+A column holds the images, encoded or by path, another the labels, perhaps another the clients. Rows are read some at a
+time. Hugging Face's files are Arrow's, which pyarrow reads: its package is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fednas_jax.data.bounds import check_expansion
+from fednas_jax.data.damage import reading
+from fednas_jax.data.images import inside
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
+from fednas_jax.data.records import Named, Record, with_validation, write_records
+from fednas_jax.data.split import SPLITS, by_split
+from fednas_jax.errors import DataError
+from fednas_jax.files import plain_name, read_json
+
+_WANT = "a whole table"
+# Names that columns have in well-known sets, likeliest first.
+_IMAGES = ("image", "img", "images", "picture", "photo", "path", "file", "file_name", "filename", "image_path")
+_LABELS = ("label", "labels", "class", "target", "y", "fine_label", "character", "digit")
+_CLIENTS = ("client", "client_id", "client_ids", "user", "user_id", "writer", "writer_id")
+
+NONE = "none"
+"""Given as a column, says that there is none."""
+
+_ROWS = 64  # read at once; images of a megabyte are common
+
+
+class Columns(NamedTuple):
+    """Which columns hold what."""
+
+    image: str
+    label: str
+    client: str  # "" for none
+
+
+def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
+    """Writes a Parquet or CSV table as columns.
+
+    Args:
+      source: a .parquet or .csv file, or a folder of such, whose names may say train, val and test.
+      folder: of the columns; must not exist yet.
+      options: how; paths of images are taken from `images`, else from the table's folder.
+      seen: is told how many images were read.
+
+    Raises:
+      DataError: one line that names the file, row and column.
+    """
+    files = [source] if source.is_file() else sorted(source.rglob("*.parquet")) or sorted(source.rglob("*.csv"))
+    if not files:
+        raise DataError(f"{source}: got no .parquet or .csv files, want some")
+    splits = by_split(source, files)
+    first = splits["train"][0]
+    names = () if first.suffix.lower() == ".csv" else _class_names(_parquet(first).schema_arrow, first, options)
+    rows = {split: _of_files(some, options) for split, some in splits.items()}
+    return write_records(folder, source.stem, with_validation(source, rows, options), options, seen, names)
+
+
+def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
+    """Writes what Hugging Face's `save_to_disk` saved as columns.
+
+    Args:
+      source: the folder, of a `DatasetDict` with its splits or of one `Dataset`.
+      folder: of the columns; must not exist yet.
+      options: how.
+      seen: is told how many images were read.
+
+    Raises:
+      DataError: one line that names the file and column.
+    """
+    splits = {"train": source}
+    if (source / "dataset_dict.json").is_file():
+        names = _object(source / "dataset_dict.json").get("splits")
+        if not isinstance(names, list) or not names:
+            raise DataError(f"{source / 'dataset_dict.json'} splits: got none, want a list")
+        splits = {}
+        for name in names:
+            split = SPLITS.get(str(name).lower())
+            if split is None or split in splits:
+                raise DataError(
+                    f"{source}: got the split {str(name)[:40]!r}, want train, validation and test, each once"
+                )
+            splits[split] = source / plain_name(str(name), f"{source / 'dataset_dict.json'} splits", DataError)
+        if "train" not in splits:
+            raise DataError(f"{source}: got the splits {', '.join(splits)}, want one called train")
+    files = {split: _arrow_files(path) for split, path in splits.items()}
+    with reading(files["train"][0], _WANT), _arrow(files["train"][0]) as reader:
+        class_names = _class_names(reader.schema, source, options)
+    rows = {split: _of_arrow(some, options) for split, some in files.items()}
+    return write_records(
+        folder, source.resolve().name, with_validation(source, rows, options), options, seen, class_names
+    )
+
+
+def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Columns:
+    """Which columns hold images, labels and clients: those that the options name, else by name or type.
+
+    Args:
+      where: the table is, for messages.
+      columns: name -> "image", "class" or "": what its type says that it holds.
+      options: `image_column`, `label_column`, `client_column`.
+
+    Raises:
+      DataError: a column that is not there, or one that cannot be told.
+    """
+
+    def found(option: str, type_: str, known: tuple[str, ...], needed: bool) -> str:
+        given = getattr(options, option)
+        if given == NONE and not needed:
+            return ""
+        if given:
+            if given not in columns:
+                near = difflib.get_close_matches(given, columns, 1)
+                want = f"want {near[0]!r}" if near else f"want one of {_listed(columns)}"
+                raise DataError(f"data import {option}: got {given!r}, which {where} has not, {want}")
+            return str(given)
+        typed = [name for name, holds in columns.items() if type_ and holds == type_]
+        if len(typed) == 1:
+            return typed[0]
+        by_name = next((name for want in known for name in columns if name.lower() == want), "")
+        if needed and not by_name:
+            flag = option.replace("_", "-")
+            raise DataError(f"{where}: got the columns {_listed(columns)}, want --{flag} to say which")
+        return by_name
+
+    return Columns(
+        found("image_column", "image", _IMAGES, True),
+        found("label_column", "class", _LABELS, True),
+        found("client_column", "", _CLIENTS, False),
+    )
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(name[:40] for name in list(columns)[:12])
+
+
+def _of_files(files: list[Path], options: ImportOptions) -> Iterator[Record]:
+    for path in files:
+        yield from _of_csv(path, options) if path.suffix.lower() == ".csv" else _of_parquet(path, options)
+
+
+def _of_csv(path: Path, options: ImportOptions) -> Iterator[Record]:
+    images = options.images or path.parent
+    with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, strict=True)
+        header = next(rows, [])
+        twice = [name for n, name in enumerate(header) if name in header[:n]]
+        if twice:
+            raise DataError(f"{path}: got two columns called {twice[0][:40]!r}, want each once")
+        columns = choose(path, dict.fromkeys(header, ""), options)
+        places = {name: n for n, name in enumerate(header)}
+        for values in rows:
+            where = f"{path} line {rows.line_num}"
+            if len(values) != len(header):
+                raise DataError(f"{where}: got {len(values)} values, want {len(header)}, as many as columns")
+            image = inside(f"{where} {columns.image}", values[places[columns.image]].strip(), images)
+            label = values[places[columns.label]].strip()
+            if not label:
+                raise DataError(f"{where} {columns.label}: got nothing, want a label")
+            client = values[places[columns.client]].strip() if columns.client else None
+            yield Record(where, image, label, client or None)
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    with reading(path, _WANT):
+        return pq.ParquetFile(path)
+
+
+def _of_parquet(path: Path, options: ImportOptions) -> Iterator[Record]:
+    with reading(path, _WANT), pq.ParquetFile(path) as file:
+        columns = choose(path, _held(file.schema_arrow), options)
+        wanted = [name for name in columns if name]
+        for group in range(file.num_row_groups):
+            # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
+            check_expansion(path, file.metadata.row_group(group).total_byte_size, options.most_gigabytes)
+        first = 0
+        for batch in file.iter_batches(_ROWS, columns=wanted):
+            yield from _of_batch(path, first, batch, columns, options.images or path.parent)
+            first += batch.num_rows
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    """The Arrow files of a saved `Dataset`, in order."""
+    state = _object(folder / "state.json")
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise DataError(f"{folder}: got rows chosen by indices, want flatten_indices() before save_to_disk")
+    listed = state.get("_data_files")
+    names = [one.get("filename") for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    if not names:
+        raise DataError(f"{folder / 'state.json'} _data_files: got none, want the names of files")
+    return [folder / plain_name(str(name), f"{folder / 'state.json'} _data_files", DataError) for name in names]
+
+
+def _of_arrow(files: list[Path], options: ImportOptions) -> Iterator[Record]:
+    for path in files:
+        with reading(path, _WANT), _arrow(path) as reader:
+            columns = choose(path, _held(reader.schema), options)
+            first = 0
+            for batch in reader:
+                batch.validate(full=True)
+                # A batch is mapped from the file; rows become Python's some at a time.
+                for start in range(0, batch.num_rows, _ROWS):
+                    some = batch.slice(start, _ROWS).select([name for name in columns if name])
+                    yield from _of_batch(path, first + start, some, columns, options.images or path.parent)
+                first += batch.num_rows
+
+
+@contextlib.contextmanager
+def _arrow(path: Path) -> Iterator[Any]:
+    """A reader of an Arrow file, in the stream's form as `datasets` writes it."""
+    with pa.memory_map(str(path)) as mapped, pa.ipc.open_stream(mapped) as reader:
+        yield reader
+
+
+def _of_batch(path: Path, first: int, batch: pa.RecordBatch, columns: Columns, images: Path) -> Iterator[Record]:
+    """The records of some rows, of which the first has a number."""
+    pixels, labels = batch.column(columns.image).to_pylist(), batch.column(columns.label).to_pylist()
+    clients = batch.column(columns.client).to_pylist() if columns.client else [None] * batch.num_rows
+    for n, (image, label, client) in enumerate(zip(pixels, labels, clients, strict=True)):
+        where = f"{path} row {first + n}"
+        encoded = image.get("bytes") if isinstance(image, dict) else image
+        if isinstance(image, dict) and encoded is None:
+            encoded = image.get("path")
+        if isinstance(encoded, str):
+            encoded = inside(f"{where} {columns.image}", encoded, images)
+        if encoded is not None and not isinstance(encoded, bytes | Path):
+            raise DataError(f"{where} {columns.image}: got {type(encoded).__name__}, want an encoded image or its path")
+        yield Record(where, encoded, _named(f"{where} {columns.label}", label), _owner(where, columns, client))
+
+
+def _owner(where: str, columns: Columns, client: Any) -> Named | None:
+    return _named(f"{where} {columns.client}", client) if columns.client else None
+
+
+def _named(where: str, value: Any) -> Named:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if not isinstance(value, int | str) or value == "":
+        got = "nothing" if value in (None, "") else str(value)[:40]
+        raise DataError(f"{where}: got {got}, want a whole number or a text")
+    return value
+
+
+def _held(schema: pa.Schema) -> dict[str, str]:
+    """Column -> what its type says that it holds."""
+    features = _features(schema)
+
+    def holds(field: pa.Field) -> str:
+        kind = features.get(field.name, {}).get("_type")
+        binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+        pair = pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+        return "image" if kind == "Image" or binary or pair else "class" if kind == "ClassLabel" else ""
+
+    return {field.name: holds(field) for field in schema}
+
+
+def _class_names(schema: pa.Schema, where: Path, options: ImportOptions) -> tuple[str, ...]:
+    """Names of the classes, where the label's column has them."""
+    names = _features(schema).get(choose(where, _held(schema), options).label, {}).get("names")
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if names and listed and options.classes in (None, len(names)) and not options.remap else ()
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What Hugging Face's `datasets` wrote of the columns; nothing where another program wrote the file."""
+    try:
+        said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = said["info"]["features"]
+        return {name: about for name, about in features.items() if isinstance(about, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    said = read_json(path, DataError)
+    if not isinstance(said, dict):
+        raise DataError(f"{path}: got {type(said).__name__}, want a JSON object")
+    return said

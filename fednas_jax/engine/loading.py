@@ -1,0 +1,45 @@
+"""A round's parts, each loaded by a thread while the one before it is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from fednas_jax.engine.programs import Table
+
+
+class Parts:
+    """Iterates over a round's parts, each loaded by a thread of its own while the one before it is worked on.
+
+    Used as a context, which ends the thread. `done`: set by the user to an array that is there when the part is done;
+    one part is worked on, one is ready and one being loaded at most, so that memory stays flat.
+    """
+
+    def __init__(self, cut: Sequence[Any], load: Callable[[Any], tuple[Any, Table, int]]):
+        self._cut, self._load = cut, load
+        self._thread = ThreadPoolExecutor(1, "fednas-feed")
+        self.lane_steps = 0
+        self.done: jax.Array | None = None
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[Any, Table]]:
+        before: jax.Array | None = None
+        future = self._thread.submit(self._load, self._cut[0]) if self._cut else None
+        for following in [*self._cut[1:], None]:
+            if future is None:
+                return
+            columns, table, lane_steps = future.result()
+            self.lane_steps += lane_steps
+            future = None if following is None else self._thread.submit(self._load, following)
+            yield columns, table
+            if before is not None:
+                jax.block_until_ready(before)
+            before = self.done

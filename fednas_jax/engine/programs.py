@@ -1,0 +1,365 @@
+"""The programs that the fleet compiles, as functions of records: begin a round, train, serve, score, count.
+
+Training and scoring step through a table of segments: between two boundaries all lanes of a device step together, and
+at a boundary lanes that are done hand in what they have and take up their next task. Letters: K slots for candidates in
+a stack, C clients, N examples, L lanes of one device, D devices of all hosts, H hosts, S segments, B batch. A stack is
+a tree of variables [K, ...].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+
+from fednas_jax.config.schema import ParticipationConfig, TrainConfig
+from fednas_jax.engine import attacks, lane_plan, local
+from fednas_jax.engine.aggregation import Aggregation, update_norm
+from fednas_jax.engine.mesh import ALL, DEVICES, EACH, HOST, HOSTS
+from fednas_jax.engine.metrics import Metric
+from fednas_jax.engine.optimizers import server_optimizer
+from fednas_jax.space.network import Network, Variables, Widths
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What programs are compiled from, beside the physical widths; none of it changes during a run."""
+
+    network: Network
+    train: TrainConfig
+    mesh: Mesh
+    slots: int  # K
+    lanes: int  # L
+    eval_batch: int  # B in scoring
+    capacity: int  # examples that the longest client's stream has room for
+    streams: bool  # whether columns are every device's own, not a host's
+    prepare: Callable[[jax.Array, jax.Array], jax.Array]  # training images and their key -> what the network sees
+    normalise: Callable[[jax.Array], jax.Array]  # images that score -> what the network sees
+    classes: int
+    aggregation: Aggregation
+    metric: Metric
+    attack: ParticipationConfig | None  # what malicious clients do; None: there are none
+
+
+class Lanes(NamedTuple):
+    """What each lane works on in one segment; zeros in a lane without work."""
+
+    candidate: Any  # [L] int32 slot in the stack
+    client: Any  # [L] int32
+    first: Any  # [L] int32 first row of the client's examples in the columns
+    rows: Any  # [L] int32 number of them
+    steps: Any  # [L] int32 the task takes in all; 0: no work
+    malicious: Any  # [L] int32 1: the client attacks
+    place: Any  # [L] int32 where the device keeps the task's update, if updates are kept
+    begun: Any  # [L] int32 steps done before this segment
+
+
+class Table(NamedTuple):
+    """A part's work on every device; see `lane_plan.Segments`."""
+
+    lanes: Any  # [D, S, 8, L] int32: the fields of Lanes, in their order
+    length: Any  # [D, S] int32
+    count: Any  # [D] int32
+
+
+class Columns(NamedTuple):
+    """Examples on the devices; the first dimension is H where they lie there for the whole run, D where streamed."""
+
+    images: Any  # [H or D, N, ...] uint8; in a segment [N, ...]
+    labels: Any  # [H or D, N] int32; in a segment [N]
+
+
+class TrainInputs(NamedTuple):
+    """What a training program reads beside its table."""
+
+    stack: Variables  # [K, ...] start of the round
+    columns: Columns
+    key: Any  # data of the round's key
+    candidate_ids: Any  # [K] int32
+    learning_rate: Any  # float32
+
+
+class ScoreInputs(NamedTuple):
+    """What a scoring program reads beside its table."""
+
+    stack: Variables  # [K, ...]
+    columns: Columns
+
+
+class Sums(NamedTuple):
+    """A round's accumulators on each device."""
+
+    update: Variables  # [D, K, ...] weighted sums of the clients' updates
+    weight: jax.Array  # [D, K] examples
+    left_out: jax.Array  # [D, K] int32 updates that were no finite numbers, or beyond the bound
+
+
+class Kept(NamedTuple):
+    """A round's updates on each device, for an aggregation that needs them at once."""
+
+    update: Variables  # [D, P, ...]; 0 where there is none, or it was left out
+    weight: jax.Array  # [D, P] examples, likewise
+    left_out: jax.Array  # [D, K] int32
+
+
+class Room(NamedTuple):
+    """How many updates a round keeps, rounded up to powers of two so that programs are few."""
+
+    places: int = 0  # P, on each device
+    most: int = 0  # n, of one candidate
+
+
+class Counts(NamedTuple):
+    """What evaluation adds up on each device, int32."""
+
+    examples: jax.Array  # [D, 3, K] predicted rightly, in all, with logits that are no finite numbers
+    metric: jax.Array  # [D, K, ...] the metric's statistics
+
+
+class Carry(NamedTuple):
+    """What goes from segment to segment."""
+
+    lanes: Any  # what each lane holds, [L, ...]
+    totals: Any  # what is handed in at boundaries, [1, ...]: this device's part
+
+
+def lane_table(plan: lane_plan.Segments, lanes: Lanes) -> np.ndarray:
+    """[S, 8, L] int32 of one device's part.
+
+    Args:
+      plan: which task is in which lane when.
+      lanes: facts of each task, [n] instead of [L]; `begun` is the plan's.
+    """
+
+    def of(fact: Any) -> np.ndarray:
+        padded = np.append(np.asarray(fact, np.int32), np.int32(0))  # task -1 is the last
+        return padded[plan.task]
+
+    return np.stack([*map(of, lanes[:-1]), plan.begun], axis=1)
+
+
+def zeros(recipe: Recipe, room: Room, stack: Variables) -> Sums | Kept:
+    """The totals of a round in which nothing was done yet."""
+    devices = recipe.mesh.size
+    kind, number = (Sums, recipe.slots) if recipe.aggregation.together is None else (Kept, room.places)
+    empty = kind(
+        jax.tree.map(lambda a: jnp.zeros((devices, number, *a.shape[1:]), a.dtype), stack),
+        jnp.zeros((devices, number), jnp.float32),
+        jnp.zeros((devices, recipe.slots), jnp.int32),
+    )
+    return lax.with_sharding_constraint(empty, NamedSharding(recipe.mesh, EACH))
+
+
+def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: Table, inputs: TrainInputs) -> Any:
+    """Adds the updates of a part's tasks to the totals, each device those of its own lanes.
+
+    Returns:
+      The totals, and a small array that is there when they are.
+    """
+    client = local.make_local(recipe.network, physical_widths, recipe.train)
+    batch = recipe.train.batch_size
+
+    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
+        images, labels = inputs.columns
+        root = jax.random.wrap_key_data(inputs.key)
+        keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, inputs.candidate_ids[k]), c))(
+            lanes.candidate, lanes.client
+        )
+        stream = functools.partial(local.stream, capacity=recipe.capacity)
+        order = jax.vmap(stream)(keys, jnp.maximum(lanes.rows, 1))
+        dropout = jax.vmap(local.dropout_key)(keys)
+        start = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
+        state = _choose(recipe, lanes.begun == 0, jax.vmap(client.init)(start), carry.lanes)
+
+        def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
+            now = lanes.begun + t  # [L]
+            at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
+            at = lanes.first[:, None] + at  # [L, B]
+            step_keys = jax.vmap(jax.random.fold_in)(dropout, now)
+            shown = jax.vmap(recipe.prepare)(images[at], step_keys)
+            told = labels[at]
+            if recipe.attack:
+                told = attacks.attacked_labels(recipe.attack, lanes.malicious, told, recipe.classes)
+            new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, told, inputs.learning_rate, step_keys)
+            return _choose(recipe, now < lanes.steps, new, state)
+
+        state = lax.fori_loop(0, length, step, state)
+        done = (lanes.steps > 0) & (lanes.begun + length >= lanes.steps)
+        update = jax.vmap(client.final)(start, state)
+        if recipe.attack:
+            update = jax.vmap(functools.partial(attacks.attacked_update, recipe.attack))(lanes.malicious, update)
+        return Carry(state, _handed_in(recipe, lanes, done, update, carry.totals))
+
+    def before(inputs: TrainInputs) -> local.LocalState:
+        first = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (recipe.lanes, *a.shape[1:])), inputs.stack)
+        return jax.vmap(client.init)(first)
+
+    return _over_segments(recipe, segment, before, table, totals, inputs)
+
+
+def _handed_in(recipe: Recipe, lanes: Lanes, done: jax.Array, update: Variables, totals: Sums | Kept) -> Sums | Kept:
+    """The totals with the updates [L, ...] of lanes that are done, each looked at before it is believed."""
+    usable = done & jax.vmap(functools.partial(_usable, recipe.train.update_bound))(update)
+    if recipe.aggregation.alone:
+        update = jax.vmap(recipe.aggregation.alone)(update)
+    weight = lanes.rows.astype(jnp.float32)
+    # A lane that isn't done, or whose update isn't usable, hands in to a place that isn't there, which drops it: a
+    # weight of 0 would not do for what is no number.
+    bad = jnp.where(done & ~usable, lanes.candidate, recipe.slots)
+    left_out = totals.left_out.at[0, bad].add(1, mode="drop")
+    if isinstance(totals, Kept):
+        place = jnp.where(usable, lanes.place, totals.weight.shape[1])
+        kept = jax.tree.map(lambda s, u: s.at[0, place].set(u, mode="drop"), totals.update, update)
+        return Kept(kept, totals.weight.at[0, place].set(weight, mode="drop"), left_out)
+    slot = jnp.where(usable, lanes.candidate, recipe.slots)
+    total = jax.tree.map(lambda s, u: s.at[0, slot].add(wide(weight, u) * u, mode="drop"), totals.update, update)
+    return Sums(total, totals.weight.at[0, slot].add(weight, mode="drop"), left_out)
+
+
+def _usable(bound: float | None, update: Variables) -> jax.Array:
+    """Whether an update is of finite numbers, and its parameters' norm is no more than the bound."""
+    norm = update_norm(update)
+    finite = [jnp.isfinite(norm), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(update.stats))]
+    return jnp.stack(finite).all() & (True if bound is None else norm <= bound)
+
+
+def serve(
+    recipe: Recipe, stack: Variables, totals: Sums | Kept, server: Any, of: jax.Array
+) -> tuple[Variables, Any, jax.Array]:
+    """One update for each candidate, and the server optimiser's step with it; statistics take the update itself.
+
+    Args:
+      recipe: says how updates are brought together.
+      stack: [K, ...] start of the round.
+      totals: of all parts.
+      server: the optimiser's state [K, ...].
+      of: [K, n] int32 where each candidate's updates are kept, device x P + place, -1 for none; [K, 0] with sums.
+
+    Returns:
+      The stack, the state, and how many updates of each candidate were left out [K].
+    """
+    if isinstance(totals, Kept):
+        mean, weight = _brought_together(recipe, totals, of)
+    else:
+        weight = totals.weight.sum(0)  # over devices: the round's one reduction between them
+        mean = jax.tree.map(lambda s: s.sum(0) / wide(jnp.maximum(weight, 1), s[0]), totals.update)
+    optimizer = server_optimizer(recipe.train)
+    descent = jax.tree.map(jnp.negative, mean.params)
+    updates, new_server = jax.vmap(optimizer.update)(descent, server, stack.params)
+    moved = Variables(jax.tree.map(jnp.add, stack.params, updates), jax.tree.map(jnp.add, stack.stats, mean.stats))
+    choose = functools.partial(jax.tree.map, lambda a, b: jnp.where(wide(weight > 0, a), a, b))
+    new = (choose(moved, stack), choose(new_server, server), totals.left_out.sum(0))
+    return lax.with_sharding_constraint(new, NamedSharding(recipe.mesh, ALL))
+
+
+def _brought_together(recipe: Recipe, kept: Kept, of: jax.Array) -> tuple[Variables, jax.Array]:
+    """[K, ...] one update for each candidate, by the aggregation, and [K] their examples; one candidate at a time."""
+    together, places = recipe.aggregation.together, kept.weight.shape[1]
+    assert together is not None
+
+    def device(kept: Kept, of: jax.Array) -> tuple[Variables, jax.Array]:
+        own = lax.axis_index((HOSTS, DEVICES))
+
+        def candidate(of: jax.Array) -> tuple[Variables, jax.Array]:
+            mine = (of >= 0) & (of // places == own)  # [n]
+            # Every update is of one device, and 0 on the others: the sum over devices is the update itself.
+            gathered = jax.tree.map(
+                lambda a: lax.psum(jnp.where(wide(mine, a[0]), a[0, of % places], 0), (HOSTS, DEVICES)),
+                (kept.update, kept.weight),
+            )
+            updates, weight = gathered
+            return together(updates, weight, weight > 0), weight.sum()
+
+        return lax.map(candidate, of)
+
+    return jax.shard_map(device, mesh=recipe.mesh, in_specs=(EACH, ALL), out_specs=ALL, check_vma=False)(kept, of)
+
+
+def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table, inputs: ScoreInputs) -> Any:
+    """Adds a part's predictions to the counts.
+
+    Returns:
+      The counts, and a small array that is there when they are.
+    """
+    forward = local.make_forward(recipe.network, physical_widths, recipe.train)
+
+    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: ScoreInputs) -> Carry:
+        images, labels = inputs.columns
+        variables = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
+        have = jnp.where(lanes.steps > 0, lanes.rows, 0)
+
+        def one(t: jax.Array, counts: Counts) -> Counts:
+            row = (lanes.begun + t)[:, None] * recipe.eval_batch + jnp.arange(recipe.eval_batch)
+            real = row < have[:, None]  # [L, B]
+            at = jnp.where(real, lanes.first[:, None] + row, 0)
+            logits = jax.vmap(lambda v, x: forward(v, x, train=False)[0])(variables, recipe.normalise(images[at]))
+            right = (jnp.argmax(logits, -1) == labels[at]) & real
+            nonfinite = ~jnp.all(jnp.isfinite(logits), -1) & real
+            found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, nonfinite)])  # [3, L]
+            statistics = jax.vmap(recipe.metric.statistics)(logits, labels[at], real)  # [L, ...]
+            return Counts(
+                counts.examples.at[0, :, lanes.candidate].add(found.T),
+                counts.metric.at[0, lanes.candidate].add(statistics.astype(jnp.int32)),
+            )
+
+        return Carry((), lax.fori_loop(0, length, one, carry.totals))
+
+    return _over_segments(recipe, segment, lambda inputs: (), table, counts, inputs)
+
+
+def count(recipe: Recipe, counts: Counts) -> Counts:
+    """The counts of all devices, without the first dimension."""
+    return lax.with_sharding_constraint(jax.tree.map(lambda a: a.sum(0), counts), NamedSharding(recipe.mesh, ALL))
+
+
+def _over_segments(
+    recipe: Recipe,
+    segment: Callable[[Lanes, jax.Array, Carry, Any], Carry],
+    before: Callable[[Any], Any],
+    table: Table,
+    totals: Any,
+    inputs: Any,
+) -> tuple[Any, jax.Array]:
+    """Runs `segment` over each device's segments, on its own columns and totals.
+
+    Args:
+      recipe: says where the columns lie.
+      segment: (lanes, length, carry, inputs) -> carry.
+      before: inputs -> what the first segment finds in the lanes.
+      table: of the part.
+      totals: [D, ...].
+      inputs: TrainInputs or ScoreInputs: `columns` become the device's own, all else is the same on every device.
+
+    Returns:
+      The totals, and a small array that is there when they are.
+    """
+
+    def device(table: Table, totals: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        lanes, length, number = (field[0] for field in table)
+        inputs = inputs._replace(columns=jax.tree.map(lambda a: a[0], inputs.columns))
+        first = Carry(before(inputs), totals)
+        last = lax.fori_loop(0, number, lambda n, c: segment(Lanes(*lanes[n]), length[n], c, inputs), first)
+        return last.totals, table.count + 0
+
+    mine = type(inputs)(*[ALL] * len(inputs))._replace(columns=EACH if recipe.streams else HOST)
+    mapped = jax.shard_map(device, mesh=recipe.mesh, in_specs=(EACH, EACH, mine), out_specs=EACH, check_vma=False)
+    return mapped(table, totals, inputs)
+
+
+def _choose(recipe: Recipe, new: jax.Array, yes: Any, no: Any) -> Any:
+    """Lane by lane the one tree or the other; a lone lane waits for nobody, so it is always `yes`."""
+    if recipe.lanes == 1:
+        return yes
+    return jax.tree.map(lambda a, b: jnp.where(wide(new, a), a, b), yes, no)
+
+
+def wide(values: jax.Array, like: jax.Array) -> jax.Array:
+    """[n] as [n, 1, ...], to meet an array [n, ...]."""
+    return values.reshape(values.shape + (1,) * (like.ndim - 1))

@@ -1,0 +1,407 @@
+"""The steps of a run: a round of pretraining, of an iteration of the search, or of fine-tuning, and what lies between.
+
+Each takes the problem and a state and returns the next state with what happened; none touches the disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from fednas_jax.engine.tasks import Effort
+from fednas_jax.errors import TrainingError
+from fednas_jax.phones import ledger
+from fednas_jax.run import diagnosis, events, rounds
+from fednas_jax.run.problem import Problem
+from fednas_jax.run.rounds import Team
+from fednas_jax.run.session import Model, Step
+from fednas_jax.run.state import Member, RunState, Spent, Stage, Trial
+from fednas_jax.search import policies, proposals
+from fednas_jax.seeds import KeyPurpose
+from fednas_jax.space import stacks
+from fednas_jax.space.network import Variables
+
+NONE = Variables({}, {})  # the stack where there are no networks
+
+
+def first_state(problem: Problem, variables: Variables | None, source: dict[str, Any] | None) -> RunState:
+    """The start of a run.
+
+    Args:
+      problem: of the run.
+      variables: of a given parent; None: a freshly initialised one.
+      source: where the given parent came from.
+    """
+    widths = problem.space.widths
+    if variables is None:
+        key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.INIT)
+        variables = jax.device_get(problem.space.network.init(widths, key))
+    stack = stacks.filled(stacks.stacked([variables]), problem.slots)
+    return RunState(
+        stage=Stage.PRETRAIN,
+        iteration=0,
+        round=0,
+        bucket=0,
+        physical_widths=widths,
+        widths=widths,
+        stack=stack,
+        networks=1,
+        kept=tuple(np.ones(w, bool) for w in widths),
+        server=problem.fleet.init_server(stack),
+        trial=None,
+        family=(),
+        stop_reason="",
+        source=source,
+        spent=Spent(),
+        effort=Effort(),
+        warnings=(),
+        files=(),
+        pending=ledger.SCHEMA.empty_table(),
+    )
+
+
+def step(problem: Problem, state: RunState) -> Step:
+    """What comes next in a run: one round at most."""
+    of: dict[Stage, Callable[[Problem, RunState], Step]] = {
+        Stage.PRETRAIN: pretrain,
+        Stage.SEARCH: search,
+        Stage.FINETUNE: finetune,
+    }
+    return of[state.stage](problem, state)
+
+
+def pretrain(problem: Problem, state: RunState) -> Step:
+    """A round of FedAvg of the parent; after the last all who are there score it.
+
+    Raises:
+      TrainingError: the parent diverged in this round.
+    """
+    stage = problem.config.pretrain
+    if state.round < stage.rounds:
+        return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
+    moment = ledger.Moment("pretrain", 0, state.round)
+    team = _team(problem, state, [state.widths], np.zeros(1, np.int64))
+    found = rounds.score(problem, team, moment, state.spent.seconds, rounds.everyone)
+    score = float(found.tally.score[0])
+    if not np.isfinite(score):
+        raise TrainingError(
+            f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
+        )
+    macs = problem.space.macs(state.widths)
+    parent = events.Parent(score, macs, **_spent(found.rows, found.seconds, found.waited))
+    warnings = diagnosis.of_parent(problem, found.tally)
+    member = Member(0, state.widths, state.physical_widths, score)
+    model = Model(member, stacks.in_slot(state.stack, 0))
+    state = _paid(state, "pretrain", 0, found.rows, found.seconds, found.tally.effort)
+    state = state._replace(
+        round=0,
+        server=(),
+        stack=stacks.stacked([model.variables]),
+        family=(member,),
+        warnings=(*state.warnings, *warnings),
+    )
+    told = (parent, *map(events.Warned, warnings))
+    if problem.config.command == "pretrain":
+        state = state._replace(stage=Stage.TEST, stop_reason="pretrained")
+        return Step(state, told, (model,), closes="pretrain")
+    state, more = _after_search(problem, state._replace(stage=Stage.SEARCH, stop_reason=_reason(problem, state)))
+    return Step(state, (*told, *more), (model,), closes="pretrain")
+
+
+def search(problem: Problem, state: RunState) -> Step:
+    """The beginning, a round, or the end of an iteration of the search."""
+    if state.trial is None:
+        return _begin(problem, state)
+    if not bool(problem.policy.finished(state.trial.policy)):
+        return _trial_round(problem, state, state.trial)
+    return _select(problem, state, state.trial)
+
+
+def finetune(problem: Problem, state: RunState) -> Step:
+    """A round of FedAvg of the family's members of one physical shape, side by side."""
+    stage, parts = problem.config.finetune, buckets(problem, state)
+    if state.bucket == len(parts):
+        return Step(state._replace(stage=Stage.TEST), boundary=False)
+    members = parts[state.bucket]
+    iterations = np.asarray([m.iteration for m in members])
+    if state.round < stage.rounds:
+        widths = [m.widths for m in members]
+        return _fedavg(problem, state, stage.rounds, stage.clients_per_round, widths, iterations)
+    models = []
+    for slot, member in enumerate(members):
+        channels = tuple(np.arange(w) for w in member.widths)
+        models.append(Model(member, problem.space.slice(stacks.in_slot(state.stack, slot), channels), "finetuned"))
+    name = f"finetune-{state.bucket:02d}"
+    state = state._replace(bucket=state.bucket + 1, round=0, server=(), stack=NONE, networks=0)
+    return Step(state, models=tuple(models), closes=name)
+
+
+def needs_members(problem: Problem, state: RunState) -> list[Member]:
+    """The members that the next step fine-tunes and has no weights of yet; `with_members` takes them."""
+    if state.stage != Stage.FINETUNE or state.networks:
+        return []
+    parts = buckets(problem, state)
+    return parts[state.bucket] if state.bucket < len(parts) else []
+
+
+def with_members(problem: Problem, state: RunState, members: Sequence[Member], found: Sequence[Variables]) -> RunState:
+    """The state with the members of the next bucket in its stack.
+
+    Args:
+      problem: of the run.
+      state: that `needs_members` was asked about.
+      members: its answer.
+      found: variables of each, at its own widths.
+    """
+    physical = members[0].physical_widths
+    stack = stacks.stacked([problem.space.embed(variables, physical) for variables in found])
+    stack = stacks.filled(stack, problem.slots)
+    return state._replace(
+        physical_widths=physical, stack=stack, networks=len(members), server=problem.fleet.init_server(stack)
+    )
+
+
+def buckets(problem: Problem, state: RunState) -> list[list[Member]]:
+    """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
+    members = asked_for(problem, state.family)
+    parts = []
+    for physical in dict.fromkeys(m.physical_widths for m in members):
+        alike = [m for m in members if m.physical_widths == physical]
+        parts += [alike[n : n + problem.slots] for n in range(0, len(alike), problem.slots)]
+    return parts
+
+
+def asked_for(problem: Problem, family: Sequence[Member]) -> list[Member]:
+    """Members to be fine-tuned: those named by iteration and the largest within each share; nothing said: all."""
+    stage, macs = problem.config.finetune, problem.space.macs
+    if not stage.members and not stage.shares:
+        return list(family)
+    iterations = set(stage.members)
+    for share in stage.shares:
+        # MACs fall from iteration to iteration: the first that fits is the largest.
+        fits = (m.iteration for m in family if macs(m.widths) <= share * macs(family[0].widths))
+        iterations.update(itertools.islice(fits, 1))
+    return [m for m in family if m.iteration in iterations]
+
+
+def _fedavg(
+    problem: Problem, state: RunState, total: int, wanted: int, widths: Sequence[Any], candidate_ids: np.ndarray
+) -> Step:
+    """One round of ordinary FedAvg of all networks of the stack, on the same clients."""
+    stage, number = state.stage.name.lower(), state.round + 1
+    moment = ledger.Moment(stage, 0, number)
+    team = _team(problem, state, widths, candidate_ids)
+    invite = rounds.cohort(problem, moment, state.networks, wanted)
+    rate = problem.rates(total)[state.round]
+    done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
+    lost = np.flatnonzero(diagnosis.lost(done.tasks, done.left_out))
+    if len(lost) and state.stage == Stage.PRETRAIN:
+        raise diagnosis.refuse_divergence(stage, number, rate)
+    event = events.Round(
+        stage=stage,
+        round=number,
+        rounds=total,
+        bucket=state.bucket,
+        left_out=int(done.left_out.sum()) or None,
+        **_spent(done.rows, done.seconds, done.waited),
+    )
+    # A member that fine-tuning would spoil stays as it was; the run goes on with the others.
+    spoiled = tuple(events.Diverged(stage, int(candidate_ids[slot])) for slot in lost)
+    warnings = [
+        f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled
+    ]
+    state = _paid(state, stage, 0, done.rows, done.seconds, done.effort)
+    state = state._replace(
+        round=number, stack=done.team.stack, server=done.team.server, warnings=(*state.warnings, *warnings)
+    )
+    return Step(state, (event, *spoiled, *map(events.Warned, warnings)))
+
+
+def _begin(problem: Problem, state: RunState) -> Step:
+    """An iteration's candidates, masked from the parent."""
+    state, told = _compacted(problem, state)
+    iteration, space = state.iteration + 1, problem.space
+    found = tuple(problem.proposer.propose(state.widths, iteration, problem.config.seed))
+    if not found:
+        state, more = _after_search(problem, state._replace(stop_reason="no candidate is feasible"))
+        return Step(state, (*told, *more), boundary=False)
+    parent = stacks.in_slot(state.stack, 0)
+    norms = space.norms(parent.params)
+    masks = tuple(proposals.keep_masks(norms, state.kept, p.widths, space.blocks) for p in found)
+    stack = stacks.filled(stacks.stacked([space.mask(parent, mask) for mask in masks]), problem.slots)
+    resource = problem.goal.most_exceeded(state.widths)
+    each = np.asarray([resource(p.widths) for p in found] + [0] * (problem.slots - len(found)), np.float32)
+    alive = np.arange(problem.slots) < len(found)
+    table = problem.policy.table(iteration, len(found))
+    event = events.Iteration(
+        iteration=iteration,
+        resource=resource.name,
+        target=proposals.target_of(space, problem.config.search, state.widths, iteration, problem.goal),
+        candidates=[p._asdict() for p in found],
+    )
+    state = state._replace(
+        round=0,
+        stack=stack,
+        networks=len(found),
+        server=problem.fleet.init_server(stack),
+        trial=Trial(found, masks, problem.policy.init(table, alive, each), np.zeros(problem.slots, bool)),
+    )
+    return Step(state, (*told, event), boundary=False)
+
+
+def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
+    """One round of an iteration: those alive train, and are scored where that decides something."""
+    policy, iteration, number = problem.policy, state.iteration + 1, state.round + 1
+    alive, training = (np.asarray(mask) for mask in (trial.policy.alive, policy.plan(trial.policy)))
+    at = policies.progress_of(policy, trial.policy)
+    moment = ledger.Moment("search", iteration, number, at.rung)
+    team = _team(problem, state, [p.widths for p in trial.proposals], np.arange(problem.slots))
+    key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.PLAN)
+    key = jax.random.fold_in(jax.random.fold_in(key, iteration), number - 1)
+    draw = problem.draw(training, key, problem.group_of)
+    rate, clock = problem.config.train.learning_rate, state.spent.seconds
+    done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
+    lost = trial.lost | diagnosis.lost(done.tasks, done.left_out)
+    rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
+    scores = np.full(problem.slots, np.nan, np.float32)
+    if bool(policy.wants_scores(trial.policy)):
+        who = rounds.scorers(problem, done.tasks, np.flatnonzero(alive), moment)
+        found = rounds.score(problem, done.team, moment, clock + seconds, who)
+        scores = np.where(lost, np.nan, found.tally.score).astype(np.float32)
+        rows, seconds, waited = [*rows, found.rows], seconds + found.seconds, waited + found.waited
+        effort += found.tally.effort
+    policy_state = jax.device_get(policy.tell(trial.policy, scores))
+    after = np.asarray(policy_state.alive)
+    name = [p.name for p in trial.proposals]
+    told: list[events.Event] = [
+        events.Round(
+            stage="search",
+            iteration=iteration,
+            rung=at.rung,
+            rungs=at.rungs,
+            round=number,
+            rounds=at.rounds,
+            alive=int(after.sum()),
+            scores={name[k]: float(scores[k]) for k in np.flatnonzero(np.isfinite(scores))},
+            left_out=int(done.left_out.sum()) or None,
+            **_spent(pa.concat_tables(rows), seconds, waited),
+        )
+    ]
+    dropped = np.flatnonzero(alive & ~after)
+    if len(dropped):
+        scored = bool(policy.wants_scores(trial.policy))
+        nonfinite = [name[k] for k in dropped if scored and not np.isfinite(scores[k])]
+        told.append(events.Drop(iteration, number, [name[k] for k in dropped], nonfinite or None))
+    state = _paid(state, "search", iteration, pa.concat_tables(rows), seconds, effort)
+    state = state._replace(
+        round=number,
+        stack=done.team.stack,
+        server=done.team.server,
+        trial=trial._replace(policy=policy_state, lost=lost),
+    )
+    return Step(state, tuple(told))
+
+
+def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
+    """An iteration's winner becomes the parent of the next."""
+    iteration, end = state.iteration + 1, trial.policy
+    resource = problem.goal.most_exceeded(state.widths)
+    before = np.float32(state.family[-1].score)
+    chosen = int(problem.policy.select(end, before, np.float32(resource(state.widths))))
+    if chosen < 0:
+        got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(trial.proposals)])
+        raise TrainingError(
+            f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
+        )
+    widths, mask = trial.proposals[chosen].widths, trial.masks[chosen]
+    member = Member(iteration, widths, state.physical_widths, float(end.scores[chosen]))
+    winner = stacks.in_slot(state.stack, chosen)
+    event = events.Select(
+        iteration=iteration,
+        winner=trial.proposals[chosen].name,
+        widths=list(widths),
+        score=member.score,
+        macs=problem.space.macs(widths),
+        progress=problem.goal.progress(widths),
+    )
+    state = state._replace(
+        iteration=iteration,
+        round=0,
+        widths=widths,
+        stack=stacks.stacked([winner]),
+        networks=1,
+        kept=mask,
+        server=(),
+        trial=None,
+        family=(*state.family, member),
+    )
+    state, more = _after_search(problem, state._replace(stop_reason=_reason(problem, state)))
+    model = Model(member, problem.space.slice(winner, mask))
+    return Step(state, (event, *more), (model,), closes=f"search-{iteration:04d}")
+
+
+def _compacted(problem: Problem, state: RunState) -> tuple[RunState, tuple[events.Event, ...]]:
+    """Slices the parent physically when its MACs fell far enough since the last time: a compilation must pay."""
+    macs = problem.space.macs
+    if macs(state.widths) > (1 - problem.config.search.compact_at) * macs(state.physical_widths):
+        return state, ()
+    parent = problem.space.slice(stacks.in_slot(state.stack, 0), state.kept)
+    kept = tuple(np.ones(w, bool) for w in state.widths)
+    state_now = state._replace(physical_widths=state.widths, stack=stacks.stacked([parent]), kept=kept)
+    return state_now, (events.Compact(state.iteration + 1, list(state.widths)),)
+
+
+def _reason(problem: Problem, state: RunState) -> str:
+    """Why the search is over, or nothing."""
+    if problem.goal.reached(state.widths):
+        return "budget reached"
+    return "max_iterations reached" if state.iteration >= problem.config.search.max_iterations else ""
+
+
+def _after_search(problem: Problem, state: RunState) -> tuple[RunState, tuple[events.Event, ...]]:
+    """Moves on to fine-tuning where the search has a reason to stop."""
+    if not state.stop_reason:
+        return state, ()
+    stage, macs = problem.config.finetune, problem.space.macs
+    smallest = macs(state.widths) / macs(problem.space.widths)
+    missing = sorted(set(stage.members) - {m.iteration for m in state.family})
+    shares = [share for share in stage.shares if share < smallest]
+    told: list[events.Event] = [events.Skip(missing, shares)] if missing or shares else []
+    told.append(events.Stop(state.stop_reason, state.iteration))
+    return state._replace(stage=Stage.FINETUNE, stack=NONE, networks=0, server=()), tuple(told)
+
+
+def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_ids: np.ndarray) -> Team:
+    """The state's networks, all slots of their stack filled."""
+    stack = stacks.filled(state.stack, problem.slots)
+    return Team(state.physical_widths, stack, state.server, stacks.padded(candidate_ids, problem.slots), widths)
+
+
+def _paid(state: RunState, stage: str, iteration: int, rows: pa.Table, seconds: float, effort: Effort) -> RunState:
+    """The state with a round's rows, seconds and effort added."""
+    spent = Spent(
+        seconds=state.spent.seconds + seconds,
+        client_seconds=state.spent.client_seconds + client_seconds(rows),
+        clock=state.spent.clock.after(stage, iteration, seconds),
+    )
+    pending = pa.concat_tables([state.pending, rows])
+    return state._replace(spent=spent, effort=state.effort + effort, pending=pending)
+
+
+def client_seconds(rows: pa.Table) -> float:
+    """Seconds of all clients together."""
+    return float(np.asarray(rows["seconds"]).sum())
+
+
+def _spent(rows: pa.Table, seconds: float, waited: float) -> dict[str, Any]:
+    """What an event says of its rows."""
+    return {
+        "client_seconds": client_seconds(rows),
+        "simulated_seconds": seconds,
+        "waited_seconds": waited or None,
+    }
