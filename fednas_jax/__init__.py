@@ -43,7 +43,7 @@ _HOMES = {
     "resolve": "config.methods",
     "run_search": "run.loop",
     "tiers": "report.assigning",
-    "use_all_cores": "runtime.cores:use_all",
+    "use_all_cores": "runtime.cores",
     "write_columns": "data.columns",
     "write_report": "report.page",
 }

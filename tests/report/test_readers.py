@@ -2,7 +2,9 @@
 
 import builtins
 import json
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,13 +21,9 @@ from fednas_jax.phones import ledger
 
 
 @pytest.fixture
-def run(finished_run, tmp_path):
-    """A copy that a test may change, without checksums, so that what they would find is found otherwise."""
-    shutil.copytree(finished_run, tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    result.pop("files", None)
-    write_json(tmp_path / "run" / "result.json", result)
-    return tmp_path / "run"
+def run(unsealed_run, tmp_path):
+    """A copy that a test may change, without checksums."""
+    return Path(shutil.copytree(unsealed_run, tmp_path / "run"))
 
 
 def edit(run, change):
@@ -195,7 +193,11 @@ def test_a_result_of_another_form_is_refused_by_file_and_field(change, said, run
     assert str(caught.value).startswith(f"{run}/result.json: {said}")
 
 
-def test_listed_files_are_verified(run):
-    edit(run, lambda result: result.update(files=[{"path": "models/000/widths.json", "bytes": 1, "sha256": "0"}]))
-    with pytest.raises(RunError, match=r"models/000/widths\.json is damaged or was changed"):
-        fn.load_run(run)
+@pytest.mark.parametrize("name", ["models/000/widths.json", "result.json", "manifest.json", "events.jsonl"])
+def test_what_the_run_listed_and_sealed_is_verified(name, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    assert fn.load_run(tmp_path / "run").result == fn.load_run(finished_run).result
+    text = (tmp_path / "run" / name).read_text()
+    (tmp_path / "run" / name).write_text("2".join(text.rsplit("1", 1)))
+    with pytest.raises(RunError, match=rf"{re.escape(name)}:? is damaged or was changed"):
+        fn.load_run(tmp_path / "run")
