@@ -51,7 +51,10 @@ def show(console: Console, config: DataConfig, seed: int, clients: bool, out: Pa
             draw.save(picture(labels, divided.offsets, dataset.classes, _title(dataset, config)), out)
             shown.append(f"picture: {out}")
     for part in shown:  # last, so that a mistake is answered in one line alone
-        console.print(part, soft_wrap=isinstance(part, str))
+        if isinstance(part, str):
+            draw.say(console, part)
+        else:
+            console.print(part)
 
 
 def picture(labels: np.ndarray, offsets: np.ndarray, classes: int, title: str) -> Any:
@@ -81,7 +84,7 @@ def picture(labels: np.ndarray, offsets: np.ndarray, classes: int, title: str) -
     figure.colorbar(drawn, ax=mixes, label="share of a client's examples")
     ticks = np.arange(0, classes, max(1, -(-classes // 12)))
     mixes.set_yticks(ticks + 0.5, [str(t) for t in ticks])
-    mixes.set(ylabel="label", title=f"{title}\n{_heterogeneity(found)}")
+    mixes.set(ylabel="label", title=f"{draw.label(title)}\n{_heterogeneity(found)}")
     bars.stairs(sizes[order], np.linspace(*span, len(order) + 1), fill=True, color="#4a7fb5")
     bars.set(xlabel=f"{len(sizes):,} clients, from large to small", ylabel="examples", xlim=span, ylim=(0, None))
     return figure

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fednas_jax.errors import RunError
+from fednas_jax.files import replacing, write_text
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -97,9 +98,10 @@ def save(figure: Any, path: Path) -> None:
     """
     try:
         if path.suffix == ".svg":
-            path.write_text(svg(figure))
+            write_text(path, svg(figure))
         else:
-            figure.savefig(path, format="png", dpi=150, bbox_inches="tight")
+            with replacing(path) as unfinished:
+                figure.savefig(unfinished, format="png", dpi=150, bbox_inches="tight")
             plt.close(figure)
     except OSError as error:
         raise RunError(f"--out: {path} cannot be written: {error.strerror or error}") from error

@@ -1,5 +1,8 @@
 """A real finished run, tiny, with all that a run can leave."""
 
+import json
+import shutil
+
 import jax
 import pytest
 
@@ -42,3 +45,17 @@ def finished_run(tmp_path_factory):
     assert main(["tiers", str(folder / "run"), str(folder / "classes.json")]) == 0
     assert main(["reprice", str(folder / "run"), "--population", "flash"]) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def unsealed_run(finished_run, tmp_path_factory):
+    """The same as a run of the first version, which had no checksums; tests copy it and change files.
+
+    A stranger can write what checksums he likes: what they would find at once must be found otherwise, or do no harm.
+    """
+    run = tmp_path_factory.mktemp("unsealed") / "run"
+    shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("checkpoints", "manifest.json"))
+    result = json.loads((run / "result.json").read_text())
+    del result["checksum"]
+    write_json(run / "result.json", result | {"schema": 1})
+    return run

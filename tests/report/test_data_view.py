@@ -19,7 +19,7 @@ def rows(text):
 
 
 def test_a_data_set_is_told_by_classes_counts_shape_and_statistics(capsys):
-    assert main(SYNTHETIC) == 0
+    assert main([*SYNTHETIC, "--data.clients", "6"]) == 0
     out = capsys.readouterr().out
     said, dataset = rows(out), data.load(DataConfig(source="synthetic", synthetic_examples=120, synthetic_classes=3), 0)
     assert (said["training examples"], said["test examples"], said["classes"]) == ("120", "30", "3")

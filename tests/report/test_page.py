@@ -1,15 +1,18 @@
-"""What is said of a run in which not every network was tested."""
+"""What a page says of a run, and that it is written nowhere else."""
 
 import json
+import xml.etree.ElementTree as ET
 
 import pytest
 from rich.console import Console
 
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
+from fednas_jax.errors import RunError
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
-from fednas_jax.report import comparing, page
+from fednas_jax.report import comparing, draw, figures, page
+from fednas_jax.run.finished import load_run
 
 
 def member(iteration, macs, test):
@@ -45,3 +48,72 @@ def test_a_figure_names_the_parent_where_it_is_shown(tested, run):
     write_json(run / "result.json", result)
     page.write_report(run)
     assert ("<!-- parent -->" in (run / "figures" / "front.svg").read_text()) == (tested is not None)
+
+
+def rename(run, **texts):
+    result = json.loads((run / "result.json").read_text())
+    write_json(run / "result.json", result | texts)
+
+
+def test_a_page_names_the_data_of_a_run_and_its_warnings(run):
+    rename(run, preset="", warnings=["the parent is at chance level <10 %>"])
+    text = page.write_report(run).read_text()
+    assert "<title>fednas on digits (cnn), seed 0</title>" in text
+    assert "<strong>Warning:</strong> the parent is at chance level &lt;10 %&gt;" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "--><script>", "$\\frac{", "_x", "\x1b[2J\x00", "\u8eca"]
+)
+def test_texts_of_a_run_are_text_on_pages_and_in_figures(name, run):
+    rename(run, method=name, stop_reason=name)
+    text = page.write_report(run).read_text()
+    assert "<script" not in text
+    assert "\x1b" not in text
+    for figure in (run / "figures").iterdir():
+        drawn = figure.read_text()
+        assert "<script" not in drawn
+        ET.fromstring(drawn.partition("<svg")[1] + drawn.partition("<svg")[2])  # a whole document
+    assert "seed 0" in figures.phases([load_run(run)])
+
+
+def test_a_page_is_not_written_through_a_link(run, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (run / "report.html").symlink_to(victim)
+    (run / ".report.html.tmp").symlink_to(victim)
+    page.write_report(run)
+    assert victim.read_text() == "precious"
+    assert not (run / "report.html").is_symlink()
+
+
+def test_figures_are_not_written_into_a_folder_elsewhere(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (run / "figures").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="figures: is a link, want a folder of the run's own"):
+        page.write_report(run)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_page_that_cannot_be_written_is_one_line(run):
+    (run / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"report\.html: cannot be written: "):
+        page.write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("widths 8-16", "widths 8-16"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\nb\u202e\ud800", "a\\nb\\u202e\\ud800"),
+        ("[bold]b[/foo]", "[bold]b[/foo]"),
+        ("x" * 1001, "x" * 1000 + "..."),
+    ],
+)
+def test_a_table_and_a_line_show_text_as_it_is(text, shown):
+    assert draw.plain(text) == shown
+    console = Console(width=2000, record=True, force_terminal=True)
+    console.print(draw.table(text, ("name", "n"), [(text, "1")]))
+    draw.say(console, text)
+    assert console.export_text().count(shown) == 3

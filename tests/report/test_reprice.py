@@ -273,3 +273,11 @@ def test_the_default_phones_are_the_papers(leaving):
     scored = pretrain.examples[pretrain.phase == "evaluate"].sum()
     want = 0.1 * trained + 0.1 / 3 * scored + pretrain.bytes.sum() / 250_000
     assert found["client_cost"]["pretrain"]["seconds"]["total"] == pytest.approx(want)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", ".hidden", "a/b", "a\0b", "x" * 200])
+def test_a_name_that_leads_elsewhere_is_refused(name, leaving):
+    before = sorted(leaving[1].parent.rglob("*"))
+    with pytest.raises(RunError, match=r"^--name: got "):
+        reprice_run(leaving[1], CostConfig(), name)
+    assert sorted(leaving[1].parent.rglob("*")) == before

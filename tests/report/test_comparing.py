@@ -1,0 +1,142 @@
+"""Which runs may be compared, and what a comparison gives as data."""
+
+import dataclasses
+
+import pytest
+from rich.console import Console
+
+import fednas_jax as fn
+from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config, DataConfig, SearchConfig
+from fednas_jax.errors import RunError
+from fednas_jax.files import write_json
+from fednas_jax.phones import ledger, totals
+from fednas_jax.report.comparing import print_comparison
+from fednas_jax.run.finished import Run
+
+DATA = {"name": "digits", "fingerprint": "0badcafe", "image": [8, 8, 1], "classes": 10, "mean": [0.3], "std": [0.2]}
+
+
+def member(iteration, macs, test):
+    about = {"iteration": iteration, "widths": {"conv": macs}, "macs": macs, "params": macs, "score": 0.9}
+    return about | {"test_accuracy": test, "client_seconds": 0.0}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Makes a finished run's folder, without a ledger: nobody spent anything."""
+
+    def make(name, config, fingerprint="0badcafe", tests=(0.5, 0.75, 1.0), seconds=0.0):
+        result = {
+            **{"method": config.method, "preset": config.preset, "seed": config.seed, "clients": 4},
+            **{"stop_reason": "budget reached", "parent": member(0, 100, tests[0])},
+            "models": [member(1, 60, tests[1]), member(2, 20, tests[2])],
+            "client_cost": totals.client_cost(ledger.SCHEMA.empty_table(), 4),
+        }
+        result["client_cost"]["search"]["seconds"]["mean"] = seconds
+        if fingerprint is not None:
+            result["data"] = DATA | {"fingerprint": fingerprint}
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "config.json", {"config": to_json(config)})
+        write_json(tmp_path / name / "result.json", result)
+        return tmp_path / name
+
+    return make
+
+
+def changed(config=None, data=None, search=None, **fields):
+    config = config or Config()
+    if data:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+    if search:
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, **search))
+    return dataclasses.replace(config, **fields)
+
+
+def test_a_comparison_is_data(made):
+    runs = [made(f"{seed}", changed(seed=seed), tests=(0.5 + 0.1 * seed, 0.75, None), seconds=2) for seed in (0, 1)]
+    runs.append(made("naive", changed(method="naive"), seconds=8))
+    found = fn.compare([*runs, runs[0]])
+    assert found.against == "naive"
+    assert [line.name for line in found.lines] == [
+        *("fednas, seed 0 (0)", "fednas, seed 1 (1)", "naive, seed 0 (naive)", "fednas, mean of 2 runs")
+    ]
+    mean = found.lines[-1]
+    assert mean.runs == (runs[0], runs[1])
+    assert mean.parent == pytest.approx(0.55)
+    assert mean.accuracy == {0.75: 0.75, 0.5: None, 0.25: None}  # the smallest was not tested
+    assert (mean.client_seconds, mean.cheaper) == (2, 4)
+    assert mean.phases == dict.fromkeys(ledger.PHASES, 0.0)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("other", "fingerprint", "said"),
+    [
+        ({}, "12345678", "the data set's fingerprint ('0badcafe', '12345678')"),
+        (
+            {"data": {"source": "mnist"}},
+            "12345678",
+            "the data set's fingerprint ('0badcafe', '12345678'); data.source ('digits', 'mnist')",
+        ),
+        ({"data": {"source": "mnist"}}, None, "data.source ('digits', 'mnist')"),
+        ({"data": {"partition": "shards"}}, "0badcafe", "data.partition ('iid', 'shards')"),
+        ({"data": {"alpha": 0.1, "validation": 0.5}}, "0badcafe", "data.alpha (0.5, 0.1); data.validation (0.2, 0.5)"),
+        ({"search": {"metric": "macro_f1"}}, "0badcafe", "search.metric ('accuracy', 'macro_f1')"),
+    ],
+)
+def test_runs_of_different_data_are_refused_and_the_fields_named(other, fingerprint, said, made):
+    runs = [made("a", changed()), made("b", changed(**other), fingerprint)]
+    with pytest.raises(RunError) as caught:
+        fn.compare(runs)
+    assert str(caught.value).startswith("compare: got runs of different data, want the same: ")
+    assert str(caught.value).endswith(f"/a and {runs[1]} differ in {said}")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"preset": "digits"},  # a name says nothing of the data
+        {"data": {"source": "columns", "folder": "elsewhere"}},  # the same data under another name
+        {"method": "naive", "seed": 7, "search": {"rungs": ((1, 1),)}},
+    ],
+)
+def test_runs_of_the_same_data_are_compared_however_it_is_called(other, made):
+    assert len(fn.compare([made("a", changed()), made("b", changed(**other))]).lines) == 2
+
+
+def test_synthetic_data_differs_by_seed_and_may(made):
+    config = changed(data={"source": "synthetic"})
+    runs = [made(f"{seed}", changed(config, seed=seed), f"{seed:08d}") for seed in (0, 1)]
+    assert fn.compare(runs).lines[-1].name == "fednas, mean of 2 runs"
+    again = made("again", changed(config, method="naive"), "00000002")
+    with pytest.raises(RunError, match="fingerprint"):
+        fn.compare([runs[0], again])
+
+
+def test_a_run_without_a_fingerprint_is_compared_by_its_config_which_is_said(made):
+    runs = [made("new", changed()), made("old", changed(), None)]
+    (note,) = fn.compare(runs).notes
+    assert note.startswith(f"{runs[1]} is of an older version, without a fingerprint")
+    console = Console(width=100, record=True)
+    print_comparison(console, runs)
+    assert note in console.export_text()
+
+
+def test_no_run_is_refused():
+    with pytest.raises(RunError, match="compare: got no run"):
+        fn.compare([])
+
+
+@pytest.mark.parametrize(
+    ("preset", "source", "said"),
+    [
+        ("digits", "digits", "fednas on digits, seed 3"),
+        ("digits", "dataset:0badcafe", "fednas on dataset:0badcafe (cnn), seed 3"),
+        ("", "fashion_mnist", "fednas on fashion_mnist (cnn), seed 3"),
+        ("mine", "synthetic", "fednas on synthetic (cnn), seed 3"),
+    ],
+)
+def test_a_run_is_called_by_its_data_where_that_is_not_its_preset_s(preset, source, said, tmp_path):
+    config = Config(preset=preset, data=DataConfig(source=source), search=SearchConfig())
+    assert Run(tmp_path, config, {"method": "fednas", "preset": preset, "seed": 3}).title == said
