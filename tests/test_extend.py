@@ -12,7 +12,10 @@ import pytest
 from fednas_jax.cli.app import main
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.registries import POLICIES
-from fednas_jax.config.schema import Config, CostConfig, NetConfig, SearchConfig
+from fednas_jax.config.schema import Config, CostConfig, NetConfig, SearchConfig, TrainConfig
+from fednas_jax.engine import losses, optimizers, schedules
+from fednas_jax.engine.aggregation import aggregation_of
+from fednas_jax.engine.metrics import metric_of
 from fednas_jax.errors import FednasError
 from fednas_jax.nets import build
 from fednas_jax.search.policies import policy_of
@@ -67,6 +70,16 @@ def use(kind, name):
         proposer_of(space(), search, goal_of(space(), search)).propose(space().widths, 1, 0)
     elif kind == "resource":
         resource_of(space(), name, CostConfig())
+    elif kind == "optimizer":
+        optimizers.check(TrainConfig(client_optimizer=name))
+    elif kind == "schedule":
+        schedules.rates(TrainConfig(schedule=name), 8)
+    elif kind == "loss":
+        losses.check(name, 10)
+    elif kind == "metric":
+        metric_of(name, 10)
+    elif kind == "aggregation":
+        aggregation_of(name, space().network.abstract(space().widths))
     else:
         resolve(Config(method=name))
 
@@ -79,6 +92,11 @@ FUNCTIONS = {
     "my_proposals.py": ("proposals", "halves"),
     "my_resource.py": ("resource", "flash"),
     "my_method.py": ("method", "thrifty"),
+    "my_optimizer.py": ("optimizer", "signs"),
+    "my_schedule.py": ("schedule", "sawtooth"),
+    "my_loss.py": ("loss", "bold"),
+    "my_metric.py": ("metric", "worst_class"),
+    "my_aggregation.py": ("aggregation", "unweighted"),
 }
 
 
@@ -90,8 +108,8 @@ def file_of(row):
 
 def test_the_page_has_what_the_tests_look_for():
     assert list(FILES) == ["register.py", *FUNCTIONS]
-    assert len(COMMANDS) == 4
-    assert len(ROWS) == PAGE.count("\n| `") - 4 == 25
+    assert len(COMMANDS) == 9
+    assert len(ROWS) == PAGE.count("\n| `") - 10 == 32
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -112,7 +130,7 @@ def test_a_command_of_the_page_runs_as_it_stands(here, line):
     config, result = (json.loads((out / name).read_text()) for name in ("config.json", "result.json"))
     assert len(result["models"]) == 1
     text = json.dumps(config)
-    assert re.search(r'"my_(policy|proposals|resource|method):', text)
+    assert re.search(r'"(my_\w+|optax):', text)
 
 
 def test_a_function_can_be_registered_under_a_name(here):

@@ -103,6 +103,8 @@ def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, gi
     _same_tables(config)
     prices = prices_of(config, space, packed)
     _check_memory(config, loaded)
+    for stage in (config.pretrain, config.finetune):
+        schedules.rates(config.train, stage.rounds)  # refuses a schedule that cannot be followed to the end
     groups = s.groups if s.partial else 1
     fleet = Fleet(
         FleetSpec(
