@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0; 2 for what a user or the machine has to change; 1 for a bug of ours; 130 or 143 after a signal.
     """
-    with signals.ending() as came:
+    with signals.ending(process=argv is None) as came:
         args = list(sys.argv[1:] if argv is None else argv)
         debug = "--debug" in args
         args = [a for a in args if a != "--debug"]
@@ -78,8 +78,8 @@ def _failed(error: BaseException, args: list[str], came: list[int], debug: bool)
     if debug:
         traceback.print_exception(error)
     if came or isinstance(error, KeyboardInterrupt):  # some library may have made another error of a signal
-        number = signal.Signals(came[0] if came else signal.SIGINT)
-        print(f"fednas: stopped by {number.name}; the same command goes on from what was saved", file=sys.stderr)
+        number = came[0] if came else signal.SIGINT
+        print(signals.said(number), file=sys.stderr)
         return 128 + number
     said = " ".join(str(error).split()) if isinstance(error, FednasError) else mishaps.explained(error)
     if said is not None:

@@ -6,6 +6,7 @@ Before a run has begun there is nothing to save: the command ends at once. From 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -25,15 +26,32 @@ class Stopped(BaseException):
 
 
 class AtOnce:
-    """A signal handler that ends the command where it is."""
+    """A signal handler that ends the command where it is: the process, or what happens in it by `Stopped`.
 
-    def __init__(self) -> None:
+    A process of the command's own is left without an exception: one that was raised while jax was imported once came up
+    in compiled code, which did not expect it, and the process died of a segmentation fault.
+    """
+
+    def __init__(self, process: bool = False) -> None:
+        self.process = process
         self.came: list[int] = []
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Takes a signal."""
         self.came.append(number)
-        raise Stopped(number)
+        if not self.process:
+            raise Stopped(number)
+        with contextlib.suppress(Exception):  # the stream may be in the midst of a line
+            sys.stdout.flush()
+        shown = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar hides the cursor
+        with contextlib.suppress(OSError):
+            os.write(2, f"{shown}{said(number)}\n".encode())
+        os._exit(128 + number)
+
+
+def said(number: int) -> str:
+    """The line that a command ends with after a signal."""
+    return f"fednas: stopped by {signal.Signals(number).name}; the same command goes on from what was saved"
 
 
 class AtRoundsEnd:
@@ -57,13 +75,16 @@ class AtRoundsEnd:
 
 
 @contextlib.contextmanager
-def ending() -> Iterator[list[int]]:
+def ending(process: bool = False) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM end what happens in this context with `Stopped`.
+
+    Args:
+      process: end the process instead, with a line and an exit code of 128 and the signal's number.
 
     Yields:
       The signals that came, a list that grows: some library may have made another error of `Stopped`, or of none.
     """
-    handler, hook = AtOnce(), sys.unraisablehook
+    handler, hook = AtOnce(process), sys.unraisablehook
 
     def ignored(unraisable: Any) -> None:
         if not isinstance(unraisable.exc_value, Stopped):  # in a destructor: Python would print it and go on

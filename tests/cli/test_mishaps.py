@@ -163,8 +163,8 @@ def test_a_search_that_is_stopped_in_its_first_seconds_says_so_in_one_line(seed,
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
-    assert (out + err).count("stopped") == 1
-    assert err.count("\n") <= 1
+    assert (out + err).count("stopped") == 1, (out, err)
+    assert err.count("\n") <= 1, err
     assert "Traceback" not in err
 
 
