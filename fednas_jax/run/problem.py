@@ -186,11 +186,8 @@ def _check_memory(config: Config, loaded: _Loaded) -> None:
     space, packed, slots = loaded.space, loaded.packed, loaded.proposer.most
     most = needs.memory()
     # The stack and its sums; a lane's weights, gradients and momentum.
-    network, params = space.size(space.widths), space.params(space.widths)
-    needs.check_memory(f"{slots} networks of {params:,} parameters", "net.widths", (2 * slots + 3) * network, most)
-    shape, batch = packed.images.shape[1:], config.train.batch_size
-    images = f"batches of {batch:,} images of {'x'.join(map(str, shape))}"
-    needs.check_memory(images, "train.batch_size", 4 * batch * int(np.prod(shape)), most)
+    needs.check_network(space.params(space.widths), 2 * slots + 3, most)
+    needs.check_batches(config, packed.images.shape[1:], most)
     if packed.train_count.any():
         order = stream_capacity(packed.train_count[packed.train_count > 0], config.train)
         needs.check_memory(f"{order:,} numbers of examples for a client", "train.local_epochs", 12 * order, most)
