@@ -220,6 +220,9 @@ def _finish(problem: Problem, session: Session, state: RunState) -> dict[str, An
     for member, found in zip(members, tested, strict=True):
         if found.accuracy is None:
             session.tell(events.Diverged("finetune", member.iteration))
+            warning = f"iteration {member.iteration}: its fine-tuning diverged, so that it has no test accuracy"
+            session.tell(events.Warned(warning))
+            state = state._replace(warnings=(*state.warnings, warning))
 
     def write() -> dict[str, Any]:
         run = session.run

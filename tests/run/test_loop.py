@@ -9,6 +9,7 @@ import pytest
 
 from fednas_jax import data, nets
 from fednas_jax.config.methods import resolve
+from fednas_jax.config.registries import SCHEDULES
 from fednas_jax.config.schema import (
     Config,
     DataConfig,
@@ -22,9 +23,10 @@ from fednas_jax.config.schema import (
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
 from fednas_jax.phones import ledger
-from fednas_jax.run import model_files
+from fednas_jax.run import rounds
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
+from fednas_jax.run.verifying import verify_run
 from fednas_jax.space import training_macs
 from fednas_jax.space.probing import probe
 
@@ -286,31 +288,80 @@ def test_a_search_that_nothing_can_shrink_says_so(tmp_path):
     assert result["parent"]["test_accuracy"] is not None
 
 
-def test_fine_tuning_that_diverges_keeps_the_search_and_says_so(tmp_path):
+def late_storm(rounds):
+    """A schedule that spoils fine-tuning, which has two rounds, and leaves pretraining alone."""
+    return lambda n: 1e6 if rounds == 2 else 1.0
+
+
+def test_fine_tuning_that_diverges_keeps_the_members_as_they_were_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCHEDULES._homes, "late_storm", late_storm)
+    config = dataclasses.replace(
+        TINY,
+        train=dataclasses.replace(TINY.train, schedule="late_storm"),
+        search=dataclasses.replace(TINY.search, max_iterations=1),
+    )
     seen = []
-
-    def observe(event):
-        seen.append(event)
-        if event["event"] == "stop":
-            # Only fine-tuning sees these weights: the saved winner is poisoned as an overflow would leave it.
-            folder = RunDir(tmp_path / "run").model(0)
-            like = nets.build(TINY.net, (8, 8, 1), 10).abstract(TINY.net.widths)
-            poisoned = jax.tree.map(lambda a: np.full(a.shape, np.nan, a.dtype), like)
-            model_files.save_model(folder, poisoned)
-
-    config = dataclasses.replace(TINY, search=dataclasses.replace(TINY.search, max_iterations=1))
-    result = one_device(config, tmp_path / "run", observe=observe)
-    assert result["parent"]["test_accuracy"] is None
-    assert result["models"][0]["test_accuracy"] is not None
-    assert {"event": "diverged", "stage": "finetune", "iteration": 0} in seen
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    result = one_device(config, tmp_path / "run", observe=seen.append)
+    # Updates may be left out, or be numbers of which logits are none: whatever it was, it is said.
+    spoiled = {e["iteration"] for e in seen if e["event"] == "diverged"}
+    assert spoiled
+    assert all(any(w.startswith(f"iteration {n}: ") for w in result["warnings"]) for n in spoiled)
+    assert all(m["iteration"] in spoiled for m in (result["parent"], result["models"][0]) if m["test_accuracy"] is None)
+    assert result["models"][0]["score"] > 0.2
 
 
-def test_training_that_diverges_stops_in_one_line(tmp_path):
-    config = dataclasses.replace(TINY, train=TrainConfig(batch_size=30, learning_rate=1e12))
-    with pytest.raises(TrainingError, match=r"lower train\.learning_rate") as caught:
+def test_a_parent_that_diverges_stops_in_that_round_and_names_the_learning_rate(tmp_path):
+    config = dataclasses.replace(
+        TINY, train=TrainConfig(batch_size=30, learning_rate=1000.0), pretrain=StageConfig(rounds=50)
+    )
+    with pytest.raises(
+        TrainingError, match=r"diverged in round \d+: .*train\.learning_rate=1000, try a lower"
+    ) as caught:
         one_device(config, tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert verify_run(tmp_path / "run").step is not None  # the checkpoint before that round
+
+
+@pytest.mark.parametrize("learning_rate", [2.0, 6.0])
+def test_a_parent_at_chance_is_a_warning_in_the_result_and_on_the_screen(learning_rate, tmp_path):
+    """Rates that are too high, but not so high that anything is no number any more."""
+    config = dataclasses.replace(
+        TINY,
+        train=dataclasses.replace(TINY.train, learning_rate=learning_rate),
+        search=dataclasses.replace(TINY.search, max_iterations=1),
+        finetune=FinetuneConfig(rounds=0),
+    )
+    seen = []
+    result = one_device(config, tmp_path / "run", observe=seen.append)
+    (warning,) = result["warnings"]
+    assert "at chance level" in warning
+    assert f"train.learning_rate={learning_rate:g}" in warning
+    assert {"event": "warning", "message": warning} in seen
+    assert result["parent"]["test_accuracy"] is not None
+
+
+def test_a_candidate_that_is_lost_is_dropped_and_recorded(tmp_path, monkeypatch):
+    """All updates of the first candidate of the first iteration are left out, as an overflow would leave them."""
+    real = rounds.train
+
+    def train(problem, team, moment, *more):
+        done = real(problem, team, moment, *more)
+        sent = np.bincount(done.tasks.candidate, minlength=problem.slots)
+        lost = np.where((np.arange(problem.slots) == 0) & (moment.stage == "search"), sent, 0)
+        return done._replace(left_out=lost)
+
+    monkeypatch.setattr(rounds, "train", train)
+    config = dataclasses.replace(
+        TINY, search=dataclasses.replace(TINY.search, max_iterations=1), finetune=FinetuneConfig(rounds=0)
+    )
+    seen = []
+    result = one_device(config, tmp_path / "run", observe=seen.append)
+    (began,) = (e for e in seen if e["event"] == "iteration")
+    first = began["candidates"][0]["name"]
+    (drop,) = (e for e in seen if e["event"] == "drop")
+    assert drop["candidates"] == [first]
+    assert drop["nonfinite"] == [first]
+    assert list(result["models"][0]["widths"].values()) != began["candidates"][0]["widths"]
 
 
 def test_another_config_is_refused_by_the_names_of_its_fields(finished):
