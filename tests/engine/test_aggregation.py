@@ -23,9 +23,13 @@ from rounds import (
     with_config,
 )
 
+from fednas_jax import nets
 from fednas_jax.config.registries import AGGREGATIONS
-from fednas_jax.config.schema import ParticipationConfig
+from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, ParticipationConfig, TrainConfig
+from fednas_jax.data import load, pack, partition
 from fednas_jax.engine import aggregation, attacks
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.space.network import Variables
 
@@ -232,3 +236,32 @@ def test_who_is_malicious_is_drawn_once_by_the_seed_alone():
     assert not attacks.malicious_clients(ParticipationConfig(), 50, 0).any()
     other = dataclasses.replace(config, attack="scaled")
     assert_equal(attacks.malicious_clients(other, 50, 0), drawn[0])
+
+
+def test_with_a_fifth_of_malicious_clients_the_mean_is_lost_and_robust_aggregations_learn_on():
+    """Updates sent ten times over, the other way round; sign and label flips slow a mean of IID clients more than they
+    break it, so that they would tell nothing here.
+    """
+    data = DataConfig(source="synthetic", clients=20, synthetic_examples=1600, synthetic_classes=4)
+    dataset = load(data, 0)
+    packed = pack(dataset.train, partition(dataset.train.labels, data, 0), 0.2, 0)
+    network = nets.build(NetConfig(widths=(8, 8, 16), multiple=(1,)), (8, 8, 1), 4)
+    widths = tuple(network.widths.values())
+    start = jax.tree.map(lambda a: np.asarray(a)[None], network.init(widths, jax.random.key(0)))
+    tasks = Tasks(np.zeros(20, int), np.arange(20))
+    attack = ParticipationConfig(malicious=0.2, attack="scaled", attack_scale=-10.0)
+
+    def accuracy(text, participation=attack):
+        train = TrainConfig(batch_size=8, learning_rate=0.1, aggregation=text)
+        about = (network, packed, dataset.mean, dataset.std, 4, train, EngineConfig(lanes=1), 0, 1, jax.devices()[:1])
+        engine = Fleet(FleetSpec(*about, participation=participation))
+        stack, server = start, engine.init_server(start)
+        for number in range(13):
+            stack, server, *_ = engine.train(widths, stack, server, tasks, (1, 0, number), [0], train.learning_rate)
+        return engine.evaluate(widths, stack, tasks).score[0]
+
+    assert accuracy("mean", ParticipationConfig()) > 0.75
+    assert accuracy("mean") < 0.4  # a quarter is chance
+    assert accuracy("median") > 0.7
+    assert accuracy("trimmed_mean(share=0.2)") > 0.7
+    assert accuracy("krum(malicious=0.2)") > 0.5  # it learns from one client a round
