@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax.engine.tasks import Tally, Tasks
-from fednas_jax.errors import ConfigError, Interrupted
+from fednas_jax.engine.tasks import Tally, Tasks, diverged
+from fednas_jax.errors import ConfigError, Interrupted, TrainingError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Setup
 from fednas_jax.run.state import RunState
@@ -60,10 +60,15 @@ def fedavg(
         )
         seconds += waited
         rate = config.train.learning_rate * config.train.learning_rate_decay**done
-        stack, server, _, effort = setup.fleet.train(
+        stack, server, left_out, effort = setup.fleet.train(
             state.physical_widths, stack, server, tasks, (purpose, 0, done), candidate_ids.tolist(), rate
         )
         setup.meter.effort += effort
+        if purpose == KeyPurpose.PRETRAIN and diverged(tasks, left_out)[0]:
+            raise TrainingError(
+                f"{stage} round {done + 1}: no client's update is of finite numbers, or within train.update_bound; "
+                f"train.learning_rate is {config.train.learning_rate:g}, try a lower train.learning_rate"
+            )
         done, clock = done + 1, clock + seconds
         spent.append(rows)
         setup.tell(
@@ -98,7 +103,7 @@ def train_candidates(
     state = controller.init(rungs, alive, resource)
     server, spent, candidate_ids = setup.fleet.init_server(stack), [], np.arange(setup.slots)
     root = jax.random.fold_in(jax.random.key(setup.config.seed), KeyPurpose.PLAN)
-    rounds, clock = 0, setup.clock()
+    rounds, clock, lost = 0, setup.clock(), np.zeros(setup.slots, bool)
     while not bool(controller.finished(state)):
         key = jax.random.fold_in(jax.random.fold_in(root, iteration), rounds)
         plan = setup.plan(state, key, setup.group_of)
@@ -113,7 +118,7 @@ def train_candidates(
             planned, candidate_ids, widths, setup.fleet.steps[planned.client], moment, gone
         )
         seconds += waited
-        stack, server, _, effort = setup.fleet.train(
+        stack, server, left_out, effort = setup.fleet.train(
             physical_widths,
             stack,
             server,
@@ -123,6 +128,7 @@ def train_candidates(
             setup.config.train.learning_rate,
         )
         setup.meter.effort += effort
+        lost |= diverged(tasks, left_out)
         rounds += 1
         tables = [rows]
         scores = np.full(setup.slots, np.nan, np.float32)
@@ -131,7 +137,8 @@ def train_candidates(
             tally, rows, longer, again = score(
                 setup, physical_widths, stack, who, candidate_ids, widths, moment, clock + seconds
             )
-            scores = tally.accuracy.astype(np.float32)
+            # Who diverged stayed as it was before that round: it was not trained, and must not win.
+            scores = np.where(lost, np.nan, tally.accuracy).astype(np.float32)
             tables.append(rows)
             seconds, waited = seconds + longer, waited + again
         spent += tables

@@ -29,7 +29,7 @@ from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, Partic
 from fednas_jax.data import load, pack, partition
 from fednas_jax.engine import aggregation, attacks
 from fednas_jax.engine.fleet import Fleet, FleetSpec
-from fednas_jax.engine.tasks import Tasks
+from fednas_jax.engine.tasks import Tasks, diverged
 from fednas_jax.errors import ConfigError
 from fednas_jax.space.network import Variables
 
@@ -208,6 +208,7 @@ def test_a_candidate_all_of_whose_updates_are_left_out_stays_as_it_was(network, 
     server = engine.init_server(stack)
     trained = engine.train(WIDTHS, stack, server, TASKS, MOMENT, NAMES, config.learning_rate)
     assert trained.left_out.tolist() == [5, 0, 0]
+    assert diverged(TASKS, trained.left_out).tolist() == [True, False, False]
     for now, before in zip(jax.tree.leaves(trained.stack), jax.tree.leaves(stack), strict=True):
         np.testing.assert_array_equal(now[:2], before[:2])  # as it was: all its updates were left out
         assert np.isfinite(now[2]).all()
