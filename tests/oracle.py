@@ -129,7 +129,7 @@ def optimizer(config):
         nonlocal first, second, steps
         b1, b2, steps = arguments["b1"], 0.999, steps + 1
         first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * np.square(g)
-        return first / (1 - b1**steps) / (np.sqrt(second / (1 - b2**steps)) + 1e-8)
+        return first / (1 - b1**steps) / (np.sqrt(second / (1 - b2**steps)) + arguments["eps"])
 
     return sgd if name == "sgd" else adam
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -51,8 +52,14 @@ def server_adam(train: TrainConfig) -> optax.GradientTransformation:
 
 
 def server_yogi(train: TrainConfig) -> optax.GradientTransformation:
-    """FedYogi."""
-    return optax.yogi(train.server_learning_rate, b1=0.9, b2=0.99, eps=1e-3)
+    """FedYogi; v begins at tau^2 and m at 0: at 1e-6, where optax begins it too, it would move removed channels."""
+    yogi = optax.yogi(train.server_learning_rate, b1=0.9, b2=0.99, eps=1e-3)
+
+    def init(params: Any) -> Any:
+        moments, *rest = yogi.init(params)
+        return moments._replace(mu=jax.tree.map(jnp.zeros_like, moments.mu)), *rest
+
+    return optax.GradientTransformation(init, yogi.update)
 
 
 def server_adagrad(train: TrainConfig) -> optax.GradientTransformation:

@@ -17,6 +17,17 @@ class Tasks(NamedTuple):
     client: np.ndarray  # [T]
 
 
+def diverged(tasks: Tasks, left_out: np.ndarray) -> np.ndarray:
+    """[K] bool: candidates that were trained, and none of whose updates was usable.
+
+    Args:
+      tasks: of the round, all of clients that have examples.
+      left_out: [K] updates that were left out.
+    """
+    handed_in = np.bincount(tasks.candidate, minlength=len(left_out))
+    return (handed_in > 0) & (left_out == handed_in)
+
+
 class Effort(NamedTuple):
     """The simulator's own effort; never mixed with what the simulated clients spend. Two of them can be added."""
 

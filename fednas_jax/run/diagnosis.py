@@ -6,25 +6,14 @@ import math
 
 import numpy as np
 
-from fednas_jax.engine.tasks import Tally, Tasks
+from fednas_jax.engine.tasks import Tally
 from fednas_jax.errors import TrainingError
 from fednas_jax.run.problem import Problem
 
 SIGMAS = 2.0  # standard deviations of a chance-level score within which a score says nothing
 
 
-def lost(tasks: Tasks, left_out: np.ndarray) -> np.ndarray:
-    """[K] bool: the networks of which every update of a round had to be left out; they stay as they were.
-
-    Args:
-      tasks: T of them, whose updates were sent.
-      left_out: [K] updates that were no finite numbers, or beyond the bound.
-    """
-    sent = np.bincount(tasks.candidate, minlength=len(left_out))
-    return (sent > 0) & (left_out >= sent)
-
-
-def refuse_divergence(stage: str, number: int, learning_rate: float) -> TrainingError:
+def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingError:
     """Why a run stops in the round in which its parent was lost."""
     return TrainingError(
         f"{stage}: diverged in round {number}: no client's update was a finite number within train.update_bound; "

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from fednas_jax.engine.tasks import Effort
+from fednas_jax.engine.tasks import Effort, diverged
 from fednas_jax.errors import TrainingError
 from fednas_jax.phones import ledger
 from fednas_jax.run import diagnosis, events, rounds
@@ -199,9 +199,9 @@ def _fedavg(
     invite = rounds.cohort(problem, moment, state.networks, wanted)
     rate = problem.rates(total)[state.round]
     done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
-    lost = np.flatnonzero(diagnosis.lost(done.tasks, done.left_out))
+    lost = np.flatnonzero(diverged(done.tasks, done.left_out))
     if len(lost) and state.stage == Stage.PRETRAIN:
-        raise diagnosis.refuse_divergence(stage, number, rate)
+        raise diagnosis.diverged_parent(stage, number, rate)
     event = events.Round(
         stage=stage,
         round=number,
@@ -266,7 +266,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     draw = problem.draw(training, key, problem.group_of)
     rate, clock = problem.config.train.learning_rate, state.spent.seconds
     done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
-    lost = trial.lost | diagnosis.lost(done.tasks, done.left_out)
+    lost = trial.lost | diverged(done.tasks, done.left_out)
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)
     if bool(policy.wants_scores(trial.policy)):

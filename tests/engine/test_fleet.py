@@ -9,103 +9,35 @@ import jax
 import numpy as np
 import oracle
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rounds import (
+    CONFIG,
+    MOMENT,
+    NAMES,
+    TASKS,
+    WIDTHS,
+    assert_close,
+    assert_equal,
+    fleet,
+    one_round,
+    round_key,
+    scored,
+    stacked,
+    trained_and_scored,
+    with_config,
+)
 
-from fednas_jax.config.schema import AugmentConfig, DataConfig, EngineConfig, TrainConfig
-from fednas_jax.data import Examples, chunks, load, pack, partition, read_columns, write_columns
+from fednas_jax.config.schema import AugmentConfig, DataConfig, TrainConfig
+from fednas_jax.data import Examples, chunks, pack, partition, read_columns, write_columns
 from fednas_jax.engine import feed, local, programs
 from fednas_jax.engine import lane_plan as schedule
-from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import mesh_of
-from fednas_jax.engine.tasks import Effort, Tasks
+from fednas_jax.engine.tasks import Tasks
 from fednas_jax.errors import ConfigError, DeviceError
-from fednas_jax.nets import from_nnx
 from fednas_jax.space.network import Variables
 from fednas_jax.space.probing import probe
-
-WIDTHS = (4, 6)
-MOMENT = (3, 2, 1)
-NAMES = [7, 0, 5]
-CONFIG = TrainConfig(local_epochs=1.5, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3, proximal=0.3)
-
-
-class ConvNorm(nnx.Module):
-    """With dropout, so that all that follows holds with it: its draws is the task's, whatever the lane or device."""
-
-    def __init__(self, widths, rngs):
-        self.conv = nnx.Conv(1, widths["conv"], (3, 3), strides=2, rngs=rngs)
-        self.norm = nnx.BatchNorm(widths["conv"], momentum=0.9, rngs=rngs)
-        self.dense = nnx.Linear(16 * widths["conv"], widths["dense"], rngs=rngs)
-        self.dropout = nnx.Dropout(0.3, rngs=rngs)
-        self.classifier = nnx.Linear(widths["dense"], 10, rngs=rngs)
-
-    def __call__(self, x):
-        x = nnx.relu(self.norm(self.conv(x)))
-        return self.classifier(self.dropout(nnx.relu(self.dense(x.reshape(x.shape[0], -1)))))
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return load(DataConfig(), 0)
-
-
-@pytest.fixture(scope="module")
-def packed(dataset):
-    """Nine clients of very uneven sizes; the smallest holds fewer examples than a batch."""
-    config = DataConfig(clients=9, size_sigma=1.0, min_examples=4)
-    few = type(dataset.train)(dataset.train.images[:260], dataset.train.labels[:260])
-    return pack(few, partition(few.labels, config, 1), 0.3, 1)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return from_nnx("conv_norm", ConvNorm, {"conv": 4, "dense": 6}, (8, 8, 1))
-
-
-@pytest.fixture(scope="module")
-def candidates(network):
-    return [jax.device_get(network.init(WIDTHS, jax.random.key(k))) for k in range(3)]
-
-
-class Counted(Fleet):
-    """A fleet that adds up its effort."""
-
-    effort = Effort()
-
-    def train(self, *args):
-        trained = super().train(*args)
-        self.effort += trained.effort
-        return trained
-
-
-def fleet(network, dataset, packed, lanes, devices, config=CONFIG, data_share=0.25):
-    engine = EngineConfig(lanes=lanes, eval_batch=4, data_share=data_share)
-    devices = jax.devices()[:devices]
-    return Counted(FleetSpec(network, packed, dataset.mean, dataset.std, 10, config, engine, 0, 3, devices))
-
-
-def stacked(candidates):
-    return jax.tree.map(lambda *a: np.stack(a), *candidates)
-
-
-def one_round(engine, candidates, tasks, config=CONFIG):
-    stack = stacked(candidates)
-    rate = config.learning_rate
-    trained = engine.train(WIDTHS, stack, engine.init_server(stack), tasks, MOMENT, NAMES, rate).stack
-    return [jax.tree.map(lambda a, k=k: np.asarray(a[k]), trained) for k in range(len(candidates))]
-
-
-TASKS = Tasks(np.array([0, 0, 0, 0, 0, 2, 2, 2, 2, 2]), np.array([0, 1, 2, 3, 8, 4, 5, 6, 7, 8]))
-
-
-def round_key():
-    key = jax.random.key(0)
-    for part in MOMENT:
-        key = jax.random.fold_in(key, part)
-    return key
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +107,6 @@ def test_many_short_calls_equal_one_long_one(network, dataset, packed, candidate
     np.testing.assert_allclose(trained[0].params["conv/kernel"], expected[0].params["conv/kernel"], atol=1e-5)
 
 
-def assert_equal(one, other):
-    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert np.array_equal(ours, theirs)
-
-
-def assert_close(one, other, atol=1e-5):
-    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=atol)
-
-
 @pytest.fixture
 def parts_of(monkeypatch):
     """How many parts each round or evaluation was cut into, in order."""
@@ -198,16 +120,6 @@ def parts_of(monkeypatch):
 
     monkeypatch.setattr(schedule, "parts", counted)
     return numbers
-
-
-def trained_and_scored(engine, candidates, tasks=TASKS, config=CONFIG):
-    trained = one_round(engine, candidates, tasks, config)
-    return trained, scored(engine, trained, tasks)
-
-
-def scored(engine, candidates, tasks=TASKS):
-    """The tally without its seconds, which never are the same."""
-    return engine.evaluate(WIDTHS, stacked(candidates), tasks)._replace(effort=None)
 
 
 @pytest.mark.parametrize(("lanes", "devices"), [(3, 1), (1, 8)])
@@ -383,10 +295,6 @@ def test_a_diverged_candidate_harms_none_that_shares_its_lanes(network, dataset,
     assert np.isnan(trained[0].params["conv/kernel"]).all()
     assert np.array_equal(tally.correct[1:], scored.correct[1:])
     assert tally.finite.tolist() == [False, True, True]
-
-
-def with_config(**changed):
-    return dataclasses.replace(CONFIG, **changed)
 
 
 def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dataset, packed, candidates):

@@ -214,3 +214,18 @@ def test_clients_with_very_different_numbers_of_tasks_still_fit_the_tables():
     assert max(len(mine) for (mine,) in cut) <= SEGMENTS
     assert sum(len(mine) for (mine,) in cut) == len(steps)
     assert schedule.segments(steps[cut[0][0]], 1).number <= SEGMENTS
+
+
+def test_every_update_has_a_place_of_its_own_on_the_device_that_made_it():
+    rng = np.random.default_rng(0)
+    steps, client = rng.integers(0, 9, 500), rng.integers(0, 40, 500)
+    owner = rng.integers(0, 2, 40).astype(np.int32)
+    cut = schedule.parts(steps, client, np.full(40, 10), owner, 2, 3, 1, 60)
+    assert len(cut) > 1
+    device, place = schedule.places(cut, 500)
+    assert np.array_equal(device >= 0, steps > 0)
+    assert np.array_equal(place >= 0, steps > 0)
+    live = np.flatnonzero(steps)
+    assert np.array_equal(device[live] // 3, owner[client[live]])
+    for number in range(6):
+        assert sorted(place[device == number]) == list(range((device == number).sum()))
