@@ -15,7 +15,7 @@ from fednas_jax.files import opened, write_json
 from fednas_jax.forms import Between
 
 FOLDERS = ("ledger", "models", "inputs")  # all files in them belong to the run
-NAME, SCHEMA = "manifest.json", 1
+NAME, LISTING, SCHEMA = "manifest.json", "files.json", 1
 SEAL = "checksum"  # the field that holds one
 GROWS = "events.jsonl"  # only its beginning is listed: events may follow
 _SHOWN = 3  # files in a message
@@ -50,13 +50,22 @@ def files(run: Path, grown: bool = True) -> list[Entry]:
     """
     found = [path for folder in FOLDERS for path in _below(run / folder)]
     found += [run / name for name in ("config.json", *([GROWS] * grown)) if (run / name).exists()]
-    return [_entry(run, path) for path in sorted(found)]
+    return [entry(run, path) for path in sorted(found)]
 
 
-def entries(run: Path, path: Path) -> list[Entry]:
-    """A file, or the files below a folder, as they are now, by path; raises as `files`."""
-    found = [path] if path.is_file() else sorted(_below(path))
-    return [_entry(run, each) for each in found]
+def entry(run: Path, path: Path) -> Entry:
+    """A file of a run as it is now; raises as `files`."""
+    size, digest = _digest(path, None)
+    return {"path": path.relative_to(run).as_posix(), "bytes": size, "sha256": digest}
+
+
+def write_listing(folder: Path) -> None:
+    """Writes a listing of a folder's files into it, so that one entry stands for them all.
+
+    A network is a dozen files: a checkpoint that named each would grow by so many with every iteration.
+    """
+    found = [entry(folder, path) for path in sorted(_below(folder))]
+    write_json(folder / LISTING, sealed({"schema": SCHEMA, "files": found}))
 
 
 def write(run: Path, listed: Sequence[Entry]) -> None:
@@ -70,9 +79,7 @@ def read(run: Path) -> list[Entry]:
     Raises:
       RunError: there is none, or it is damaged.
     """
-    found = forms.read(run / NAME, Manifest)
-    check_seal(run / NAME, found)
-    return found["files"]
+    return _listed(run / NAME)
 
 
 def verify_files(run: Path, listed: Sequence[Entry], others: bool = False) -> None:
@@ -86,23 +93,35 @@ def verify_files(run: Path, listed: Sequence[Entry], others: bool = False) -> No
     Raises:
       RunError: one line that names what is missing, damaged, or not of this run.
     """
-    wrong = []
-    for entry in listed:
-        path = _inside(run, entry["path"])
-        if not path.exists():
-            wrong.append(f"{entry['path']} is missing")
-        elif _digest(path, entry["bytes"] if others and entry["path"] == GROWS else None) != (
-            entry["bytes"],
-            entry["sha256"],
-        ):
-            wrong.append(f"{entry['path']} is damaged or was changed")
-    known = {entry["path"] for entry in listed}
+    wrong = [said for each in listed if (said := _wrong(run, each, others))]
+    known = {each["path"] for each in listed}
     for path in () if others else _below(run / "ledger"):
         if (name := path.relative_to(run).as_posix()) not in known:
             wrong.append(f"{name} is not of this run")
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise RunError(f"{run}: {', '.join(wrong[:_SHOWN])}{more}, want the files as the run left them")
+
+
+def _wrong(run: Path, listed: Entry, others: bool) -> str:
+    """What is wrong with a file, and with those that it lists; nothing: all is as it was."""
+    path, name = _inside(run, listed["path"]), listed["path"]
+    if not path.exists():
+        return f"{name} is missing"
+    size, digest = _digest(path, listed["bytes"] if others and name == GROWS else None)
+    if (size, digest) != (listed["bytes"], listed["sha256"]):
+        return f"{name} is damaged or was changed"
+    if path.name != LISTING:
+        return ""
+    folder = name.removesuffix(LISTING)
+    inner = (each | {"path": folder + each["path"]} for each in _listed(path))
+    return ", ".join([said for each in inner if (said := _wrong(run, each, others))][:1])
+
+
+def _listed(path: Path) -> list[Entry]:
+    found = forms.read(path, Manifest)
+    check_seal(path, found)
+    return found["files"]
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,11 +143,6 @@ def check_seal(path: Path, value: Mapping[str, Any]) -> None:
     """
     if SEAL in value and sealed(value)[SEAL] != value[SEAL]:
         raise RunError(f"{path}: is damaged or was changed, want it as the run left it")
-
-
-def _entry(run: Path, path: Path) -> Entry:
-    size, digest = _digest(path, None)
-    return {"path": path.relative_to(run).as_posix(), "bytes": size, "sha256": digest}
 
 
 def _digest(path: Path, most: int | None) -> tuple[int, str]:

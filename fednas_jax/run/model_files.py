@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from fednas_jax.errors import RunError
 from fednas_jax.files import write_json
+from fednas_jax.run import manifest
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.state import Member
 from fednas_jax.runtime import hosts
@@ -93,7 +94,7 @@ def _host(tree: Any) -> Any:
 
 
 def save_member(run: RunDir, network: Network, member: Member, variables: Variables, part: str = "") -> None:
-    """Saves a member's variables and widths, on the first host.
+    """Saves a member's variables and widths, and a listing of the files that it makes; called on the first host alone.
 
     Args:
       run: whose folder takes them.
@@ -106,8 +107,9 @@ def save_member(run: RunDir, network: Network, member: Member, variables: Variab
     def describe(folder: Path) -> None:
         widths = dict(zip(network.widths, member.widths, strict=True))
         write_json(folder / "widths.json", {"network": network.name, "widths": widths})
+        manifest.write_listing(folder)
 
-    hosts.from_first_host(lambda: save_model(run.model(member.iteration) / part, variables, describe))
+    save_model(run.model(member.iteration) / part, variables, describe)
 
 
 def load_member(run: RunDir, network: Network, member: Member, part: str = "") -> Variables:

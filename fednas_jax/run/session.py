@@ -114,7 +114,8 @@ class Session:
             with saving(folder):
                 model_files.save_member(self.run, self.network, model.member, model.variables, model.part)
                 sync(folder)
-                listed |= {entry["path"]: entry for entry in manifest.entries(self.run.path, folder)}
+                listing = manifest.entry(self.run.path, folder / manifest.LISTING)
+                listed[listing["path"]] = listing
         closes = bool(state.pending.num_rows and (step.closes or state.pending.num_rows > MOST_PENDING))
         if closes:
             number = sum(path.startswith("ledger/") for path in listed)
@@ -122,7 +123,8 @@ class Session:
             path = self.run.ledger / f"{number:04d}-{name}.parquet"
             with saving(path):
                 ledger.write([state.pending], path)
-            listed |= {entry["path"]: entry for entry in manifest.entries(self.run.path, path)}
+            closed = manifest.entry(self.run.path, path)
+            listed[closed["path"]] = closed
         return tuple(listed.values()), closes
 
     def _checkpoint(self, state: RunState, marked: bool, last: bool) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fednas_jax.errors import RunError
-from fednas_jax.run.manifest import files, verify_files
+from fednas_jax.run.manifest import LISTING, entry, files, verify_files, write_listing
 
 
 @pytest.fixture
@@ -32,11 +32,28 @@ def test_what_belongs_to_a_run_is_listed_with_sizes_and_checksums(run):
     verify_files(run, listed)
 
 
-def test_events_may_follow(run):
+def test_events_may_follow_a_checkpoint_and_not_the_end(run):
     listed = files(run)
     with (run / "events.jsonl").open("a") as file:
         file.write("more\n")
-    verify_files(run, listed)
+    verify_files(run, listed, others=True)
+    with pytest.raises(RunError, match=r"events\.jsonl is damaged or was changed"):
+        verify_files(run, listed)
+
+
+def test_a_listing_stands_for_the_files_that_it_lists(run):
+    folder = run / "models" / "007"
+    folder.mkdir()
+    (folder / "weights").write_text("weights")
+    write_listing(folder)
+    listed = [entry(run, folder / LISTING)]
+    verify_files(run, listed, others=True)
+    (folder / "weights").write_text("others")
+    with pytest.raises(RunError, match=r"models/007/weights is damaged or was changed"):
+        verify_files(run, listed, others=True)
+    (folder / "weights").unlink()
+    with pytest.raises(RunError, match=r"models/007/weights is missing"):
+        verify_files(run, listed, others=True)
 
 
 def change(run, name, text):
@@ -83,7 +100,7 @@ def test_a_link_is_no_file_of_the_run(run):
 
 def test_of_many_wrong_files_three_are_named(run):
     listed = files(run)
-    for entry in listed:
-        (run / entry["path"]).unlink()
+    for each in listed:
+        (run / each["path"]).unlink()
     with pytest.raises(RunError, match=r"is missing, .* and 3 more, want the files as the run left them"):
         verify_files(run, listed)

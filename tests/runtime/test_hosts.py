@@ -105,10 +105,10 @@ def variables(out, result):
 def assert_same_search(out, other):
     mine, theirs = (RunDir(o).result() for o in (out, other))
     for a, b in zip((mine["parent"], *mine["models"]), (theirs["parent"], *theirs["models"]), strict=True):
-        for name in ("score", "test_accuracy"):
+        for name in ("score", "test_accuracy", "test_score"):
             assert a.pop(name) == pytest.approx(b.pop(name), abs=1e-5)
         assert a == b
-    for name in mine.keys() - {"simulator", "parent", "models"}:
+    for name in mine.keys() - {"simulator", "checksum", "parent", "models"}:
         assert mine[name] == theirs[name]
     np.testing.assert_array_equal(ledger_of(out), ledger_of(other))
     for a, b in zip(variables(out, mine), variables(other, theirs), strict=True):
