@@ -40,7 +40,8 @@ def read_json(path: Path, error: type[FednasError] = RunError, most: int = MOST_
         raise ValueError(f"{value}, which is no number")
 
     with opened(path, error) as file:
-        text = file.read(most + 1)
+        # Never more is asked for than there is: the room for what is asked for is taken at once.
+        text = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     if len(text) > most:
         raise error(f"{path}: got more than {most:,} bytes, want at most so many")
     try:

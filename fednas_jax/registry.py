@@ -90,17 +90,19 @@ class Registry(Generic[T]):
           ConfigError: it is no registered name nor MODULE:FUNCTION, or its arguments are no literals by name.
         """
         form = _FORM.fullmatch(text.strip())
-        name = form["name"].strip() if form else ""
+        name, inside = (form["name"].strip(), form["arguments"]) if form else ("", None)
         head, colon, rest = name.partition(":")
+        if not form and text.strip().partition(":")[0] in self._homes:
+            head, colon, rest = text.strip().partition(":")  # what follows may have parentheses: a file's name
         if head in self._prefixes and rest.isidentifier():
-            return Spec(head, (rest,), self._arguments(text, form["arguments"] if form else None))
+            return Spec(head, (rest,), self._arguments(text, inside))
         if head in self._homes:
-            return Spec(head, (rest,) if colon else (), self._arguments(text, form["arguments"] if form else None))
+            return Spec(head, (rest,) if colon else (), self._arguments(text, inside))
         if not colon or not all(part.isidentifier() for part in f"{head}.{rest}".split(".")):
             known = ", ".join([*self._homes, *(f"{prefix}:NAME" for prefix in self._prefixes)])
             want = f"want one of {known}, or MODULE:FUNCTION for your own"
             raise ConfigError(f"{self.field}: got {text!r}, {want}")
-        return Spec(name, (), self._arguments(text, form["arguments"] if form else None))
+        return Spec(name, (), self._arguments(text, inside))
 
     def get(self, text: str) -> Callable[..., Any]:
         """The function that a text names, with its arguments bound; what goes wrong inside of it is one line.

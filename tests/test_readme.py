@@ -58,7 +58,7 @@ def test_nothing_is_left_to_be_filled_in():
     assert not re.findall(r"\b(FAMILY|CLAIMS|SETTLE|FASHION|RANDOM)\b", README)
 
 
-class Begun(Exception):
+class Begun(BaseException):  # the command line takes other exceptions for bugs
     """A search had nothing to refuse, and would train now."""
 
 

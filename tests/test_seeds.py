@@ -35,6 +35,7 @@ def test_no_purpose_has_changed_its_number() -> None:
         ("AVAILABLE", 22),
         ("DROPOUT", 23),
         ("INVITE", 24),
+        ("MALICIOUS", 25),
         ("FEATURE_SKEW", 31),
     ]
     assert [p.value for p in KeyPurpose] == [1, 2, 3, 4, 5]

@@ -15,6 +15,8 @@ from fednas_jax import data
 from fednas_jax.cli.app import main
 from fednas_jax.cli.parsing import one_line
 from fednas_jax.config.files import from_json
+from fednas_jax.files import write_json
+from fednas_jax.run import manifest
 
 TINY = shlex.split(
     "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 2 --finetune.rounds 1 --train.batch-size 60 "
@@ -42,7 +44,7 @@ def refused(capsys, *args):
 MISTAKES = {
     "unknown command": (
         ["serach"],
-        "command: got 'serach', want one of search, pretrain, compare, report, reprice, tiers, latency, bench, data",
+        "command: got 'serach', want one of search, pretrain, compare, report, verify, ",
     ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],
@@ -259,8 +261,12 @@ def test_a_run_says_how_much_its_clients_differ(run):
 def test_compare_shows_accuracy_cost_and_phases(capsys, run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    for name in ("config.json", "result.json"):
-        (other / name).write_text((other / name).read_text().replace('"seed": 0', '"seed": 7'))
+    config = (other / "config.json").read_text().replace('"seed": 0', '"seed": 7')
+    (other / "config.json").write_text(config)
+    seven = json.loads((other / "result.json").read_text()) | {"seed": 7}
+    write_json(other / "result.json", manifest.sealed(seven))
+    listed = [entry for entry in manifest.read(other) if entry["path"] != "config.json"]
+    manifest.write(other, [*listed, manifest.entry(other, other / "config.json")])
     assert main(["compare", str(run), str(other), str(run)]) == 0
     out = capsys.readouterr().out
     assert "fednas, mean of 2 runs" in out

@@ -110,7 +110,7 @@ def test_winners_remove_one_block_after_the_other_until_the_budget_is_reached(ru
 
 def test_a_removed_block_is_sliced_away_and_the_run_goes_on_from_there(run):
     _, events, _ = run
-    shapes = [e["shape"] for e in events if e["event"] == "compact"]
+    shapes = [e["physical_widths"] for e in events if e["event"] == "compact"]
     assert [shape.count(0) for shape in shapes] == [1]
     assert sum(e["event"] == "resume" for e in events) == 1
 
