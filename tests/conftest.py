@@ -21,7 +21,16 @@ if "FEDNAS_TESTS" not in os.environ:
 gc.set_threshold(100_000, 50, 100)
 
 # Files that take longest, in that order. They are begun first, so that at the end no worker waits for another.
-LONGEST = ("test_search", "test_hosts", "test_registry", "test_cli", "test_reprice", "test_fleet", "test_training_macs")
+LONGEST = (
+    "test_loop",
+    "test_hosts",
+    "test_registry",
+    "test_fleet",
+    "test_app",
+    "test_reprice",
+    "test_pretrain",
+    "test_damage",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -119,6 +119,7 @@ def test_every_file_of_the_page_keeps_its_contract(here, name):
     use(kind, f"{name.removesuffix('.py')}:{function}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_page_runs_as_it_stands(here, line):
     for name in FUNCTIONS:

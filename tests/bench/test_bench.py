@@ -122,6 +122,7 @@ def test_the_number_of_clients_cuts_a_ladder_or_adds_a_rung():
     assert WORKLOADS["nas-round"].with_clients(4).ladder == ()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "augment"), [("nas-round", (2, True, 3))])
 def test_the_sequential_baseline_computes_the_fleet_s_round(name, augment):
     workload = small(name, sizes=Sizes(5, 70, 25, 0.9))
@@ -193,6 +194,7 @@ def check_row(row, workload, limit):
     assert row["peak_host_mib"] > 10
 
 
+@pytest.mark.exhaustive
 def test_a_sweep_measures_every_number_of_lanes_and_compares_the_best(workloads, tmp_path):
     asked = options.BenchOptions(
         ("fedavg-round",), lanes="2,1", devices=1, repeats=1, sequential=True, profile=tmp_path / "trace"

@@ -47,7 +47,12 @@ def expected(network, dataset, packed, candidates):
     return oracle.train_round(network, WIDTHS, candidates, packed, mean, std, CONFIG, pairs, round_key(), NAMES)
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(1, 1), (3, 1), (8, 1), (1, 8), (3, 8), (8, 8)])
+def long_form(*cases):
+    """Cases of lanes and devices for the long form."""
+    return [pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases]
+
+
+@pytest.mark.parametrize(("lanes", "devices"), [(1, 1), (3, 8), *long_form((3, 1), (8, 1), (1, 8), (8, 8))])
 def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
     network, dataset, packed, candidates, expected, lanes, devices
 ):
@@ -81,7 +86,7 @@ def expected_augmented(network, dataset, packed, candidates):
     return oracle.train_round(network, WIDTHS, candidates, packed, mean, std, AUGMENTED, pairs, round_key(), NAMES)
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(3, 1), (1, 8)])
+@pytest.mark.parametrize(("lanes", "devices"), [(3, 1), *long_form((1, 8))])
 def test_augmented_training_equals_the_oracle_on_any_lanes_and_devices(
     network, dataset, packed, candidates, expected, expected_augmented, lanes, devices
 ):
@@ -122,7 +127,7 @@ def parts_of(monkeypatch):
     return numbers
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(3, 1), (1, 8)])
+@pytest.mark.parametrize(("lanes", "devices"), [(1, 8), *long_form((3, 1))])
 def test_streaming_equals_data_on_the_devices_bit_for_bit(
     network, dataset, packed, candidates, parts_of, lanes, devices
 ):
@@ -135,7 +140,7 @@ def test_streaming_equals_data_on_the_devices_bit_for_bit(
     assert resident.effort.lane_steps == streaming.effort.lane_steps
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(2, 1), (1, 8)])
+@pytest.mark.parametrize(("lanes", "devices"), [(2, 1), *long_form((1, 8))])
 def test_streaming_part_by_part_equals_data_on_the_devices(
     network, dataset, packed, candidates, expected, parts_of, monkeypatch, lanes, devices
 ):

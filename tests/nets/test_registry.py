@@ -36,9 +36,18 @@ def space_of(name):
 
 # Names with one builder are one network at different depths, of which the shallowest is tested.
 every_network = pytest.mark.parametrize("name", {e.build: n for n, e in reversed(NETWORKS.items())}.values())
+# The default form trains those of each kind of layer: convolutions, BatchNorm, depthwise ones, blocks that may go.
+QUICK = ("cnn", "mobilenet_v2")
+every_network_trained = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.exhaustive)
+        for name in {e.build: n for n, e in reversed(NETWORKS.items())}.values()
+    ],
+)
 
 
-@every_network
+@every_network_trained
 def test_masked_training_is_sliced_training_and_the_loss_falls(name):
     space = space_of(name)
     keep = tuple(np.arange(w) % 2 == g % 2 for g, w in enumerate(space.widths))
@@ -50,7 +59,7 @@ def test_masked_training_is_sliced_training_and_the_loss_falls(name):
     assert losses[-1] < losses[0]
 
 
-@every_network
+@every_network_trained
 @given(data=st.data())
 @settings(max_examples=2)
 def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_training(name, data):

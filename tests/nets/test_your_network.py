@@ -75,6 +75,7 @@ def test_the_page_has_what_the_tests_look_for():
     assert PAGE.count("\n| `") == len(ROWS)
 
 
+@pytest.mark.exhaustive
 def test_the_commands_of_the_page_run_as_they_stand(here, capsys):
     for name in ("my_nnx.py", "my_linen.py"):
         write(here, name, FILES[name])

@@ -176,6 +176,7 @@ def test_a_run_whose_participation_had_a_price_is_not_priced_again(late, capsys)
     assert not (late[1] / "reprice").exists()
 
 
+@pytest.mark.exhaustive
 def test_who_is_there_depends_on_the_simulated_clock_and_stopping_does_not_matter(tmp_path):
     """Clients 0 to 2 are there for the first two seconds of every five, 3 to 5 for the rest."""
     spells = [f"{c},{2 * (c > 2)},{2 + 3 * (c > 2)}" for c in range(6)]
@@ -216,6 +217,7 @@ def seconds_there(now, client, start, end):
     return total
 
 
+@pytest.mark.exhaustive
 def test_no_client_works_while_it_is_away(tmp_path):
     comes_and_goes = ParticipationConfig(
         availability="intervals", ready_seconds=(20.0, 90.0), away_seconds=(20.0, 60.0), wait_seconds=5.0

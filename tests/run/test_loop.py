@@ -43,6 +43,9 @@ TINY = Config(
 )
 
 
+OTHERS = ("naive", "random", "uniform")  # methods that the long form tries too
+
+
 def one_device(config, out, **more):
     return run_search(config, out, devices=jax.devices()[:1], **more)
 
@@ -184,6 +187,7 @@ class Killed(Exception):
     """Stands for a crash: nothing is saved any more."""
 
 
+@pytest.mark.exhaustive
 def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupted(finished, tmp_path):
     """Each process gets as far as one checkpoint further, and dies at the event after it."""
     out, stages = tmp_path / "run", []
@@ -213,6 +217,7 @@ def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupte
     assert simulator["compilations"] > finished[0]["simulator"]["compilations"]
 
 
+@pytest.mark.exhaustive
 def test_killed_before_a_checkpoint_is_written_takes_back_what_it_does_not_know(finished, tmp_path):
     out = tmp_path / "run"
 
@@ -229,6 +234,7 @@ def test_killed_before_a_checkpoint_is_written_takes_back_what_it_does_not_know(
     assert kinds == expected
 
 
+@pytest.mark.exhaustive
 def test_one_device_equals_eight(finished, tmp_path):
     out = tmp_path / "run"
     run_search(TINY, out)
@@ -239,7 +245,7 @@ def test_one_device_equals_eight(finished, tmp_path):
     np.testing.assert_array_equal(ledger_of(out), ledger_of(finished[1]))
 
 
-@pytest.mark.parametrize("method", ["naive", "netadapt", "random", "uniform"])
+@pytest.mark.parametrize("method", ["netadapt", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in OTHERS)])
 def test_every_method_is_a_setting_of_the_same_machine(method, tmp_path):
     config = dataclasses.replace(
         TINY,

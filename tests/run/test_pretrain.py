@@ -73,6 +73,7 @@ def test_a_pretraining_leaves_a_parent_its_score_and_its_cost(pretrained):
     assert spent == result["client_cost"]["all"]["seconds"]
 
 
+@pytest.mark.exhaustive
 def test_a_search_from_it_is_the_search_that_pretrains_itself(pretrained, tmp_path):
     alone = one_device(SEARCH, tmp_path / "alone")
     shared = one_device(with_parent(pretrained[1]), tmp_path / "shared")
@@ -112,6 +113,7 @@ def test_a_stopped_pretraining_is_no_parent_and_goes_on_and_a_finished_one_is_le
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_goes_on_needs_its_parent_no_more_and_still_says_whose_it_was(pretrained, tmp_path):
     parent = tmp_path / "parent"
     shutil.copytree(pretrained[1], parent)

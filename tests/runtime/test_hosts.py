@@ -130,6 +130,7 @@ def test_a_round_on_two_hosts_equals_that_on_one_device(tmp_path):
             np.testing.assert_allclose(found[0][name], value, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_one_host_is_asked_to_stop_so_both_stop_and_one_process_goes_on(alone, tmp_path):
     out = tmp_path / "run"
     events, deadline = out / "events.jsonl", time.monotonic() + SECONDS
@@ -146,6 +147,7 @@ def test_one_host_is_asked_to_stop_so_both_stop_and_one_process_goes_on(alone, t
     assert_same_search(out, alone)
 
 
+@pytest.mark.exhaustive
 def test_two_hosts_go_on_with_the_run_of_one_process_and_equal_it(alone, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
@@ -165,6 +167,7 @@ def test_two_hosts_go_on_with_the_run_of_one_process_and_equal_it(alone, tmp_pat
     assert not re.search("family|pretrain|iteration|report", said[1])
 
 
+@pytest.mark.exhaustive
 def test_what_one_host_is_refused_for_ends_both_in_one_line(alone, tmp_path):
     """The first host's folder holds another run; then the second host has another command."""
     first, second = two_hosts(alone, "--seed", "5")

@@ -107,6 +107,7 @@ def test_layers_that_compute_the_same_are_measured_once():
     assert table.layers[1].ms == table.layers[2].ms == (pytest.approx(0.016), pytest.approx(0.064))
 
 
+@pytest.mark.exhaustive
 def test_a_residual_networks_table_agrees_too():
     space = probe(networks.residual(), (2,), check=False)
     table = latency.measure(space, Counter(), points=3, networks=2)

@@ -125,6 +125,7 @@ def draws(draw):
     return groups, most, help_out, np.array(alive), group_of, jax.tree.map(np.asarray, got)
 
 
+@pytest.mark.exhaustive
 @given(draws())
 @settings(max_examples=30)
 def test_draws_give_every_candidate_its_groups(drawn):
@@ -281,6 +282,7 @@ alives = st.lists(st.booleans(), min_size=K, max_size=K).filter(any)
 resources = st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=K, max_size=K)
 
 
+@pytest.mark.exhaustive
 @given(tables, resources, alives, rows)
 @settings(max_examples=100)
 def test_an_iteration_goes_as_its_plain_python_twin(table, resource, alive, told):
@@ -305,6 +307,7 @@ def replay(table, resource, told, rounds):
     return state, select(state, jnp.float32(0), jnp.float32(9))
 
 
+@pytest.mark.exhaustive
 def test_policies_of_different_lengths_side_by_side_choose_as_each_alone():
     rng = np.random.default_rng(0)
     told = rng.uniform(size=(9, K)).astype(np.float32)
@@ -329,6 +332,7 @@ def test_policies_of_different_lengths_side_by_side_choose_as_each_alone():
     assert len(set(np.asarray(winners).tolist())) > 1
 
 
+@pytest.mark.exhaustive
 def test_draws_side_by_side_equal_draws_alone():
     group_of = np.arange(CLIENTS) % 3
     alive = np.array([[True] * 5, [True, False, True, False, False], [False, False, False, False, True]])

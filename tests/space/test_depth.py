@@ -99,6 +99,7 @@ def run(tmp_path_factory):
     return result, events, out
 
 
+@pytest.mark.exhaustive
 def test_winners_remove_one_block_after_the_other_until_the_budget_is_reached(run):
     result, events, _ = run
     winners = [e["winner"] for e in events if e["event"] == "select"]
@@ -108,6 +109,7 @@ def test_winners_remove_one_block_after_the_other_until_the_budget_is_reached(ru
     assert result["models"][-1]["macs"] == 8 * 8 * 8 + 8 * 3  # the stem and the classifier
 
 
+@pytest.mark.exhaustive
 def test_a_removed_block_is_sliced_away_and_the_run_goes_on_from_there(run):
     _, events, _ = run
     shapes = [e["physical_widths"] for e in events if e["event"] == "compact"]
@@ -115,6 +117,7 @@ def test_a_removed_block_is_sliced_away_and_the_run_goes_on_from_there(run):
     assert sum(e["event"] == "resume" for e in events) == 1
 
 
+@pytest.mark.exhaustive
 def test_models_without_blocks_are_saved_fine_tuned_and_tested_without_them(run):
     result, _, out = run
     for model in result["models"]:
@@ -129,6 +132,7 @@ def test_models_without_blocks_are_saved_fine_tuned_and_tested_without_them(run)
         assert 0 <= model["test_accuracy"] <= 1
 
 
+@pytest.mark.exhaustive
 def test_a_report_of_removed_blocks_shows_their_width_as_0(run):
     result, _, out = run
     page = write_report(out).read_text()
