@@ -137,7 +137,8 @@ def finetune(problem: Problem, state: RunState) -> Step:
         channels = tuple(np.arange(w) for w in member.widths)
         models.append(Model(member, problem.space.slice(stacks.in_slot(state.stack, slot), channels), "finetuned"))
     name = f"finetune-{state.bucket:02d}"
-    state = state._replace(bucket=state.bucket + 1, round=0, server=(), stack=NONE, networks=0)
+    stage_after = Stage.TEST if state.bucket + 1 == len(parts) else Stage.FINETUNE
+    state = state._replace(stage=stage_after, bucket=state.bucket + 1, round=0, server=(), stack=NONE, networks=0)
     return Step(state, models=tuple(models), closes=name)
 
 
@@ -373,7 +374,7 @@ def _after_search(problem: Problem, state: RunState) -> tuple[RunState, tuple[ev
     shares = [share for share in stage.shares if share < smallest]
     told: list[events.Event] = [events.Skip(missing, shares)] if missing or shares else []
     told.append(events.Stop(state.stop_reason, state.iteration))
-    return state._replace(stage=Stage.FINETUNE, stack=NONE, networks=0, server=()), tuple(told)
+    return state._replace(stage=Stage.FINETUNE, stack=NONE, networks=0, kept=(), server=()), tuple(told)
 
 
 def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_ids: np.ndarray) -> Team:

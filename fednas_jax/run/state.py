@@ -70,7 +70,7 @@ class RunState(NamedTuple):
     widths: Widths  # of the parent; channels beyond them are masked
     stack: Variables  # [networks, ...] or, in training, [K, ...] with all slots filled
     networks: int  # in the stack's first slots: the parent alone, an iteration's candidates, or members in fine-tuning
-    kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels
+    kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels; () once the search is over
     server: Any  # the server optimiser's state [K, ...] in training
     trial: Trial | None  # the iteration in its midst
     family: tuple[Member, ...]
@@ -102,6 +102,7 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     record = {
         "stage": int(state.stage),
         "trial": None if state.trial is None else [[p.name, list(p.widths)] for p in state.trial.proposals],
+        "keeps": bool(state.kept),
         "training": bool(jax.tree.leaves(state.server)) or state.server != (),
         "family": [[m.iteration, list(m.widths), list(m.physical_widths), m.score] for m in state.family],
         "spent": list(state.spent),
@@ -153,7 +154,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
         widths=tuple(record["widths"]),
         stack=_tree(arrays, "stack", like.stack),
         networks=record["networks"],
-        kept=tuple(_array(arrays, f"kept[{g}]", (width,), bool) for g, width in enumerate(physical)),
+        kept=tuple(_array(arrays, f"kept[{g}]", (w,), bool) for g, w in enumerate(physical)) if record["keeps"] else (),
         server=_tree(arrays, "server", like.server) if record["training"] else (),
         trial=trial,
         family=tuple(Member(i, tuple(w), tuple(p), score) for i, w, p, score in record["family"]),
