@@ -156,7 +156,8 @@ def test_a_signal_that_a_library_swallowed_ends_the_run_before_it_begins():
 def test_a_search_that_is_stopped_in_its_first_seconds_says_so_in_one_line(seed, tmp_path):
     rng = random.Random(seed)
     number, seconds = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.uniform(0.3, 6)
-    options = "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 500 --search.groups 2 --search.budget 0.5"
+    options = "--data.clients 4 --net.widths 4 8 16 --pretrain.rounds 500 --search.groups 2 --search.budget 0.5 "
+    options += "--search.score-clients 0"
     command = [sys.executable, "-m", "fednas_jax", "search", "digits", "--out", str(tmp_path / "run"), *options.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
