@@ -362,6 +362,9 @@ class EngineConfig:
 
     lanes: Annotated[int, AtLeast(0), AtMost(10**6)] = 0
     """Clients trained side by side on one device; 0 measures what is fastest."""
+    lowering: Literal["auto", "rows", "patches", "shifts", "grouped"] = "auto"
+    """How lanes' convolutions are computed: unfolded along their rows; unfolded in full; as shifted products; by the
+    library's grouped convolution. auto: rows on a CPU, on an accelerator what is measured to be fastest."""
     data_share: Annotated[float, Range(1)] = 0.25
     """Share of a device's memory that clients' data may take; data that is larger, or on disk, is sent bit by bit."""
     eval_batch: Annotated[int, AtLeast(1), AtMost(10**5)] = 128
