@@ -72,9 +72,14 @@ def using(name: str) -> AbstractContextManager[None]:
     return _USED(name)
 
 
+def in_use() -> str:
+    """The name of the lowering in whose context this is called."""
+    return str(_USED.value)
+
+
 def lowering_of(geometry: Geometry) -> str:
     """The lowering in use where it claims this convolution; else the fastest on a CPU of those that do."""
-    return next(name for name in (_USED.value, DEFAULT, "shifts", "grouped") if LOWERINGS[name].claims(geometry))
+    return next(name for name in (in_use(), DEFAULT, "shifts", "grouped") if LOWERINGS[name].claims(geometry))
 
 
 _USED: Any = jax.make_user_context(DEFAULT)
