@@ -287,21 +287,25 @@ class Fleet:
     def _call(self, kind: str, size: tuple[Widths, Room], effort: Effort, *args: Any) -> tuple[Any, Effort]:
         """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
         if (kind, size) not in self._programs:
-            recipe, (physical_widths, room) = self._recipe, size
-            kinds: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-                "zeros": (functools.partial(programs.zeros, recipe, room), ()),
-                "train": (functools.partial(programs.train, recipe, physical_widths), (0,)),
-                "serve": (functools.partial(programs.serve, recipe), ()),
-                "score": (functools.partial(programs.score, recipe, physical_widths), (0,)),
-                "count": (functools.partial(programs.count, recipe), ()),
-            }
-            function, donated = kinds[kind]
+            donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
             began = time.perf_counter()
             with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
-                lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+                lowered = jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args)
             self._programs[kind, size] = lowered.compile()
             effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
         return self._programs[kind, size](*args), effort
+
+    def _function(self, kind: str, size: tuple[Widths, Room]) -> Callable[..., Any]:
+        """What a kind of program is compiled from."""
+        recipe, (physical_widths, room) = self._recipe, size
+        kinds: dict[str, Callable[..., Any]] = {
+            "zeros": functools.partial(programs.zeros, recipe, room),
+            "train": functools.partial(programs.train, recipe, physical_widths),
+            "serve": functools.partial(programs.serve, recipe),
+            "score": functools.partial(programs.score, recipe, physical_widths),
+            "count": functools.partial(programs.count, recipe),
+        }
+        return kinds[kind]
 
 
 def _power_of_two(least: int) -> int:

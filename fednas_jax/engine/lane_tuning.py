@@ -90,7 +90,9 @@ def _speeds(
     if remembered and remembered.exists():
         try:
             told = read_json(remembered)
-            return Speeds(str(told["lowering"]), {int(n): float(speed) for n, speed in told["speeds"].items()})
+            of = {number: float(told["speeds"][str(number)]) for number in rungs if str(number) in told["speeds"]}
+            if of:
+                return Speeds(names[names.index(told["lowering"])], of)
         except (RunError, ValueError, KeyError, TypeError, AttributeError):
             remembered.unlink(missing_ok=True)  # half-written by a run that was killed
     share = int(MEMORY * memory)
