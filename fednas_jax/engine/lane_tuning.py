@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from fednas_jax.config.schema import TrainConfig
+from fednas_jax.config.schema import LoweringName, TrainConfig
 from fednas_jax.engine import lane_search, local
 from fednas_jax.engine.lane_search import Rung, Speeds
 from fednas_jax.errors import RunError
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
     """How a device trains clients side by side."""
 
     lanes: int
-    lowering: str
+    lowering: LoweringName
 
 
 def choice(
@@ -72,7 +72,7 @@ def choice(
     names = tuple(lowerings.LOWERINGS) if free else (wanted.lowering,)
     rungs = (wanted.lanes,) if wanted.lanes else lane_search.ladder(len(steps))
     speeds = _speeds(network, config, device, memory, rungs, names, folder)
-    return Choice(wanted.lanes or lane_search.fewest_lanes(steps, speeds.of), speeds.lowering)
+    return Choice(wanted.lanes or lane_search.fewest_lanes(steps, speeds.of), cast(LoweringName, speeds.lowering))
 
 
 def _speeds(

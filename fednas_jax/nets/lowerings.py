@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fednas_jax.config.schema import LoweringName
 from fednas_jax.nets.computed_once import once
 from fednas_jax.nets.windows import Windows
 
-DEFAULT = "rows"
+DEFAULT: LoweringName = "rows"
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 

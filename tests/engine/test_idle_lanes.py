@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from rounds import CONFIG, TASKS, WIDTHS, assert_close, assert_equal, fleet, trained_and_scored, with_config
+from rounds import CONFIG, TASKS, WIDTHS, assert_close, assert_equal, fleet, trained_and_scored
 
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
@@ -153,7 +153,7 @@ def test_bfloat16_rounds_weights_where_they_are_written_and_nowhere_else():
     widths = tuple(network.widths.values())
     client = local.make_local(network, widths, TrainConfig(precision="bfloat16", momentum=0.0, weight_decay=0.0))
     state = jax.eval_shape(client.init, network.abstract(widths))
-    batch = jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, int), jnp.float32(0.1), jax.random.key(0)
+    batch = jnp.zeros((5, 8, 8, 1)), jnp.zeros(5, int), jnp.float32(0.1), jax.random.key(0)
     casts = [
         (e.invars[0].aval, e.outvars[0].aval)
         for e in equations(jax.make_jaxpr(client.step)(state, *batch).jaxpr)
