@@ -42,8 +42,8 @@ class Counted(Fleet):
         return trained
 
 
-def fleet(network, dataset, packed, lanes, devices, config=CONFIG, data_share=0.25, **more):
-    engine = EngineConfig(lanes=lanes, eval_batch=4, data_share=data_share)
+def fleet(network, dataset, packed, lanes, devices, config=CONFIG, data_share=0.25, lowering="auto", **more):
+    engine = EngineConfig(lanes=lanes, lowering=lowering, eval_batch=4, data_share=data_share)
     devices = jax.devices()[:devices]
     return Counted(FleetSpec(network, packed, dataset.mean, dataset.std, 10, config, engine, 0, 3, devices, **more))
 

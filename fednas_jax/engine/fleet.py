@@ -21,12 +21,14 @@ from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, op
 from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
 from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.feed import Feed, Share
+from fednas_jax.engine.lane_tuning import Choice
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import Layout, everywhere, layout_of, least_memory, memory_of, placed_each, placed_host
 from fednas_jax.engine.metrics import metric_of, statistics_shape
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
+from fednas_jax.nets import lowerings
 from fednas_jax.registry import attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
@@ -53,7 +55,7 @@ class FleetSpec:
     train: TrainConfig
     """Optimisers, loss, aggregation, and which updates are left out."""
     engine: EngineConfig
-    """Lanes, evaluation batch and the data's share of the memory."""
+    """Lanes and lowering, evaluation batch and the data's share of the memory."""
     seed: int
     """The run's seed."""
     slots: int
@@ -94,7 +96,7 @@ class Fleet:
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
         self.steps = local.local_steps(self.train_count, spec.train)
-        self.lanes = spec.engine.lanes or _measured_lanes(spec, self._layout)
+        self.lanes, self.lowering = _measured(spec, self._layout, self.steps)
         memory = int(spec.engine.data_share * least_memory(self._layout))
         self._feed = Feed(data, self._layout.hosts, self._layout.host, memory, self.lanes)
         self._recipe = Recipe(
@@ -274,7 +276,8 @@ class Fleet:
                     place=place[mine],
                     begun=None,
                 )
-                tables.append(Table(programs.lane_table(plan, facts), plan.length, np.int32(plan.number)))
+                busy = lane_plan.all_busy(plan, steps[mine])
+                tables.append(Table(programs.lane_table(plan, facts), plan.length, busy, np.int32(plan.number)))
             columns = self._resident or Columns(*(placed_each(layout, c) for c in zip(*gathered, strict=True)))
             table = Table(*(placed_each(layout, field) for field in zip(*tables, strict=True)))
             return columns, table, lane_steps
@@ -284,21 +287,25 @@ class Fleet:
     def _call(self, kind: str, size: tuple[Widths, Room], effort: Effort, *args: Any) -> tuple[Any, Effort]:
         """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
         if (kind, size) not in self._programs:
-            recipe, (physical_widths, room) = self._recipe, size
-            kinds: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-                "zeros": (functools.partial(programs.zeros, recipe, room), ()),
-                "train": (functools.partial(programs.train, recipe, physical_widths), (0,)),
-                "serve": (functools.partial(programs.serve, recipe), ()),
-                "score": (functools.partial(programs.score, recipe, physical_widths), (0,)),
-                "count": (functools.partial(programs.count, recipe), ()),
-            }
-            function, donated = kinds[kind]
+            donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
             began = time.perf_counter()
-            with jax.default_matmul_precision(self.spec.train.matmul_precision):
-                lowered = jax.jit(function, donate_argnums=donated).lower(*args)
+            with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
+                lowered = jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args)
             self._programs[kind, size] = lowered.compile()
             effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
         return self._programs[kind, size](*args), effort
+
+    def _function(self, kind: str, size: tuple[Widths, Room]) -> Callable[..., Any]:
+        """What a kind of program is compiled from."""
+        recipe, (physical_widths, room) = self._recipe, size
+        kinds: dict[str, Callable[..., Any]] = {
+            "zeros": functools.partial(programs.zeros, recipe, room),
+            "train": functools.partial(programs.train, recipe, physical_widths),
+            "serve": functools.partial(programs.serve, recipe),
+            "score": functools.partial(programs.score, recipe, physical_widths),
+            "count": functools.partial(programs.count, recipe),
+        }
+        return kinds[kind]
 
 
 def _power_of_two(least: int) -> int:
@@ -306,14 +313,23 @@ def _power_of_two(least: int) -> int:
     return 1 << max(0, int(least) - 1).bit_length()
 
 
-def _measured_lanes(spec: FleetSpec, layout: Layout) -> int:
-    """The lanes at which a device is fastest; the first host's answer is everyone's."""
+def _measured(spec: FleetSpec, layout: Layout, steps: np.ndarray) -> Choice:
+    """The lanes and the lowering at which a device is fastest; the first host's answer is everyone's.
+
+    Args:
+      spec: says what is not to be measured.
+      layout: of the devices.
+      steps: [C] of each client's task.
+    """
+    wanted = Choice(spec.engine.lanes, spec.engine.lowering)
     if not np.all(spec.data.train_count):  # a test split trains nowhere
-        return 1
+        return Choice(wanted.lanes or 1, lowerings.DEFAULT if wanted.lowering == "auto" else wanted.lowering)
     device = layout.mesh.local_devices[0]
     most = -(-(spec.tasks or spec.slots * spec.data.clients) // layout.mesh.size)
+    usual = np.resize(steps, most)
 
-    def measure() -> int:
-        return lane_tuning.lanes(spec.network, spec.train, device, memory_of(device), most, cache.folder())
+    def measure() -> Choice:
+        memory = memory_of(device)
+        return lane_tuning.choice(spec.network, spec.train, device, memory, usual, wanted, cache.folder())
 
     return measure() if layout.hosts == 1 else hosts.from_first_host(measure)

@@ -1,14 +1,17 @@
-"""How many lanes a device takes: measured with a few training steps, bounded by its memory, remembered on disk.
+"""How many lanes a device takes, and which lowering: measured with a few training steps, remembered on disk.
 
-Letters: L lanes, B batch.
+A CPU climbs a ladder of lanes. An accelerator is asked about lowerings too, as `lane_search` says. Letters: L lanes, B
+batch, T tasks.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +19,110 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from fednas_jax.config.schema import TrainConfig
-from fednas_jax.engine import local
+from fednas_jax.config.schema import LoweringName, TrainConfig
+from fednas_jax.engine import lane_search, local
+from fednas_jax.engine.lane_search import Rung, Speeds
+from fednas_jax.errors import RunError
+from fednas_jax.files import read_json, write_json
+from fednas_jax.nets import lowerings
 from fednas_jax.space.network import Network, Variables
+
+_log = logging.getLogger(__name__)
 
 LADDER = (1, 4, 16, 64, 256, 1024)
 WORTH = 1.1  # more lanes must bring this factor: they also cost memory, and padding where tasks are few
 MEMORY = 0.5  # share of a device's memory that lanes may take; clients' data and the stack need the rest
 LEAST_SECONDS = 0.1  # of one measurement
+
+
+class Choice(NamedTuple):
+    """How a device trains clients side by side."""
+
+    lanes: int
+    lowering: LoweringName
+
+
+def choice(
+    network: Network,
+    config: TrainConfig,
+    device: jax.Device,
+    memory: int,
+    steps: np.ndarray,
+    wanted: Choice,
+    folder: Path | None = None,
+) -> Choice:
+    """The lanes and the lowering with which a device trains a round fastest.
+
+    Args:
+      network: as for `lanes`.
+      config: likewise.
+      device: likewise.
+      memory: likewise.
+      steps: [T] of each task of a usual round on the device.
+      wanted: what is not to be chosen; 0 lanes and 'auto' are.
+      folder: where results are remembered; None remembers nothing.
+    """
+    free = wanted.lowering == "auto"
+    if device.platform == "cpu" or len(steps) < 2:  # a CPU's lowering is known: docs/performance.md
+        lowering = lowerings.DEFAULT if free else wanted.lowering
+        with lowerings.using(lowering):
+            return Choice(wanted.lanes or lanes(network, config, device, memory, len(steps), folder), lowering)
+    if wanted.lanes and not free:
+        return wanted
+    names = tuple(lowerings.LOWERINGS) if free else (wanted.lowering,)
+    rungs = (wanted.lanes,) if wanted.lanes else lane_search.ladder(len(steps))
+    speeds = _speeds(network, config, device, memory, rungs, names, folder)
+    return Choice(wanted.lanes or lane_search.fewest_lanes(steps, speeds.of), cast(LoweringName, speeds.lowering))
+
+
+def _speeds(
+    network: Network,
+    config: TrainConfig,
+    device: jax.Device,
+    memory: int,
+    rungs: Sequence[int],
+    names: Sequence[str],
+    folder: Path | None,
+) -> Speeds:
+    """What `lane_search.search` finds, or found before."""
+    name = _fingerprint(network, config, device, memory, tuple(rungs), tuple(names))
+    remembered = folder and folder / f"speeds-{name}.json"
+    if remembered and remembered.exists():
+        try:
+            told = read_json(remembered)
+            of = {number: float(told["speeds"][str(number)]) for number in rungs if str(number) in told["speeds"]}
+            if of:
+                return Speeds(names[names.index(told["lowering"])], of)
+        except (RunError, ValueError, KeyError, TypeError, AttributeError):
+            remembered.unlink(missing_ok=True)  # half-written by a run that was killed
+    share = int(MEMORY * memory)
+
+    def prepare(rung: Rung) -> Program | None:
+        try:
+            with lowerings.using(rung.lowering):
+                found = _program(network, config, device, rung.lanes)
+        except jax.errors.JaxRuntimeError as error:
+            _not_taken(rung, error)
+            return None
+        return found if rung.lanes == rungs[0] or found.bytes <= share else None
+
+    def speed(program: Program) -> float:
+        try:
+            return program.speed()
+        except jax.errors.JaxRuntimeError as error:  # as where others take the device's memory
+            _not_taken(program.lanes, error)
+            return 0.0
+
+    speeds = lane_search.search(rungs, names, prepare, speed)
+    if remembered:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_json(remembered, {"lowering": speeds.lowering, "speeds": {str(n): v for n, v in speeds.of.items()}})
+    return speeds
+
+
+def _not_taken(what: object, error: Exception) -> None:
+    """A rung that the device refuses is not taken; were it the only one, training would say what is wrong."""
+    _log.info("lanes: %s: %s", what, error)
 
 
 def lanes(
@@ -54,8 +153,8 @@ def lanes(
     remembered = folder and folder / f"lanes-{_fingerprint(network, config, device, memory)}.json"
     if remembered and remembered.exists():
         try:
-            return min(int(json.loads(remembered.read_text())["lanes"]), _rung(most))
-        except (ValueError, KeyError, TypeError):
+            return min(int(read_json(remembered)["lanes"]), _rung(most))
+        except (RunError, ValueError, KeyError, TypeError):
             remembered.unlink(missing_ok=True)  # half-written by a run that was killed
     best, speed = LADDER[0], 0.0
     for number in LADDER:
@@ -67,7 +166,7 @@ def lanes(
         best, speed = number, found
     if remembered and best < _rung(most):  # else the ladder ended early: another run may have more work
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps({"lanes": best}))
+        write_json(remembered, {"lanes": best})
     return best
 
 
@@ -78,6 +177,43 @@ def _rung(most: int) -> int:
 
 def _speed(network: Network, config: TrainConfig, device: jax.Device, number: int, memory: int, needed: bool) -> float:
     """Lane-steps a second; 0 where the program would not fit the memory and is not `needed`."""
+    program = _program(network, config, device, number)
+    return program.speed() if needed or program.bytes <= memory else 0.0
+
+
+class Program(NamedTuple):
+    """Training steps of some lanes, compiled for a device."""
+
+    lanes: int
+    device: jax.Device
+    run: Any  # (count, variables, images, labels) -> a number that is there when all steps are done
+    shapes: Any  # of variables, images and labels
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes; 0 where the device does not say."""
+        sizes = self.run.memory_analysis()
+        return sizes.argument_size_in_bytes + sizes.temp_size_in_bytes if sizes else 0
+
+    def speed(self) -> float:
+        """Lane-steps a second."""
+        sharding = SingleDeviceSharding(self.device)
+        arguments = jax.tree.map(lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), sharding), self.shapes)
+
+        def seconds(count: int) -> float:
+            began = time.perf_counter()
+            jax.block_until_ready(self.run(jax.device_put(np.int32(count), sharding), *arguments))
+            return time.perf_counter() - began
+
+        seconds(1)
+        count = 1
+        while (taken := seconds(count)) < LEAST_SECONDS:
+            count *= 2
+        return self.lanes * count / min(taken, seconds(count))
+
+
+def _program(network: Network, config: TrainConfig, device: jax.Device, number: int) -> Program:
+    """Steps of `number` lanes, compiled with the lowering in use."""
     widths = tuple(network.widths.values())
     client = local.make_local(network, widths, config)
     keys = jax.random.split(jax.random.key(0), number)
@@ -91,34 +227,19 @@ def _speed(network: Network, config: TrainConfig, device: jax.Device, number: in
         return sum(leaf.ravel()[0] for leaf in jax.tree.leaves(state.variables))
 
     shapes = (
-        jax.ShapeDtypeStruct((), jnp.int32),
         jax.tree.map(lambda a: jax.ShapeDtypeStruct((number, *a.shape), a.dtype), network.abstract(widths)),
         jax.ShapeDtypeStruct((number, config.batch_size, *network.input_shape), jnp.float32),
         jax.ShapeDtypeStruct((number, config.batch_size), jnp.int32),
     )
-    sharding = SingleDeviceSharding(device)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
     with jax.default_matmul_precision(config.matmul_precision):
-        program = jax.jit(run, in_shardings=sharding).lower(*shapes).compile()
-    sizes = program.memory_analysis()
-    if sizes and not needed and sizes.argument_size_in_bytes + sizes.temp_size_in_bytes > memory:
-        return 0.0
-    inputs = [jax.device_put(jnp.zeros(a.shape, a.dtype), sharding) for a in jax.tree.leaves(shapes[1:])]
-    arguments = jax.tree.unflatten(jax.tree.structure(shapes[1:]), inputs)
-
-    def seconds(count: int) -> float:
-        began = time.perf_counter()
-        jax.block_until_ready(program(jax.device_put(np.int32(count), sharding), *arguments))
-        return time.perf_counter() - began
-
-    seconds(1)
-    count = 1
-    while (taken := seconds(count)) < LEAST_SECONDS:
-        count *= 2
-    return number * count / min(taken, seconds(count))
+        program = jax.jit(run, in_shardings=SingleDeviceSharding(device)).lower(count, *shapes).compile()
+    return Program(number, device, program, shapes)
 
 
-def _fingerprint(network: Network, config: TrainConfig, device: jax.Device, memory: int) -> str:
+def _fingerprint(network: Network, config: TrainConfig, device: jax.Device, memory: int, *more: Any) -> str:
     """Everything that the answer depends on, as a short name; jaxlib and the processor name the folder."""
     shapes = jax.tree.map(lambda a: (a.shape, str(a.dtype)), network.abstract(tuple(network.widths.values())))
+    used = lowerings.in_use()
     facts = (network.name, network.input_shape, sorted(shapes.params.items()), config, device.device_kind, memory)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((*facts, used, *more)).encode()).hexdigest()[:16]

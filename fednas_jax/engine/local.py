@@ -26,6 +26,7 @@ class LocalState(NamedTuple):
 
     variables: Variables
     optimizer: Any  # optax state: momentum and the like, and FedProx's anchor
+    computed: Any  # the parameters in the precision that is computed in; None where that is their own
 
 
 class Local(NamedTuple):
@@ -43,24 +44,28 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
     optimizer = client_optimizer(config)
-    forward = make_forward(network, widths, config)
+    forward = _forward(network, widths, config)
     loss_of_each = loss_of(config.loss)
 
     def init(start: Variables) -> LocalState:
-        return LocalState(start, optimizer.init(start.params))
+        return LocalState(start, optimizer.init(start.params), _computed(config, start.params))
 
     def step(
         state: LocalState, images: jax.Array, labels: jax.Array, learning_rate: jax.Array, key: jax.Array
     ) -> LocalState:
-        def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
-            variables = Variables(params, state.variables.stats)
-            logits, stats = forward(variables, images, train=True, key=key)
-            return loss_of_each(logits, labels).mean(), stats
+        params, stats = state.variables
 
-        grads, stats = jax.grad(loss, has_aux=True)(state.variables.params)
-        updates, memory = optimizer.update(grads, state.optimizer, state.variables.params)
-        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.variables.params, updates)
-        return LocalState(Variables(params, stats), memory)
+        def loss(computed: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+            logits, new_stats = forward(Variables(computed, stats), images, train=True, key=key)
+            return loss_of_each(logits, labels).mean(), new_stats
+
+        computed = params if state.computed is None else state.computed
+        grads, stats = jax.grad(loss, has_aux=True)(computed)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+        updates, memory = optimizer.update(grads, state.optimizer, params)
+        params = jax.tree.map(lambda p, u: p + learning_rate * u, params, updates)
+        # Rounded where they are written anyway, instead of in a pass of its own at the next step's begin.
+        return LocalState(Variables(params, stats), memory, _computed(config, params))
 
     def final(start: Variables, state: LocalState) -> Variables:
         update = jax.tree.map(jnp.subtract, state.variables, start)
@@ -75,6 +80,24 @@ def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Calla
     Parameters, statistics, their gradients and the logits are float32 whatever the precision: bfloat16 is what products
     and activations are computed in.
     """
+    forward = _forward(network, widths, config)
+
+    def rounded(variables: Variables, images: jax.Array, **how: Any) -> tuple[jax.Array, dict[str, Any]]:
+        computed = _computed(config, variables.params)
+        return forward(variables if computed is None else variables._replace(params=computed), images, **how)
+
+    return rounded
+
+
+def _computed(config: TrainConfig, params: dict[str, Any]) -> dict[str, Any] | None:
+    """The parameters in the config's precision; None where it is float32."""
+    if config.precision == "float32":
+        return None
+    return jax.tree.map(lambda a: a.astype(config.precision), params)
+
+
+def _forward(network: Network, widths: Widths, config: TrainConfig) -> Callable[..., Any]:
+    """`make_forward`, of parameters that are in the config's precision already."""
     if config.precision == "float32":
         return functools.partial(network.apply, widths)
     compute = jnp.dtype(config.precision)
@@ -82,9 +105,7 @@ def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Calla
     def forward(
         variables: Variables, images: jax.Array, *, train: bool, key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Any]]:
-        params = jax.tree.map(lambda a: a.astype(compute), variables.params)
-        shown = Variables(params, variables.stats)
-        logits, stats = network.apply(widths, shown, images.astype(compute), train=train, key=key)
+        logits, stats = network.apply(widths, variables, images.astype(compute), train=train, key=key)
         stats = jax.tree.map(lambda new, old: new.astype(old.dtype), stats, variables.stats)
         return logits.astype(jnp.float32), stats
 

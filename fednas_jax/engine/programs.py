@@ -66,7 +66,15 @@ class Table(NamedTuple):
 
     lanes: Any  # [D, S, 8, L] int32: the fields of Lanes, in their order
     length: Any  # [D, S] int32
+    all_busy: Any  # [D, S] int32
     count: Any  # [D] int32
+
+
+class Span(NamedTuple):
+    """How long a segment is: its first `all_busy` steps find work in every lane."""
+
+    length: jax.Array
+    all_busy: jax.Array
 
 
 class Columns(NamedTuple):
@@ -166,7 +174,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
     client = local.make_local(recipe.network, physical_widths, recipe.train)
     batch = recipe.train.batch_size
 
-    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
+    def segment(lanes: Lanes, span: Span, carry: Carry, inputs: TrainInputs) -> Carry:
         images, labels = inputs.columns
         root = jax.random.wrap_key_data(inputs.key)
         keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, inputs.candidate_ids[k]), c))(
@@ -178,7 +186,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
         start = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
         state = _choose(recipe, lanes.begun == 0, jax.vmap(client.init)(start), carry.lanes)
 
-        def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
+        def step(idle: bool, t: jax.Array, state: local.LocalState) -> local.LocalState:
             now = lanes.begun + t  # [L]
             at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
             at = lanes.first[:, None] + at  # [L, B]
@@ -188,10 +196,16 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
             if recipe.attack:
                 told = attacks.attacked_labels(recipe.attack, lanes.malicious, told, recipe.classes)
             new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, told, inputs.learning_rate, step_keys)
-            return _choose(recipe, now < lanes.steps, new, state)
+            return _choose(recipe, now < lanes.steps, new, state) if idle else new
 
-        state = lax.fori_loop(0, length, step, state)
-        done = (lanes.steps > 0) & (lanes.begun + length >= lanes.steps)
+        # A choice between new and old state is a pass over all weights, so it is made only where lanes are without
+        # work; a lone lane never is.
+        if recipe.lanes == 1:
+            state = lax.fori_loop(0, span.length, functools.partial(step, False), state)
+        else:
+            state = lax.fori_loop(0, span.all_busy, functools.partial(step, False), state)
+            state = lax.fori_loop(span.all_busy, span.length, functools.partial(step, True), state)
+        done = (lanes.steps > 0) & (lanes.begun + span.length >= lanes.steps)
         update = jax.vmap(client.final)(start, state)
         if recipe.attack:
             update = jax.vmap(functools.partial(attacks.attacked_update, recipe.attack))(lanes.malicious, update)
@@ -290,7 +304,7 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
     """
     forward = local.make_forward(recipe.network, physical_widths, recipe.train)
 
-    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: ScoreInputs) -> Carry:
+    def segment(lanes: Lanes, span: Span, carry: Carry, inputs: ScoreInputs) -> Carry:
         images, labels = inputs.columns
         variables = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
         have = jnp.where(lanes.steps > 0, lanes.rows, 0)
@@ -309,7 +323,7 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
                 counts.metric.at[0, lanes.candidate].add(statistics.astype(jnp.int32)),
             )
 
-        return Carry((), lax.fori_loop(0, length, one, carry.totals))
+        return Carry((), lax.fori_loop(0, span.length, one, carry.totals))
 
     return _over_segments(recipe, segment, lambda inputs: (), table, counts, inputs)
 
@@ -321,7 +335,7 @@ def count(recipe: Recipe, counts: Counts) -> Counts:
 
 def _over_segments(
     recipe: Recipe,
-    segment: Callable[[Lanes, jax.Array, Carry, Any], Carry],
+    segment: Callable[[Lanes, Span, Carry, Any], Carry],
     before: Callable[[Any], Any],
     table: Table,
     totals: Any,
@@ -331,7 +345,7 @@ def _over_segments(
 
     Args:
       recipe: says where the columns lie.
-      segment: (lanes, length, carry, inputs) -> carry.
+      segment: (lanes, span, carry, inputs) -> carry.
       before: inputs -> what the first segment finds in the lanes.
       table: of the part.
       totals: [D, ...].
@@ -342,10 +356,14 @@ def _over_segments(
     """
 
     def device(table: Table, totals: Any, inputs: Any) -> tuple[Any, jax.Array]:
-        lanes, length, number = (field[0] for field in table)
+        lanes, length, all_busy, number = (field[0] for field in table)
         inputs = inputs._replace(columns=jax.tree.map(lambda a: a[0], inputs.columns))
         first = Carry(before(inputs), totals)
-        last = lax.fori_loop(0, number, lambda n, c: segment(Lanes(*lanes[n]), length[n], c, inputs), first)
+
+        def one(n: jax.Array, carry: Carry) -> Carry:
+            return segment(Lanes(*lanes[n]), Span(length[n], all_busy[n]), carry, inputs)
+
+        last = lax.fori_loop(0, number, one, first)
         return last.totals, table.count + 0
 
     mine = type(inputs)(*[ALL] * len(inputs))._replace(columns=EACH if recipe.streams else HOST)

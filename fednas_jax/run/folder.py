@@ -9,12 +9,12 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 
 from fednas_jax.config.files import differences, to_json
-from fednas_jax.config.schema import Config
+from fednas_jax.config.schema import Config, LoweringName
 from fednas_jax.errors import RunError
 from fednas_jax.files import read_json, write_json
 from fednas_jax.run import inputs, records
@@ -82,12 +82,13 @@ class RunDir:
         except OSError as error:
             raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from error
 
-    def create(self, config: Config, lanes: int, device_kind: str, code: dict[str, str]) -> None:
+    def create(self, config: Config, lanes: int, lowering: str, device_kind: str, code: dict[str, str]) -> None:
         """Writes the config, with the versions, devices and lanes it runs on, and copies its tables, once.
 
         Args:
           config: resolved.
           lanes: of a device.
+          lowering: of their convolutions.
           device_kind: of the devices.
           code: field -> SHA-256 of the user's own code that it names.
         """
@@ -99,6 +100,7 @@ class RunDir:
             "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
             "devices": [str(d) for d in jax.devices()],
             "lanes": {device_kind: lanes},
+            "lowering": {device_kind: lowering},
             "code": code,
         }
         write_json(self.config_file, about)
@@ -119,6 +121,14 @@ class RunDir:
             return int(read_json(self.config_file)["lanes"][device_kind])
         except (RunError, ValueError, KeyError, TypeError):
             return 0
+
+    def lowering(self, device_kind: str) -> LoweringName:
+        """The lowering that this run was begun with on such a device; 'auto' where it wasn't."""
+        try:
+            name = read_json(self.config_file)["lowering"][device_kind]
+            return name if name in get_args(LoweringName) else "auto"
+        except (RunError, ValueError, KeyError, TypeError):
+            return "auto"
 
     def check_code(self, code: dict[str, str]) -> None:
         """Refuses to go on with other code of the user's than the run was begun with.

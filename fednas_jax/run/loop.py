@@ -71,9 +71,11 @@ def run_search(
         hosts.from_first_host(lambda: inputs.check(config, run.inputs))
         hosts.from_first_host(lambda: run.check_code(code))
         kind = (devices or jax.devices())[0].device_kind
-        # A resumed run goes on with the lanes it was begun with, so that sums are added in the same order.
-        lanes = config.engine.lanes or hosts.from_first_host(lambda: run.lanes(kind))
-        problem = prepare(config, lanes, devices, dataset)
+        # A resumed run goes on with the lanes and lowering it was begun with, so that sums are added in the same order.
+        lanes, lowering = hosts.from_first_host(lambda: (run.lanes(kind), run.lowering(kind)))
+        lanes = config.engine.lanes or lanes
+        lowering = lowering if config.engine.lowering == "auto" else config.engine.lowering
+        problem = prepare(config, lanes, lowering, devices, dataset)
         stop, every = functools.partial(_stops, should_stop), config.engine.checkpoint_rounds
         session = Session(run, problem.space.network, observe, stop, every, began)
         parent = hosts.from_first_host(lambda: _parent(problem, session))
@@ -83,7 +85,7 @@ def run_search(
             done = None if lock.held else _looked_at(run, config, lock)
             if done is None:
                 with saving(run.path):
-                    run.create(config, problem.fleet.lanes, kind, code)
+                    run.create(config, problem.fleet.lanes, problem.fleet.lowering, kind, code)
             return done
 
         finished = hosts.from_first_host(create)

@@ -19,7 +19,7 @@ from fednas_jax import data, nets
 from fednas_jax.config import needs, registries
 from fednas_jax.config.checks import limits, validate_clients
 from fednas_jax.config.files import differences
-from fednas_jax.config.schema import Config, NetConfig
+from fednas_jax.config.schema import Config, LoweringName, NetConfig
 from fednas_jax.engine import schedules
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.local import stream_capacity
@@ -87,12 +87,19 @@ class Problem:
         return present, availability.stays(self.prices.presence, clock + waited), waited
 
 
-def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, given: data.Dataset | None) -> Problem:
+def prepare(
+    config: Config,
+    lanes: int,
+    lowering: LoweringName,
+    devices: Sequence[jax.Device] | None,
+    given: data.Dataset | None,
+) -> Problem:
     """Loads data, probes the network, and checks what only the two can tell; nothing is written.
 
     Args:
       config: resolved.
       lanes: of a device; 0 measures them.
+      lowering: of their convolutions; 'auto' chooses it.
       devices: to train on; None: all.
       given: data of the caller's own, instead of the config's source.
     """
@@ -114,7 +121,7 @@ def prepare(config: Config, lanes: int, devices: Sequence[jax.Device] | None, gi
             std=dataset.std,
             classes=dataset.classes,
             train=config.train,
-            engine=dataclasses.replace(config.engine, lanes=lanes),
+            engine=dataclasses.replace(config.engine, lanes=lanes, lowering=lowering),
             seed=config.seed,
             slots=loaded.proposer.most,
             devices=devices,

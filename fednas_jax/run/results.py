@@ -51,7 +51,9 @@ def test(
             std=problem.dataset.std,
             classes=problem.dataset.classes,
             train=config.train,
-            engine=dataclasses.replace(config.engine, eval_batch=TEST_BATCH, lanes=problem.fleet.lanes),
+            engine=dataclasses.replace(
+                config.engine, eval_batch=TEST_BATCH, lanes=problem.fleet.lanes, lowering=problem.fleet.lowering
+            ),
             seed=config.seed,
             slots=problem.slots,
             devices=list(problem.fleet.mesh.devices.flat),
@@ -138,6 +140,7 @@ def summary(
                 "examples_per_second": effort.examples / effort.train_seconds if effort.train_seconds else 0.0,
                 "lane_padding": 1 - effort.steps / effort.lane_steps if effort.lane_steps else 0.0,
                 "lanes": problem.fleet.lanes,
+                "lowering": problem.fleet.lowering,
                 "streams": problem.fleet.streams,
                 "devices": [str(d) for d in problem.fleet.mesh.devices.flat],
             },

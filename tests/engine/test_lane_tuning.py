@@ -1,13 +1,20 @@
 """Lanes are measured once, bounded by work and memory, and remembered."""
 
+from types import SimpleNamespace
+
 import jax
+import numpy as np
 import pytest
 
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
 from fednas_jax.engine import lane_tuning as tuning
+from fednas_jax.engine.lane_search import Rung
+from fednas_jax.engine.lane_tuning import Choice
+from fednas_jax.nets import lowerings
 
 TRAIN = TrainConfig(batch_size=4)
+AUTO = Choice(0, "auto")
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +86,94 @@ def test_a_measurement_is_a_speed_and_sees_what_does_not_fit(network, monkeypatc
     device = jax.devices()[0]
     assert tuning._speed(network, TRAIN, device, 2, 1 << 30, False) > 0
     assert tuning._speed(network, TRAIN, device, 2, 100, False) == 0
+
+
+def test_a_measurement_is_of_the_lowering_in_use(network):
+    with lowerings.using("shifts"):
+        shifts = tuning._program(network, TRAIN, jax.devices()[0], 2)
+    rows = tuning._program(network, TRAIN, jax.devices()[0], 2)
+    dots = [program.run.as_text().count(" dot(") for program in (shifts, rows)]
+    assert dots[0] > dots[1]
+    assert shifts.bytes > 0
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """A device that is no CPU, fastest with patches; and what was measured of it."""
+    made = []
+
+    def program(network, config, device, number):
+        rung = Rung(number, lowerings.in_use())
+
+        def speed():
+            made.append(rung)
+            return {"rows": 1.0, "patches": 2.0}.get(rung.lowering, 0.5) * rung.lanes / (rung.lanes + 4)
+
+        return SimpleNamespace(lanes=number, bytes=number, speed=speed)
+
+    monkeypatch.setattr(tuning, "_program", program)
+    return SimpleNamespace(platform="gpu", device_kind="fake"), made
+
+
+def chosen(network, device, wanted=AUTO, tasks=200, folder=None, memory=1 << 30):
+    return tuning.choice(network, TRAIN, device, memory, np.full(tasks, 5), wanted, folder)
+
+
+def test_an_accelerator_chooses_lanes_and_lowering_and_remembers_them(network, accelerator, tmp_path):
+    device, made = accelerator
+    found = chosen(network, device, folder=tmp_path)
+    assert found.lowering == "patches"
+    assert 16 <= found.lanes <= 128
+    number = len(made)
+    assert {rung.lowering for rung in made} == set(lowerings.LOWERINGS)
+    assert chosen(network, device, folder=tmp_path) == found
+    assert len(made) == number
+    (file,) = tmp_path.iterdir()
+    for damage in (
+        '{"lower',
+        "[1]",
+        '{"lowering": "winograd", "speeds": {"1": 2}}',
+        '{"lowering": "rows", "speeds": {}}',
+    ):
+        file.write_text(damage)
+        assert chosen(network, device, folder=tmp_path) == found
+    assert len(made) == 5 * number
+
+
+def test_what_is_set_by_hand_is_not_measured(network, accelerator):
+    device, made = accelerator
+    assert chosen(network, device, Choice(3, "shifts")) == (3, "shifts")
+    assert made == []
+    assert chosen(network, device, Choice(3, "auto")) == (3, "patches")
+    assert {rung.lanes for rung in made} == {3}
+    made.clear()
+    assert chosen(network, device, Choice(0, "shifts")).lowering == "shifts"
+    assert {rung.lowering for rung in made} == {"shifts"}
+
+
+def test_lanes_of_an_accelerator_are_bounded_by_memory_and_work(network, accelerator):
+    device, _ = accelerator
+    assert chosen(network, device, memory=20).lanes <= 10
+    assert chosen(network, device, tasks=3).lanes <= 2
+    assert chosen(network, device, tasks=1) == (1, lowerings.DEFAULT)
+
+
+def test_a_rung_that_the_device_refuses_is_not_taken(network, accelerator, monkeypatch):
+    device, _ = accelerator
+    working = tuning._program
+
+    def program(network, config, device, number):
+        if lowerings.in_use() == "patches":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return working(network, config, device, number)
+
+    monkeypatch.setattr(tuning, "_program", program)
+    assert chosen(network, device).lowering == "rows"
+
+
+def test_a_cpu_measures_no_lowerings(network, speeds):
+    speeds[0].update({1: 100, 4: 350, 16: 360})
+    cpu = jax.devices()[0]
+    assert chosen(network, cpu) == (4, lowerings.DEFAULT)
+    assert chosen(network, cpu, Choice(2, "grouped")) == (2, "grouped")
+    assert speeds[1] == [1, 4, 16]

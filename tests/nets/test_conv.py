@@ -12,7 +12,7 @@ from jax import lax
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import conv_general_dilated
-from fednas_jax.nets.conv import NHWC, Geometry, _by_rows
+from fednas_jax.nets.lowerings import NHWC, Geometry, by_rows
 
 PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((3, 3), (2, 4))]
 
@@ -74,7 +74,7 @@ def unfolded_by_rows(draw):
     pads = lax.padtype_to_pads(image[1:3], kernel[:2], strides, padding) if isinstance(padding, str) else padding
     forward = Geometry(image, kernel, strides, tuple(map(tuple, pads)), 1, None)
     backward = forward._replace(kernel=(*kernel[:2], features, channels))
-    assume(_by_rows(forward) or _by_rows(backward))
+    assume(by_rows(forward) or by_rows(backward))
     return image, kernel, strides, padding
 
 
