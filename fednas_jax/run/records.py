@@ -145,17 +145,45 @@ class Round(TypedDict):
 
     stage: NotRequired[StageName]
     iteration: NotRequired[Count]
+    round: NotRequired[Count]
+    rounds: NotRequired[Count]
     alive: NotRequired[Count]
+    scores: NotRequired[dict[str, float]]
     client_seconds: NotRequired[Amount]
     simulated_seconds: NotRequired[Amount]
     waited_seconds: NotRequired[Amount]
+
+
+class Candidate(TypedDict):
+    """Of an 'iteration' event."""
+
+    name: NotRequired[str]
+    resource: NotRequired[float]
 
 
 class Iteration(TypedDict):
     """An 'iteration' event."""
 
     iteration: NotRequired[Count]
-    candidates: list[dict[str, Any]]
+    parent: NotRequired[float]
+    candidates: list[Candidate]
+
+
+class Drop(TypedDict):
+    """A 'drop' event."""
+
+    iteration: Count
+    round: Count
+    candidates: list[str]
+
+
+class Select(TypedDict):
+    """A 'select' event."""
+
+    iteration: Count
+    winner: str
+    score: float
+    progress: float
 
 
 class Widths(TypedDict):
@@ -194,7 +222,7 @@ class Tiers(TypedDict):
     tiers: list[ChoiceRecord]
 
 
-_EVENTS: dict[str, Any] = {"round": Round, "parent": Round, "iteration": Iteration}
+_EVENTS: dict[str, Any] = {"round": Round, "parent": Round, "iteration": Iteration, "drop": Drop, "select": Select}
 
 
 def config(path: Path) -> Config:
