@@ -38,6 +38,7 @@ def run(args: list[str]) -> int:
     parsed = parse(ReplayArgs, rest, "fednas replay RUN")
     from fednas_jax.report import replayed
     from fednas_jax.run.finished import load_run
+    from fednas_jax.runtime import cache
     from fednas_jax.sweep import grids, replay
     from fednas_jax.sweep.curves import curves_of
 
@@ -46,6 +47,7 @@ def run(args: list[str]) -> int:
             if not value >= (field == "groups"):
                 raise ConfigError(f"--{field}: got {value}, want at least {int(field == 'groups')}")
     ladders = [grids.ladder_of(text) for text in parsed.rungs]
+    cache.keep_compiled_programs()
     folder = Path(name)
     run = load_run(folder)
     start, policies = [run.config.search], parsed.policies

@@ -11,7 +11,7 @@ from rich.console import Console
 from fednas_jax.report import draw
 from fednas_jax.run.finished import write_into
 
-HEADER = ("policy", "s per client", "MB", "times cheaper", "rounds", "scorings", "regret", "worst", "same winners")
+HEADER = ("policy", "client s", "MB", "cheaper", "rounds", "regret", "worst", "agrees")
 MOST_ROWS = 25  # of the table; all are in the file
 MOST_LABELS = 12  # of the figure
 
@@ -23,8 +23,8 @@ def print_replayed(console: Console, found: dict[str, Any]) -> None:
     on_front = [p for p in known if p["front"]]
     shown = sorted(on_front or known, key=lambda p: p["client_seconds"])
     title = f"{found['run']}: {len(known):,} policies replayed"
-    title += ", the Pareto front of cost and regret" if on_front else ", the cheapest"
-    own = found["used"] | {"name": f"as run: {found['used']['name']}"}
+    title += ", the Pareto front of cost and regret" if on_front else ", from the cheapest on"
+    own = found["used"] | {"name": f"{found['used']['name']} (as run)"}
     console.print(draw.table(title, HEADER, [_row(p) for p in (own, *shown[:MOST_ROWS])]))
     if len(shown) > MOST_ROWS:
         draw.say(console, f"{len(shown) - MOST_ROWS} more of them are in the file.")
@@ -83,9 +83,8 @@ def _row(policy: dict[str, Any]) -> list[str]:
         policy["name"],
         f"{policy['client_seconds']:,.1f}",
         f"{policy['megabytes']:,.2f}",
-        "" if policy["cheaper"] is None else f"{policy['cheaper']:,.1f}",
+        "" if policy["cheaper"] is None else f"{policy['cheaper']:,.1f} x",
         f"{policy['rounds']:,}",
-        f"{policy['scorings']:,}",
         "" if regret is None else f"{regret:.4f}",
         "" if worst is None else f"{worst:.4f}",
         f"{100 * policy['agreement']:.0f} %",
