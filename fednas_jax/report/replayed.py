@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 from rich.console import Console
 
 from fednas_jax.report import draw
@@ -13,7 +14,7 @@ from fednas_jax.run.finished import write_into
 
 HEADER = ("policy", "client s", "MB", "cheaper", "rounds", "regret", "worst", "agrees")
 MOST_ROWS = 25  # of the table; all are in the file
-MOST_LABELS = 12  # of the figure
+MOST_LABELS = 8  # of the figure, where there is one front
 
 
 def print_replayed(console: Console, found: dict[str, Any]) -> None:
@@ -61,15 +62,18 @@ def front(used: dict[str, Any], policies: list[dict[str, Any]], metric: str) -> 
         by_groups.setdefault(policy["settings"].get("groups"), []).append(policy)
     for groups, some in by_groups.items():
         axes.plot(*_points(some), "o-", markersize=4, label="front" if groups is None else f"front, {groups} groups")
-    for n, policy in enumerate(best[:: max(1, -(-len(best) // MOST_LABELS))]):
-        at = (policy["client_seconds"], 100 * policy["regret"])
-        offset = (6, 4 + 9 * (n % 2))
-        axes.annotate(draw.label(policy["name"]), at, offset, textcoords="offset points", fontsize=6)
+    for n, policy in enumerate(best if len(by_groups) == 1 else ()):
+        if n % -(-len(best) // MOST_LABELS) == 0:
+            at = (policy["client_seconds"], 100 * policy["regret"])
+            axes.annotate(draw.label(policy["name"]), at, (6, 4), textcoords="offset points", fontsize=6)
     axes.plot(*_points([used]), "s", label=draw.label(f"as run: {used['name']}"))
     axes.set(xlabel="seconds of an average client, whole search", ylabel=f"mean regret ({draw.label(metric)}, points)")
     if min(p["client_seconds"] for p in policies) > 0:
         axes.set_xscale("log")
-    axes.legend(fontsize=7)
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return draw.svg(figure)
 
 

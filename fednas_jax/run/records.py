@@ -266,13 +266,25 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         return
     with opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
-            where = f"{path}: line {number}"
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                raise RunError(f"{where}: cannot be read as JSON, want an event") from None
-            forms.check(event, dict[str, Any], where)
-            forms.check(event.get("event"), str, f"{where}: event")
-            if event["event"] in _EVENTS:
-                forms.check(event, _EVENTS[event["event"]], where)
-            yield event
+            yield event_of(line, f"{path}: line {number}")
+
+
+def event_of(line: bytes, where: str) -> dict[str, Any]:
+    """The event that a line of events.jsonl says.
+
+    Args:
+      line: of the file.
+      where: it stands, for the message.
+
+    Raises:
+      RunError: it is none.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RunError(f"{where}: cannot be read as JSON, want an event") from None
+    forms.check(event, dict[str, Any], where)
+    forms.check(event.get("event"), str, f"{where}: event")
+    if event["event"] in _EVENTS:
+        forms.check(event, _EVENTS[event["event"]], where)
+    return event
