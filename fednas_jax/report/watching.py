@@ -104,11 +104,8 @@ def look(seen: Seen, now: float) -> Seen:
     views, places, whole = {}, {}, dict(seen.whole_seconds)
     failures = _failures(seen.folder)
     for path in _runs(seen.folder):
-        name = (
-            path.resolve().name
-            if path == seen.folder
-            else path.relative_to(seen.folder).as_posix().removeprefix("trials/")
-        )
+        below = path.relative_to(seen.folder).as_posix().removeprefix("trials/")
+        name = path.resolve().name if path == seen.folder else below
         view, place = seen.views.get(path, View(name)), seen.places.get(path, Place())
         ended = (path / "result.json").exists()  # asked before reading: its last event was written before it
         if view.status != "finished" or not ended:
@@ -329,11 +326,12 @@ def _runs(folder: Path) -> list[Path]:
                     there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
             except OSError:  # it vanished, or is nobody's business
                 continue
-            if {"config.json", "events.jsonl", OWNER} & set(there) and "sweep.json" not in there:
+            if "sweep.json" in there:
+                below.append(path / "trials")
+            elif {"config.json", "events.jsonl", OWNER} & set(there):
                 found.append(path)
             else:
-                names = [name for name, is_folder in there.items() if is_folder and name[0] != "."]
-                below += [path / name for name in names if name not in ("failed", "replaced", "workers")]
+                below += [path / name for name, is_folder in there.items() if is_folder and name[0] != "."]
         level = below[: MOST_RUNS - len(found)]
     return sorted(found)
 

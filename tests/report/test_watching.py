@@ -150,7 +150,7 @@ def test_a_sweep_is_counted_by_what_its_trials_do(tmp_path):
         "old": "stopped",
     }
     line = summary(seen)
-    assert line.startswith("7 runs: 1 running, 1 waiting, 2 stopped, 2 failed, 1 finished, client seconds 50")
+    assert line.startswith("7 runs: 1 running, 1 waiting, 2 stopped, 2 failed, 1 finished, client seconds 40")
     assert left_of(seen) == pytest.approx(150, rel=0.05)
     said = text_of(seen)
     assert "failed: train.loss: got nonsense" in said
