@@ -155,7 +155,9 @@ def test_a_sweep_is_counted_by_what_its_trials_do(tmp_path):
     said = text_of(seen)
     assert "failed: train.loss: got nonsense" in said
     assert "killed: its process is gone" in said
-    assert said.index("runs ") < said.index("done ")
+    rows = [line.split()[:2] for line in said.splitlines() if line.split()[:1] and line.split()[0] in names]
+    assert rows[0] == ["runs", "running"]
+    assert rows[-1] == ["done", "finished"]
     assert "5 more" in text_of(seen, most=1)
 
 

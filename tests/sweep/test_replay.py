@@ -28,6 +28,7 @@ from fednas_jax.run.finished import load_run
 from fednas_jax.run.loop import run_search
 from fednas_jax.search import assignment
 from fednas_jax.search.policies import policy_of
+from fednas_jax.sweep import curves as curves_module
 from fednas_jax.sweep import grids, playing, replay
 from fednas_jax.sweep.curves import Curves, curves_of, expected_clients
 
@@ -292,6 +293,27 @@ def test_policies_of_one_code_over_the_same_values_are_one_program(monkeypatch):
     traced.clear()
     playing.play([policy_of(dataclasses.replace(SEARCH, select=s)) for s in ("accuracy", "ratio")], curves)
     assert len(traced) == 2
+
+
+def test_who_diverged_stays_so_and_goes_on_costing_what_it_cost_last():
+    plain = _plain()
+    scores, there = plain.scores.copy(), np.ones(plain.scores.shape, bool)
+    scores[0, 2:, 1] = np.nan
+    there[0, 3:, 1] = False
+    seconds = np.where(there[..., None], np.arange(1.0, R + 1)[:, None, None], 0.0)
+    curves = curves_module._with_diverged(
+        plain._replace(scores=scores, scored=there, trained=there, invited=5.0 * there, seconds=seconds)
+    )
+    assert np.argwhere(curves.diverged).tolist() == [[0, 1]]
+    assert curves.scored.all()
+    assert curves.trained.all()
+    np.testing.assert_array_equal(curves.seconds[0, :, 1, 0], [1, 2, 3, 3, 3, 3])
+    np.testing.assert_array_equal(curves.seconds[0, :, 0, 0], np.arange(1, R + 1))
+    assert (curves.invited == 5).all()
+    assert np.isnan(curves.scores[0, 2:, 1]).all()
+    assert curves.complete
+    found = playing.play([policy_of(dataclasses.replace(SEARCH, policy="none", early_dropping=False))], curves)
+    assert not (found.unscored | found.winner[:, :1] == 1).any()
 
 
 def _plain():
