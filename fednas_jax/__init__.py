@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds that these are 
     from fednas_jax.space.network import Network as Network
     from fednas_jax.space.network import Variables as Variables
     from fednas_jax.space.probing import probe as probe
+    from fednas_jax.sweep.replay import replay_run as replay
 
 # Name -> the module it lives in, MODULE:NAME where it has another name there; imported when first used, so that the
 # command line's --help needs no jax.
@@ -145,6 +146,7 @@ _HOMES = {
     "register": "nets",
     "register_resource": "search.resources",
     "register_source": "data.sources",
+    "replay": "sweep.replay:replay_run",
     "reprice_run": "report.reprice",
     "resolve": "config.methods",
     "run_search": "run.loop",
@@ -219,6 +221,7 @@ __all__ = [
     "register",
     "register_resource",
     "register_source",
+    "replay",
     "reprice_run",
     "resolve",
     "run_search",

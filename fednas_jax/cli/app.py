@@ -34,6 +34,8 @@ COMMANDS = {
     "report": Command((("RUN ...", "write report.html and figures of finished runs again"),)),
     "verify": Command((("RUN ...", "whether runs' folders are what the runs wrote, file by file"),)),
     "reprice": Command((("RUN", "what a finished run would have cost on other phones and links"),)),
+    "replay": Command((("RUN", "what other elimination policies would have chosen and cost, from learning curves"),)),
+    "watch": Command((("DIR", "a live view of a run, or of all runs in a folder"),)),
     "tiers": Command((("RUN FILE", "the best member of a finished run's family for each class of phones"),)),
     "latency": Command((("PRESET|NETWORK", "measure a lookup table of latency by layer on this machine"),)),
     "bench": Command(

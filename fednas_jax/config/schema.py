@@ -228,8 +228,9 @@ class SearchConfig:
     """Stop after this many iterations, whatever the budget."""
     policy: Annotated[str | None, OneOf(registries.POLICIES)] = None
     """Who is dropped when: rungs (`rungs`, `growth`); halving(eta=2, rounds=1); hyperband(eta=2, rounds=8);
-    median(warmup=1, rounds=8); none; or MODULE:FUNCTION, your own (default: as the method says; docs/extend.md). Only
-    with early_dropping."""
+    median(warmup=1, rounds=8); none(score_every=0), which with score_every=1 records learning curves for `fednas
+    replay`; or MODULE:FUNCTION, your own (default: as the method says; docs/extend.md). Only `none` without
+    early_dropping."""
     proposals: Annotated[str | None, OneOf(registries.PROPOSALS)] = None
     """Candidates: groups (one for each width group), random (random widths), uniform (a width multiplier),
     proportional (all groups by the same factor), or MODULE:FUNCTION, your own (default: as the method says)."""

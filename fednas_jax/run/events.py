@@ -84,7 +84,8 @@ class Iteration(Event):
     iteration: int
     resource: str  # that is brought down
     target: float
-    candidates: Sequence[dict[str, Any]]  # name and widths
+    parent: float  # the parent's resource
+    candidates: Sequence[dict[str, Any]]  # name, widths, and the resource, a float32
 
 
 @dataclasses.dataclass(frozen=True)

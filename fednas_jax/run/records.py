@@ -145,17 +145,45 @@ class Round(TypedDict):
 
     stage: NotRequired[StageName]
     iteration: NotRequired[Count]
+    round: NotRequired[Count]
+    rounds: NotRequired[Count]
     alive: NotRequired[Count]
+    scores: NotRequired[dict[str, float]]
     client_seconds: NotRequired[Amount]
     simulated_seconds: NotRequired[Amount]
     waited_seconds: NotRequired[Amount]
+
+
+class Candidate(TypedDict):
+    """Of an 'iteration' event."""
+
+    name: NotRequired[str]
+    resource: NotRequired[float]
 
 
 class Iteration(TypedDict):
     """An 'iteration' event."""
 
     iteration: NotRequired[Count]
-    candidates: list[dict[str, Any]]
+    parent: NotRequired[float]
+    candidates: list[Candidate]
+
+
+class Drop(TypedDict):
+    """A 'drop' event."""
+
+    iteration: Count
+    round: Count
+    candidates: list[str]
+
+
+class Select(TypedDict):
+    """A 'select' event."""
+
+    iteration: Count
+    winner: str
+    score: float
+    progress: float
 
 
 class Widths(TypedDict):
@@ -194,7 +222,7 @@ class Tiers(TypedDict):
     tiers: list[ChoiceRecord]
 
 
-_EVENTS: dict[str, Any] = {"round": Round, "parent": Round, "iteration": Iteration}
+_EVENTS: dict[str, Any] = {"round": Round, "parent": Round, "iteration": Iteration, "drop": Drop, "select": Select}
 
 
 def config(path: Path) -> Config:
@@ -238,13 +266,25 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         return
     with opened(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
-            where = f"{path}: line {number}"
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                raise RunError(f"{where}: cannot be read as JSON, want an event") from None
-            forms.check(event, dict[str, Any], where)
-            forms.check(event.get("event"), str, f"{where}: event")
-            if event["event"] in _EVENTS:
-                forms.check(event, _EVENTS[event["event"]], where)
-            yield event
+            yield event_of(line, f"{path}: line {number}")
+
+
+def event_of(line: bytes, where: str) -> dict[str, Any]:
+    """The event that a line of events.jsonl says.
+
+    Args:
+      line: of the file.
+      where: it stands, for the message.
+
+    Raises:
+      RunError: it is none.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RunError(f"{where}: cannot be read as JSON, want an event") from None
+    forms.check(event, dict[str, Any], where)
+    forms.check(event.get("event"), str, f"{where}: event")
+    if event["event"] in _EVENTS:
+        forms.check(event, _EVENTS[event["event"]], where)
+    return event

@@ -243,7 +243,8 @@ def _begin(problem: Problem, state: RunState) -> Step:
         iteration=iteration,
         resource=resource.name,
         target=proposals.target_of(space, problem.config.search, state.widths, iteration, problem.goal),
-        candidates=[p._asdict() for p in found],
+        parent=float(resource(state.widths)),
+        candidates=[p._asdict() | {"resource": float(each[k])} for k, p in enumerate(found)],
     )
     state = state._replace(
         round=0,

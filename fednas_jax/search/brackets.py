@@ -49,14 +49,25 @@ def rungs(search: SearchConfig) -> Policy:
     return _policy(search, lambda i, k: table_of(search, i, [(k, search.rungs)], (1, len(search.rungs))))
 
 
-def none(search: SearchConfig) -> Policy:
-    """Nobody is dropped: one rung of as many rounds as those of `search.rungs` have in all."""
+def none(search: SearchConfig, score_every: int = 0) -> Policy:
+    """Nobody is dropped: one rung of as many rounds as those of `search.rungs` have in all.
+
+    Args:
+      search: growth, settling and selection.
+      score_every: all are also scored after every so many rounds, which the clients are charged for: learning curves
+        that `fednas replay` tries other policies on. Who diverged is dropped there. 0: scored at the end only.
+
+    Raises:
+      ConfigError: an argument is out of its bounds.
+    """
+    needs_whole("score_every", score_every, 0)
 
     def table(iteration: int, candidates: int) -> Table:
         rounds = sum(lengthened(search, [r for r, _ in search.rungs], iteration))
         return Table(*(np.asarray(value, np.int32) for value in ([candidates], [[rounds]], [[1]])))
 
-    return _policy(search, table)
+    policy = _policy(search, table)
+    return _scored_every(policy, score_every) if score_every else policy
 
 
 def halving(search: SearchConfig, eta: float = 2, rounds: int = 1) -> Policy:
@@ -243,6 +254,24 @@ def _policy(search: SearchConfig, table: Callable[[int, int], Table]) -> Policy:
         return winner(state.alive, state.scores, state.resource, parent_score, parent_resource, ratio)
 
     return Policy(table, init, plan, wants_scores, tell, select, finished, progress)
+
+
+def _scored_every(policy: Policy, every: int) -> Policy:
+    """The policy, under which all who live are scored after every so many rounds too; it decides nothing by that."""
+
+    def due(state: State) -> jax.Array:
+        return ((state.done + 1) % every == 0) & ~policy.finished(state)
+
+    def wants_scores(state: State) -> jax.Array:
+        return policy.wants_scores(state) | due(state)
+
+    def tell(state: State, scores: ArrayLike) -> State:
+        given, after = jnp.asarray(scores, jnp.float32), policy.tell(state, scores)
+        seen = due(state) & state.alive
+        alive = after.alive & (~seen | jnp.isfinite(given))
+        return after._replace(alive=alive, scores=jnp.where(seen, given, after.scores))
+
+    return policy._replace(wants_scores=wants_scores, tell=tell)
 
 
 def _arguments(search: SearchConfig, eta: float, rounds: int) -> None:

@@ -9,7 +9,7 @@ The same for every policy:
 - Who is better: the higher score, then the smaller resource, then the lower number (`places`).
 - A score that is not finite never stays and never wins. Dropped is final.
 - The last round drops nobody else: `winner` chooses among its survivors, by `search.select`.
-- `search.early_dropping=False` is the policy `none`, whatever `search.policy` says.
+- `search.early_dropping=False` is the policy `none`, with the arguments that `search.policy` gives it, if it is that.
 
 Letters: K slots for candidates, of which some may be empty.
 """
@@ -66,20 +66,23 @@ class Policy(NamedTuple):
     """state -> where it is."""
 
 
-def policy_of(search: SearchConfig) -> Policy:
+def policy_of(search: SearchConfig, tried: bool = True) -> Policy:
     """The elimination policy of a search. One of the user's own is tried out on made-up scores first.
 
     Args:
       search: `policy`, or `rungs` where that is open; without `early_dropping` it is `none`.
+      tried: False where the same policy was tried out before, with other settings.
 
     Raises:
       ConfigError: there is no such policy, it takes no such arguments, or breaks its contract (`trial.check`).
     """
-    name = (search.policy or "rungs") if search.early_dropping else "none"
+    name = search.policy or "rungs"
+    if not search.early_dropping and POLICIES.parse(name).name != "none":
+        name = "none"
     policy = POLICIES.get(name)(search)
     if not isinstance(policy, Policy):
         raise ConfigError(f"{FIELD}: {name} returned {type(policy).__name__}, want a Policy (docs/extend.md)")
-    if POLICIES.checksum(name) is not None:
+    if tried and POLICIES.checksum(name) is not None:
         module = own_module(name, FIELD) if POLICIES.parse(name).own else None
         attempt(f"{FIELD}: {name}", module, lambda: trial.check(policy, f"{FIELD}: {name}"))
     return policy

@@ -28,6 +28,7 @@ OWN = ("own_search:within", "own_search:within(margin=0.1, rounds=2)", "own_sear
 NAMES = (
     *POLICIES,
     *("halving(eta=3, rounds=2)", "halving(eta=2.5)", "hyperband(eta=3, rounds=9)", "median(warmup=3, rounds=5)"),
+    *("none(score_every=1)", "none(score_every=3)"),
     *OWN,
     "own_search:drops_by_number",
 )
@@ -110,6 +111,26 @@ def test_an_iteration_ends_as_it_said_and_dropped_is_final_and_the_winner_lives(
         assert left[chosen] if left.any() else chosen == -1
 
     check()
+
+
+def test_none_can_have_everybody_scored_every_so_many_rounds_and_drops_nobody_but_who_diverged():
+    told = np.full((1, SLOTS), 0.5, np.float32)
+    told[0, 2] = NAN
+    changes = {"early_dropping": False, "dynamic_rounds": False, "settle_rounds": 5}
+    for name, scored in (
+        ("none", [5]),
+        ("none(score_every=1)", [1, 2, 3, 4, 5]),
+        ("none(score_every=2)", [2, 4, 5]),
+        ("halving", [5]),
+    ):
+        policy = of(name, **changes)
+        states = states_of(policy, begin(policy, SLOTS), told)
+        assert [n for n, state in enumerate(states, 1) if policy.wants_scores(state)] == scored
+        gone = [n for n, (a, b) in enumerate(itertools.pairwise(states), 1) if not (a.alive == b.alive).all()]
+        assert gone == scored[:1]
+        assert np.flatnonzero(~np.asarray(states[-1].alive)).tolist() == [2]
+    with pytest.raises(ConfigError, match="score_every=-1, want a whole number, at least 0"):
+        of("none(score_every=-1)")
 
 
 def test_scores_that_are_not_finite_never_win(both):

@@ -1,0 +1,399 @@
+"""What runs are doing, read off their folders while others write them: one run, or all below a folder, as in a sweep.
+
+Nothing is ever written, and nothing here waits for anybody. Seconds called `now` are those of time.time().
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from fednas_jax.errors import RunError
+from fednas_jax.files import read_json
+from fednas_jax.report import draw
+from fednas_jax.run.following import Place, read_on
+from fednas_jax.run.lock import OWNER
+
+DEEPEST = 4  # levels below the folder at which runs are looked for
+MOST_RUNS = 100_000
+QUIET = 120.0  # seconds without an event after which a run whose owner is not known counts as stopped
+MOST_MESSAGES = 8
+STATUSES = ("running", "waiting", "stopped", "failed", "finished")
+HEADER = ("run", "status", "stage", "round", "done", "alive", "best", "clients' s", "left", "warnings")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One run as its events tell it."""
+
+    name: str
+    status: str = "waiting"  # one of STATUSES
+    why: str = ""  # it stopped or failed
+    stage: str = ""
+    iteration: int = 0  # of the search
+    bucket: int = 0  # of fine-tuning
+    round: int = 0  # done in this stage, iteration or bucket
+    rounds: int = 0  # of which that is one
+    alive: int | None = None  # candidates
+    best: float = math.nan  # the highest score of the latest scoring in the search, or the parent's
+    client_seconds: float = 0.0  # of all clients
+    searched: float = 0.0  # of the way to the budget, 0 to 1
+    began: tuple[float, float] | None = None  # when the stage was first seen, and how much of it was done then
+    seen: float = 0.0  # when something was last seen of it
+    warnings: tuple[str, ...] = ()
+    diverged: int = 0
+    damaged: int = 0  # lines that are no events
+
+    @property
+    def part(self) -> str:
+        """The stage, and where in it."""
+        where = {"search": f" {self.iteration}", "finetune": f" {self.bucket + 1}"}
+        return self.stage + where.get(self.stage, "")
+
+    @property
+    def done(self) -> float:
+        """How much of the stage is done, 0 to 1."""
+        return self.searched if self.stage == "search" else self.round / max(1, self.rounds)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the stage takes on, by how fast it went since it was first seen; None: nobody knows."""
+        if self.status != "running" or self.began is None:
+            return None
+        since, before = self.began
+        gone = self.done - before
+        return (now - since) * (1 - self.done) / gone if gone > 0 and now > since else None
+
+
+class Seen(NamedTuple):
+    """What was seen of a folder so far."""
+
+    folder: Path
+    views: dict[Path, View]
+    places: dict[Path, Place]
+    whole_seconds: dict[Path, float]  # from begin to end, of finished runs
+    waiting: int  # trials of a sweep that no run was begun of
+
+
+def begin(folder: Path) -> Seen:
+    """Nothing seen yet.
+
+    Raises:
+      RunError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: is no folder, want that of a run, or one with runs in it")
+    return Seen(folder, {}, {}, {}, 0)
+
+
+def look(seen: Seen, now: float) -> Seen:
+    """Looks at a folder again.
+
+    Args:
+      seen: what an earlier look returned, or `begin`.
+      now: when.
+    """
+    views, places, whole = {}, {}, dict(seen.whole_seconds)
+    failures = _failures(seen.folder)
+    for path in _runs(seen.folder):
+        below = path.relative_to(seen.folder).as_posix().removeprefix("trials/")
+        name = path.resolve().name if path == seen.folder else below
+        view, place = seen.views.get(path, View(name)), seen.places.get(path, Place())
+        ended = (path / "result.json").exists()  # asked before reading: its last event was written before it
+        if view.status != "finished" or not ended:
+            view, place = _read(path, view, place, now)
+            view = _judged(path, view, ended, failures.get(path.name), now)
+        if view.status == "finished" and path not in whole:
+            whole[path] = _age(path)
+        failures.pop(path.name, None)
+        views[path], places[path] = view, place
+    for name, why in failures.items():  # trials that failed before they had a run
+        views[seen.folder / "failed" / name] = View(name, "failed", why)
+    return Seen(seen.folder, views, places, whole, _waiting(seen.folder, {view.name for view in views.values()}))
+
+
+def after(view: View, event: dict[str, Any], now: float) -> View:
+    """The view after an event; one that lacks what it should have changes little."""
+    kind, told = event["event"], event.get
+    if kind in ("round", "parent"):
+        view = dataclasses.replace(view, client_seconds=view.client_seconds + told("client_seconds", 0.0))
+    if kind == "round":
+        stage = told("stage", "")
+        begun = view.began if (stage, told("bucket", 0)) == (view.stage, view.bucket) else None
+        scores = [s for s in (told("scores") or {}).values() if math.isfinite(s)]
+        view = dataclasses.replace(
+            view,
+            stage=stage,
+            iteration=told("iteration", 0),
+            bucket=int(told("bucket") or 0),
+            round=told("round", 0),
+            rounds=told("rounds", 0),
+            alive=told("alive"),
+            best=max(scores, default=view.best),
+        )
+        return dataclasses.replace(view, began=begun or (now, view.done))
+    changed: dict[str, dict[str, Any]] = {
+        "iteration": {"iteration": told("iteration", 0), "alive": len(told("candidates", []))},
+        "select": {"searched": told("progress", 0.0), "best": told("score", math.nan), "alive": 1},
+        "parent": {"best": told("score", math.nan)},
+        "resume": {
+            "client_seconds": told("client_seconds", view.client_seconds),
+            "searched": told("progress", view.searched),
+            "began": None,
+        },
+        "warning": {"warnings": (*view.warnings, str(told("message", "")))[-MOST_MESSAGES:]},
+        "fallback": {"warnings": (*view.warnings, f"a checkpoint was refused: {told('reason', '')}")[-MOST_MESSAGES:]},
+        "diverged": {"diverged": view.diverged + 1},
+    }
+    return dataclasses.replace(view, **changed.get(kind, {}))
+
+
+def line_of(view: View, now: float) -> str:
+    """A run in a line."""
+    said = [f"{view.name}: {view.status}"]
+    if view.stage:
+        said.append(f"{view.part}, round {view.round}/{view.rounds}, {100 * view.done:.0f} % of the stage")
+    if view.alive is not None and view.status == "running":
+        said.append(f"{view.alive} alive")
+    if math.isfinite(view.best):
+        said.append(f"best {view.best:.3f}")
+    said.append(f"client seconds {view.client_seconds:,.0f}")
+    left = view.left(now)
+    if left is not None:
+        said.append(f"about {_duration(left)} of the stage left")
+    troubles = len(view.warnings) + view.diverged + view.damaged
+    if troubles:
+        said.append(f"{troubles} warnings")
+    return ", ".join(said) + (f": {view.why}" if view.why else "")
+
+
+def summary(seen: Seen) -> str:
+    """All runs of a folder in a line."""
+    count = Counter(view.status for view in seen.views.values())
+    count["waiting"] += seen.waiting
+    said = [f"{count[status]:,} {status}" for status in STATUSES if count[status]]
+    best = [v.best for v in seen.views.values() if v.status == "finished" and math.isfinite(v.best)]
+    seconds = sum(view.client_seconds for view in seen.views.values())
+    said.append(f"client seconds {seconds:,.0f}")
+    if best:
+        said.append(f"best last network {max(best):.3f}")
+    left = left_of(seen)
+    if left is not None:
+        said.append(f"about {_duration(left)} left")
+    many = len(seen.views) + seen.waiting
+    return f"{many:,} run{'s' * (many != 1)}: {', '.join(said)}"
+
+
+def left_of(seen: Seen) -> float | None:
+    """Seconds until all runs of a folder are finished, if each takes as long as those before; None: nobody knows."""
+    running = sum(view.status == "running" for view in seen.views.values())
+    waiting = seen.waiting + sum(view.status == "waiting" for view in seen.views.values())
+    known = [seconds for seconds in seen.whole_seconds.values() if seconds > 0]
+    if not running or not known:
+        return None
+    # Those that run are half done on average.
+    return sum(known) / len(known) * (waiting + running / 2) / running
+
+
+def over(seen: Seen) -> bool:
+    """Whether nothing more can come: all runs are finished or failed, and there is one at least."""
+    ended = all(view.status in ("finished", "failed") for view in seen.views.values())
+    return bool(seen.views) and ended and not seen.waiting
+
+
+def shown(seen: Seen, now: float, most: int) -> Group:
+    """The folder as a table, most urgent first, with a line for all and what is wrong.
+
+    Args:
+      seen: of the folder.
+      now: when.
+      most: rows of the table.
+    """
+    order = {status: n for n, status in enumerate(("running", "failed", "stopped", "waiting", "finished"))}
+    views = sorted(seen.views.values(), key=lambda v: (order[v.status], -v.seen, v.name))
+    parts: list[Any] = [draw.table(str(seen.folder), HEADER, [_cells(v, now) for v in views[:most]], 3)]
+    if len(views) > most:
+        parts.append(_text(f"{len(views) - most:,} more"))
+    parts += [_text(message) for message in messages(views)[:MOST_MESSAGES]]
+    return Group(*parts, _text(summary(seen)))
+
+
+def messages(views: Sequence[View]) -> list[str]:
+    """What is wrong with runs, a line each."""
+    found = [f"{view.name}: {view.why}" for view in views if view.why]
+    found += [f"{view.name}: {warning}" for view in views for warning in view.warnings]
+    found += [f"{v.name}: {v.diverged} members diverged in fine-tuning" for v in views if v.diverged]
+    return found + [f"{v.name}: {v.damaged} lines of events.jsonl are no events" for v in views if v.damaged]
+
+
+class Plain:
+    """Says what changes, in lines, where there is no terminal."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._said: dict[Path, tuple[Any, ...]] = {}
+        self._summary = ""
+
+    def show(self, seen: Seen, now: float) -> None:
+        """Says of each run that is in another stage or iteration than it was, or has other troubles, a line."""
+        for path, view in seen.views.items():
+            key = (view.status, view.stage, view.iteration, view.bucket, view.why, view.warnings, view.diverged)
+            if self._said.get(path) != key:
+                self._said[path] = key
+                draw.say(self._console, line_of(view, now))
+        line = summary(seen)
+        counts = line.partition(", client seconds")[0]
+        if seen.views.keys() != {seen.folder} and counts != self._summary:
+            self._summary = counts
+            draw.say(self._console, line)
+
+
+def _read(path: Path, view: View, place: Place, now: float) -> tuple[View, Place]:
+    """Takes up the events that were written since."""
+    more, behind = True, not place.offset
+    while more:
+        try:
+            told = read_on(path / "events.jsonl", place)
+        except RunError as error:
+            return dataclasses.replace(view, warnings=(*view.warnings, str(error))[-MOST_MESSAGES:]), place
+        if told.anew:
+            view, behind = View(view.name), True
+        if told.events:
+            view = dataclasses.replace(view, seen=_changed_at(path / "events.jsonl", now))
+        for event in told.events:
+            view = after(view, event, now)
+        view = dataclasses.replace(view, damaged=view.damaged + len(told.damaged))
+        place, more = told.place, told.more
+    if behind and view.stage:  # when all that was written was done, nobody saw
+        view = dataclasses.replace(view, began=(view.seen, view.done))
+    return view, place
+
+
+def _judged(path: Path, view: View, ended: bool, failure: str | None, now: float) -> View:
+    """The view with what the folder says besides its events: whether anybody works on it."""
+    status, why = "stopped", ""
+    owner = _owner(path)
+    if ended:
+        status = "finished"
+    elif owner is True:  # one that failed may be tried again
+        status = "running"
+    elif failure is not None:
+        status, why = "failed", failure
+    elif owner is False:
+        why = "its process is gone; the same command goes on"
+    elif now - max(view.seen, _changed_at(path / "config.json", 0.0)) < QUIET:
+        status = "running"
+    if status == "finished":
+        view = dataclasses.replace(view, alive=None, began=None)
+    return dataclasses.replace(view, status=status, why=why)
+
+
+def _owner(path: Path) -> bool | None:
+    """Whether the process that holds a folder lives; None: nobody says, or it is on another host."""
+    try:
+        owner = read_json(path / OWNER)
+        host, process = owner["host"], int(owner["process"])
+    except (RunError, ValueError, KeyError, TypeError):
+        return None
+    if host != socket.gethostname() or process < 1:
+        return None
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folders of runs, at or below a folder, by name; links are not followed."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(DEEPEST):
+        below = []
+        for path in level:
+            try:
+                with os.scandir(path) as entries:
+                    there = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            except OSError:  # it vanished, or is nobody's business
+                continue
+            if "sweep.json" in there:
+                below.append(path / "trials")
+            elif {"config.json", "events.jsonl", OWNER} & set(there):
+                found.append(path)
+            else:
+                below += [path / name for name, is_folder in there.items() if is_folder and name[0] != "."]
+        level = below[: MOST_RUNS - len(found)]
+    return sorted(found)
+
+
+def _failures(folder: Path) -> dict[str, str]:
+    """Trial of a sweep -> why it failed."""
+    found = {}
+    try:
+        files = sorted((folder / "failed").glob("*.json"))[:MOST_RUNS]
+    except OSError:
+        return {}
+    for file in files:
+        try:
+            found[file.stem] = str(read_json(file)["error"])
+        except (RunError, KeyError, TypeError):
+            found[file.stem] = "failed"
+    return found
+
+
+def _waiting(folder: Path, begun: set[str]) -> int:
+    """Trials in a sweep's manifest that no run was begun of."""
+    try:
+        names = {str(trial["name"]) for trial in read_json(folder / "sweep.json")["trials"]}
+    except (RunError, KeyError, TypeError):  # no sweep, or half of it
+        return 0
+    return len(names - begun)
+
+
+def _age(path: Path) -> float:
+    """Seconds from a run's beginning to its end."""
+    ended = _changed_at(path / "result.json", 0.0)
+    return ended - _changed_at(path / "config.json", ended)
+
+
+def _changed_at(path: Path, missing: float) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return missing
+
+
+def _cells(view: View, now: float) -> list[str]:
+    left, troubles = view.left(now), len(view.warnings) + view.diverged + view.damaged
+    return [
+        view.name,
+        view.status,
+        view.part,
+        f"{view.round}/{view.rounds}" if view.rounds else "",
+        f"{100 * view.done:.0f} %" if view.stage else "",
+        "" if view.alive is None else str(view.alive),
+        f"{view.best:.3f}" if math.isfinite(view.best) else "",
+        f"{view.client_seconds:,.0f}",
+        "" if left is None else _duration(left),
+        str(troubles or ""),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _text(line: str) -> Text:
+    return Text(draw.plain(line))

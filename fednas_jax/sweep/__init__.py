@@ -1,0 +1,1 @@
+"""Many searches: learning curves of one run replayed under thousands of elimination policies."""
