@@ -6,6 +6,7 @@ A field's type and bounds are all that is said of it alone; what depends on othe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -132,6 +133,7 @@ class OneOf:
     registry: Registry[Any]
 
 
+@functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """Name -> type, with bounds, of a record's fields."""
     return typing.get_type_hints(cls, include_extras=True)

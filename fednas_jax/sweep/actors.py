@@ -12,6 +12,8 @@ from typing import Any
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.sweep.scheduling import Job, Outcome
 
+STOP_SECONDS = 10.0  # in which an actor hears that it is to stop
+
 try:
     import ray
 except ImportError:  # an extra
@@ -81,9 +83,11 @@ class Actors:
         return [self._ended(promise) for promise in ready]
 
     def stop(self) -> None:
-        """Asks all to save and stop; a trial that has no worker yet is given up."""
-        for actor in self._actors.values():
-            actor.stop.remote()
+        """Asks all to save and stop; one that does not hear it, since the cluster has no place for it yet, is ended."""
+        heard = {actor.stop.remote(): actor for actor in self._actors.values()}
+        _, left = ray.wait(list(heard), num_returns=len(heard), timeout=STOP_SECONDS) if heard else ([], [])
+        for promise in left:
+            ray.kill(heard[promise])
 
     def close(self) -> None:
         """Ends all actors; the cluster stays."""

@@ -16,6 +16,7 @@ from fednas_jax.errors import FednasError, Interrupted, RunError
 from fednas_jax.registry import said_of
 from fednas_jax.run.lock import Lock
 from fednas_jax.run.loop import run_search
+from fednas_jax.runtime import hosts
 from fednas_jax.sweep.scheduling import Outcome
 
 FREE_SECONDS = 30.0  # how long a run is waited for that a worker of a killed sweep still holds
@@ -41,7 +42,7 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
         return Outcome(kind, error, trace, seconds, _most_memory(), first[0] if first else seconds)
 
     try:
-        _wait_until_free(Path(path))
+        hosts.from_first_host(lambda: _wait_until_free(Path(path)))
         run_search(from_json(config), Path(path), observe, should_stop)
         return outcome("finished")
     except Interrupted:

@@ -59,7 +59,7 @@ def config_of(base: Config | None, fields: Mapping[str, Any]) -> Config:
     """
     left = dict(fields)
     if "preset" in left:
-        base = preset(left.pop("preset"))
+        base = _preset(left.pop("preset"))
     if base is None:
         raise ConfigError("preset: got none, want a base for the sweep, or a preset in each trial")
     if "command" in left:
@@ -83,7 +83,7 @@ def plan(base: Config | str | None, trials: Iterable[Any], known: Mapping[str, s
     Raises:
       ConfigError: there are none or too many, one is none, or two are alike; says which.
     """
-    base = preset(base) if isinstance(base, str) else base
+    base = _preset(base) if isinstance(base, str) else base
     if base is not None and not isinstance(base, Config):
         raise ConfigError(f"base: got {shown(base)}, want a config or the name of a preset")
     given, checksums, seen = _listed(trials), [], dict[str, int]()
@@ -139,6 +139,12 @@ def told(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
     return ", ".join(names[:_TOLD]) + more
+
+
+def _preset(name: Any) -> Config:
+    if not isinstance(name, str):
+        raise ConfigError(f"preset: got {shown(name)}, want the name of a preset")
+    return preset(name)
 
 
 def _listed(trials: Any) -> list[designs.Trial]:

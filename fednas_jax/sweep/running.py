@@ -103,7 +103,7 @@ def run_sweep(
         finally:
             pool.close()
             first(lambda: table.write(now=True))
-        if stopped:
+        if stopped and done < len(by_name):
             raise Interrupted
         return Swept(folder.path, *first(lambda: (table.count("finished"), table.count("failed"))))
 
