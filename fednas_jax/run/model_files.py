@@ -86,7 +86,7 @@ def _host(tree: Any) -> Any:
 
 
 def save_member(run: RunDir, network: Network, member: Member, variables: Variables, part: str = "") -> None:
-    """Saves a member's variables and widths, on the first host.
+    """Saves a member's variables and widths; the session calls it on the first host, which alone writes.
 
     Args:
       run: whose folder takes them.
@@ -100,7 +100,7 @@ def save_member(run: RunDir, network: Network, member: Member, variables: Variab
         widths = dict(zip(network.widths, member.widths, strict=True))
         write_json(folder / "widths.json", {"network": network.name, "widths": widths})
 
-    hosts.from_first_host(lambda: save_model(run.model(member.iteration) / part, variables, describe))
+    save_model(run.model(member.iteration) / part, variables, describe)
 
 
 def load_member(run: RunDir, network: Network, member: Member, part: str = "") -> Variables:

@@ -29,6 +29,9 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
       config: resolved, as JSON values.
       path: of its run.
       should_stop: asked after every round.
+
+    Raises:
+      Exception: what is no user's error, where several hosts work together: one cannot go on without the others.
     """
     began = time.perf_counter()
     first: list[float] = []
@@ -50,6 +53,8 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
     except FednasError as error:
         return outcome("failed", " ".join(str(error).split()))
     except Exception as error:  # a bug, or what a machine ran out of
+        if hosts.number() > 1:  # the others may be in the midst of the trial: they end with this one
+            raise
         return outcome("failed", said_of(error, None), "".join(traceback.format_exception(error)))
     finally:
         gc.collect()  # the run's arrays, before the next one needs the memory
