@@ -1,12 +1,33 @@
-"""Trials that train nothing: what a worker leaves of a run is written at once. Used by the tests of sweeps."""
+"""Small trials, and some that train nothing: what a worker leaves is written at once. Used by the tests of sweeps."""
 
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from fednas_jax.config.files import from_json
 from fednas_jax.files import write_json
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.manifest import sealed
 from fednas_jax.sweep.scheduling import Outcome
+
+TINY = """
+preset = "digits"
+[fields]
+data.clients = 4
+net.widths = [2, 4, 8]
+net.multiple = [1, 2, 4]
+train.batch_size = 200
+pretrain.rounds = 1
+finetune.rounds = 1
+search.groups = 2
+search.settle_rounds = 1
+search.score_clients = 0
+search.max_iterations = 1
+search.growth = 0.0
+search.budget = 0.5
+engine.lanes = 1
+"""
+FOUR = f"{TINY}\n[[trials]]\ngrid = {{ method = ['fednas', 'naive'], seed = [0, 1] }}\n"
 
 SPENT = {
     name: dict.fromkeys(("mean", "p50", "p95", "max", "total"), 2.5e6)
@@ -87,3 +108,14 @@ class StubPool:
 
     def close(self):
         self.closed = True
+
+
+def written(folder, text):
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return path
+
+
+def rows(out):
+    """The table but for times of this machine."""
+    return pq.read_table(out / "trials.parquet").drop_columns("wall_seconds").to_pylist()

@@ -133,9 +133,13 @@ class OneOf:
     registry: Registry[Any]
 
 
-@functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """Name -> type, with bounds, of a record's fields."""
+    return _hints(cls)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 

@@ -25,7 +25,7 @@ from fednas_jax.run.folder import RunDir
 from fednas_jax.search import brackets, policies
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
-from fednas_jax.sweep.plan import Plan, Planned, plan
+from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.processes import Processes
 from fednas_jax.sweep.running import chosen, finished_row, known_of
 from fednas_jax.sweep.scheduling import Job, Outcome

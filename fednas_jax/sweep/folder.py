@@ -24,7 +24,7 @@ from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import LOCK, OWNER, SOFT
 from fednas_jax.run.manifest import check_seal, sealed
 from fednas_jax.run.session import saving
-from fednas_jax.sweep.plan import Plan, Planned, checksum_of, leaves, nested, told
+from fednas_jax.sweep.planning import Plan, Planned, checksum_of, leaves, nested, told
 
 SCHEMA = 1  # of sweep.json
 

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fednas_jax
 from fednas_jax.errors import RunError
 from fednas_jax.run.session import saving
 from fednas_jax.sweep.scheduling import Job, Outcome
@@ -107,7 +106,7 @@ class Processes:
         ours, theirs = socket.socketpair()
         share = self._shares[number]
         # The very package that this process has, wherever it was started.
-        home = str(Path(fednas_jax.__file__).parents[1])
+        home = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
         environment = os.environ | share.environment | {"PYTHONPATH": path}
         cores = ",".join(map(str, share.cores))

@@ -15,7 +15,7 @@ from fednas_jax.run.lock import Lock
 from fednas_jax.runtime import hosts
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
-from fednas_jax.sweep.plan import Plan, Planned, plan
+from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.scheduling import Job, Outcome, Pool, run_all
 from fednas_jax.sweep.table import Table, row_of
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fednas_jax.files import replacing
 from fednas_jax.run.finished import RATIOS, at_ratio
 from fednas_jax.run.session import saving
-from fednas_jax.sweep.plan import Plan
+from fednas_jax.sweep.planning import Plan
 
 SHARE = 0.05  # most of the time that goes into rewriting the table while trials end
 

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
+from stub_trials import FOUR, TINY, rows, written
 
 from fednas_jax.cli.app import main
 from fednas_jax.errors import RunError
@@ -20,24 +20,6 @@ from fednas_jax.sweep.processes import Processes, shares
 from fednas_jax.sweep.running import run_sweep
 from fednas_jax.sweep.scheduling import Job
 
-TINY = """
-preset = "digits"
-[fields]
-data.clients = 4
-net.widths = [2, 4, 8]
-net.multiple = [1, 2, 4]
-train.batch_size = 200
-pretrain.rounds = 1
-finetune.rounds = 1
-search.groups = 2
-search.settle_rounds = 1
-search.score_clients = 0
-search.max_iterations = 1
-search.growth = 0.0
-search.budget = 0.5
-engine.lanes = 1
-"""
-FOUR = f"{TINY}\n[[trials]]\ngrid = {{ method = ['fednas', 'naive'], seed = [0, 1] }}\n"
 MANY = (
     f"{TINY}\n[[trials]]\n"
     "grid = { method = ['fednas', 'naive'], 'data.alpha' = [0.1, 1.0, 10.0], seed = [0, 1, 2, 3] }\n"
@@ -51,17 +33,6 @@ def one_device(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-
-
-def written(folder, text):
-    path = folder / "sweep.toml"
-    path.write_text(text)
-    return path
-
-
-def rows(out):
-    """The table but for times of this machine."""
-    return pq.read_table(out / "trials.parquet").drop_columns("wall_seconds").to_pylist()
 
 
 def sweeping(file, out, *options):

@@ -12,7 +12,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.files import plain_name
 from fednas_jax.sweep.designs import crossed, grid
 from fednas_jax.sweep.naming import names
-from fednas_jax.sweep.plan import config_of, leaves, nested, plan
+from fednas_jax.sweep.planning import config_of, leaves, nested, plan
 
 
 @pytest.mark.parametrize(
