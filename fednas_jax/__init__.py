@@ -81,7 +81,14 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds that these are 
     from fednas_jax.space.network import Network as Network
     from fednas_jax.space.network import Variables as Variables
     from fednas_jax.space.probing import probe as probe
+    from fednas_jax.sweep.designs import chained as chained
+    from fednas_jax.sweep.designs import crossed as crossed
+    from fednas_jax.sweep.designs import grid as grid
+    from fednas_jax.sweep.designs import sampled as sampled
+    from fednas_jax.sweep.designs import sobol as sobol
+    from fednas_jax.sweep.designs import zipped as zipped
     from fednas_jax.sweep.replay import replay_run as replay
+    from fednas_jax.sweep.running import run_sweep as run_sweep
 
 # Name -> the module it lives in, MODULE:NAME where it has another name there; imported when first used, so that the
 # command line's --help needs no jax.
@@ -128,12 +135,15 @@ _HOMES = {
     "Tier": "report.assigning",
     "TrainConfig": "config.schema",
     "Variables": "space.network",
+    "chained": "sweep.designs",
     "compare": "report.comparing",
+    "crossed": "sweep.designs",
     "from_arrays": "data.arrays",
     "from_linen": "nets",
     "from_nnx": "nets",
     "from_rule": "search.stopping",
     "from_rungs": "search.brackets",
+    "grid": "sweep.designs",
     "load_data": "data.sources:load",
     "load_model": "run.models",
     "load_run": "run.finished",
@@ -150,6 +160,9 @@ _HOMES = {
     "reprice_run": "report.reprice",
     "resolve": "config.methods",
     "run_search": "run.loop",
+    "run_sweep": "sweep.running",
+    "sampled": "sweep.designs",
+    "sobol": "sweep.designs",
     "target_of": "search.proposals",
     "tiers": "report.assigning",
     "tiny": "config.presets",
@@ -158,6 +171,7 @@ _HOMES = {
     "with_method": "config.methods",
     "write_columns": "data.columns",
     "write_report": "report.page",
+    "zipped": "sweep.designs",
 }
 
 __all__ = [
@@ -203,12 +217,15 @@ __all__ = [
     "Tier",
     "TrainConfig",
     "Variables",
+    "chained",
     "compare",
+    "crossed",
     "from_arrays",
     "from_linen",
     "from_nnx",
     "from_rule",
     "from_rungs",
+    "grid",
     "load_data",
     "load_model",
     "load_run",
@@ -225,6 +242,9 @@ __all__ = [
     "reprice_run",
     "resolve",
     "run_search",
+    "run_sweep",
+    "sampled",
+    "sobol",
     "target_of",
     "tiers",
     "tiny",
@@ -233,6 +253,7 @@ __all__ = [
     "with_method",
     "write_columns",
     "write_report",
+    "zipped",
 ]
 
 

@@ -10,21 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "fednas_jax"
 # In order: each may import from those before it. `docs/architecture.md` says what lives in each.
 PACKAGES = (
     *("errors", "registry", "files", "forms", "seeds"),
-    *(
-        "config",
-        "runtime",
-        "space",
-        "nets",
-        "data",
-        "engine",
-        "phones",
-        "search",
-        "run",
-        "sweep",
-        "report",
-        "bench",
-        "cli",
-    ),
+    *("config", "runtime", "space", "nets", "data", "engine", "phones", "search", "run", "sweep", "report"),
+    *("bench", "cli"),
 )
 _FRONTS = tuple(f"{package}/__init__.py" for package in PACKAGES)
 NEEDS_NO_JAX = ("config", "errors.py", "registry.py", "files.py", "forms.py", "__init__.py", "__main__.py", *_FRONTS)

@@ -30,6 +30,7 @@ COMMANDS = {
         "search",
         {"command": "pretrain"},
     ),
+    "sweep": Command((("FILE --out DIR", "run many searches from a .toml or .py file, or go on with them"),)),
     "compare": Command((("RUN RUN ...", "runs side by side: accuracy at equal MACs, client cost, by phase"),)),
     "report": Command((("RUN ...", "write report.html and figures of finished runs again"),)),
     "verify": Command((("RUN ...", "whether runs' folders are what the runs wrote, file by file"),)),

@@ -6,18 +6,20 @@ candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ..
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
-from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, optimizers, programs
+from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, optimizers, programs, warm
 from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
 from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.feed import Feed, Share
@@ -29,7 +31,7 @@ from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, Sco
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import lowerings
-from fednas_jax.registry import attempt
+from fednas_jax.registry import Registry, attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
 
@@ -117,6 +119,7 @@ class Fleet:
             metric=metric_of(spec.metric, spec.classes),
             attack=attack if self.malicious.any() else None,
         )
+        self._form = _form(spec, self._recipe)
         self._root = jax.random.key(spec.seed)
         self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._resident: Columns | None = None
@@ -289,10 +292,15 @@ class Fleet:
         if (kind, size) not in self._programs:
             donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
             began = time.perf_counter()
-            with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
-                lowered = jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args)
-            self._programs[kind, size] = lowered.compile()
-            effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
+
+            def compiled() -> Callable[..., Any]:
+                with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
+                    return jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args).compile()
+
+            form = (kind, size, self.lowering, self._form)
+            self._programs[kind, size], fresh = warm.compiled(form, args, compiled)
+            if fresh:
+                effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
         return self._programs[kind, size](*args), effort
 
     def _function(self, kind: str, size: tuple[Widths, Room]) -> Callable[..., Any]:
@@ -306,6 +314,27 @@ class Fleet:
             "count": functools.partial(programs.count, recipe),
         }
         return kinds[kind]
+
+
+def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
+    """What tells a recipe's programs from another's: plain values in place of the functions that are made of them.
+
+    Choices of the user's own are told by their names, whose modules are imported once in a process.
+    """
+    train = spec.train
+    if not any(registry.parse(text).own for registry, text in _optimisers(train)):
+        # Arguments of the programs, or what the host plans by: only an optimiser of the user's own may look at them.
+        train = dataclasses.replace(
+            train, learning_rate=1.0, learning_rate_decay=1.0, schedule="constant", local_epochs=1.0
+        )
+    images = spec.data.images
+    numbers = (recipe.slots, recipe.lanes, recipe.eval_batch, recipe.capacity, recipe.streams, recipe.classes)
+    looks = (tuple(spec.mean), tuple(spec.std), images.shape[1:], str(images.dtype))
+    return (spec.network, train, recipe.mesh, numbers, looks, spec.metric, recipe.attack)
+
+
+def _optimisers(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
+    return (CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)
 
 
 def _power_of_two(least: int) -> int:

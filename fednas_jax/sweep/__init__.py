@@ -1,1 +1,1 @@
-"""Many searches: learning curves of one run replayed under thousands of elimination policies."""
+"""Many runs: sweeps, from plain data to a table with a row for each, and replay of policies on recorded runs."""

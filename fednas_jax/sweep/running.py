@@ -1,0 +1,230 @@
+"""A whole sweep: plan the trials, run those that are not finished, and keep the table up to date."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fednas_jax.config.bounds import shown
+from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config
+from fednas_jax.errors import ConfigError, FednasError, Interrupted
+from fednas_jax.run.lock import Lock
+from fednas_jax.runtime import hosts
+from fednas_jax.sweep.designs import Trial
+from fednas_jax.sweep.folder import SweepDir
+from fednas_jax.sweep.planning import Plan, Planned, plan
+from fednas_jax.sweep.scheduling import Job, Outcome, Pool, run_all
+from fednas_jax.sweep.table import Table, row_of
+
+Engine = Literal["local", "ray"]
+
+
+class Swept(NamedTuple):
+    """What a sweep has come to."""
+
+    path: Path
+    finished: int  # trials
+    failed: int
+
+
+def run_sweep(
+    trials: Iterable[Trial],
+    out: Path | str,
+    base: Config | str | None = None,
+    workers: int = 1,
+    engine: Engine = "local",
+    retry_failed: bool = False,
+    replace: bool = False,
+    part: tuple[int, int] = (0, 1),
+    observe: Callable[[dict[str, Any]], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Swept:
+    """Runs trials, or goes on with a sweep: finished trials are not run again, interrupted ones go on where they were.
+
+    Trials run in processes of their own, which import what a config names as MODULE:FUNCTION, but know nothing that
+    was registered in this one.
+
+    Args:
+      trials: each a dict of dotted config fields and values, as `grid`, `zipped`, `crossed`, `chained`, `sampled` and
+        `sobol` make them.
+      out: the sweep's folder. `out/trials.parquet` has a row for each trial, `out/trials/NAME` is its run.
+      base: the config that the trials change, or a preset's name; None where each trial has a field `preset`.
+      workers: trials that run at the same time, each with its share of the processor's cores and of the GPUs; 0: in
+        this process, which several hosts need (`--hosts`).
+      engine: 'local', processes of this machine; or 'ray', actors of a Ray cluster that sees the same folder.
+      retry_failed: try trials again that failed.
+      replace: begin trials anew whose configs have changed under the same name; their runs are put aside.
+      part: (index, count): only every count-th trial from this index on, in a folder of its own.
+      observe: is called with {"event": "trial", "trial": name, "status": ..., "done": n, "of": n, ...} as trials end,
+        and once before with {"event": "sweep", ...}.
+      should_stop: asked all the time; True lets running trials save, and raises `Interrupted`.
+
+    Returns:
+      How many trials are finished, and how many failed, whose errors are in the table.
+
+    Raises:
+      FednasError: one line in the user's words: the trials or the folder cannot be used.
+      Interrupted: `should_stop` said so; the same call goes on.
+    """
+    _check(workers, engine, part)
+    folder = SweepDir(out)
+    alone = workers == 0 and engine == "local"  # only then may jax be used in this process: it would take a GPU
+    first: Callable[[Callable[[], Any]], Any] = hosts.from_first_host if alone else lambda work: work()
+    with Lock(folder.path) as lock:
+
+        def begin() -> tuple[Plan, dict[str, Any]]:
+            return _begun(folder, lock, base, trials, part, replace)
+
+        planned, news = first(begin)
+        table = Table(planned, folder.table)
+        todo = first(lambda: _looked_at(folder, table, retry_failed))
+        done = len(planned.trials) - len(todo)
+        first(lambda: observe({"event": "sweep", "trials": len(planned.trials), "done": done, **news}))
+        by_name = {trial.name: trial for trial in planned.trials}
+
+        def ended(job: Job, outcome: Outcome) -> None:
+            nonlocal done
+            done += outcome.kind != "stopped"
+            row = first(lambda: _written(folder, planned, by_name[job.name], outcome))
+
+            def tell() -> None:
+                table.put(job.name, row)
+                table.write()
+                observe({"event": "trial", "trial": job.name, "done": done, "of": len(by_name), **row})
+
+            first(tell)
+
+        pool = _pool(workers, engine, folder, should_stop)
+        try:
+            stopped = run_all(_jobs(folder, planned, todo), pool, ended, _agreed(alone, should_stop))
+        finally:
+            pool.close()
+            first(lambda: table.write(now=True))
+        if stopped and done < len(by_name):
+            raise Interrupted
+        return Swept(folder.path, *first(lambda: (table.count("finished"), table.count("failed"))))
+
+
+def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
+    """Every count-th trial from an index on; names and fields are those of the whole.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    index, count = part
+    trials = planned.trials[index::count]
+    if not trials:
+        raise ConfigError(f"part: got {index}/{count} of {len(planned.trials):,} trials, want a part that has some")
+    return planned._replace(trials=trials)
+
+
+def _check(workers: int, engine: str, part: tuple[int, int]) -> None:
+    if not isinstance(workers, int) or not 0 <= workers <= 10_000:
+        raise ConfigError(f"workers: got {shown(workers)}, want 1 to 10000, or 0 for this process")
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"engine: got {shown(engine)}, want local or ray")
+    if engine == "ray" and workers == 0:
+        raise ConfigError("workers: got 0 with engine ray, want at least 1")
+    index, count = part
+    if not 0 <= index < count:
+        raise ConfigError(f"part: got {index}/{count}, want INDEX/COUNT with an index from 0 to below the count")
+
+
+def _begun(
+    folder: SweepDir,
+    lock: Lock,
+    base: Config | str | None,
+    trials: Iterable[Trial],
+    part: tuple[int, int],
+    replace: bool,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan, once it is in the folder, which is then held; and what of it is new or no longer there."""
+    folder.check()
+    planned = chosen(plan(base, trials, known_of(folder)), part)
+    folder.make()
+    lock.acquire()
+    entries = folder.entries()
+    new, left_out = folder.begin(planned, entries, replace)
+    return planned, {"new": len(new) if entries else 0, "left_out": left_out}
+
+
+def known_of(folder: SweepDir) -> dict[str, str]:
+    """Checksum -> name of the trials that a sweep has."""
+    return {entry["checksum"]: entry["name"] for entry in folder.entries()}
+
+
+def _looked_at(folder: SweepDir, table: Table, retry_failed: bool) -> list[Planned]:
+    """The trials that are to be run; the table says what the folder has of all."""
+    todo = []
+    for trial in table.plan.trials:
+        failure = folder.failure(trial)
+        if failure is not None and retry_failed:
+            folder.forgive(trial.name)
+            failure = None
+        row = finished_row(folder, table.plan, trial)
+        if row is not None:
+            table.put(trial.name, row)
+        elif failure is not None:
+            table.put(trial.name, _failed(failure["error"], failure["wall_seconds"]))
+        else:
+            table.put(trial.name, {"status": "stopped" if folder.begun(trial.name) else "waiting"})
+            todo.append(trial)
+    table.write(now=True)
+    return todo
+
+
+def finished_row(folder: SweepDir, planned: Plan, trial: Planned) -> dict[str, Any] | None:
+    """The table's row of a trial that has a result, whole or damaged; None where it has none."""
+    try:
+        result = folder.result(planned, trial)
+    except FednasError as error:
+        return _failed(str(error), None)
+    return None if result is None else row_of(result)
+
+
+def _written(folder: SweepDir, planned: Plan, trial: Planned, outcome: Outcome) -> dict[str, Any]:
+    """The table's row of a trial that ended; a failure is kept."""
+    if outcome.kind == "stopped":
+        return {"status": "stopped" if folder.begun(trial.name) else "waiting"}
+    if outcome.kind == "finished":
+        row = finished_row(folder, planned, trial)
+        if row is not None:
+            return row
+        outcome = outcome._replace(error=f"{folder.trial(trial.name)}: has no result here, want a path all workers see")
+    return _failed(folder.fail(trial, outcome.error, outcome.traceback, outcome.wall_seconds), outcome.wall_seconds)
+
+
+def _failed(error: str, wall_seconds: float | None) -> dict[str, Any]:
+    return {"status": "failed", "error": error, "wall_seconds": wall_seconds}
+
+
+def _jobs(folder: SweepDir, planned: Plan, todo: Sequence[Planned]) -> Iterator[Job]:
+    for trial in todo:
+        config = functools.partial(_config, planned, trial)
+        yield Job(trial.name, str(folder.trial(trial.name).absolute()), config)
+
+
+def _config(planned: Plan, trial: Planned) -> dict[str, Any]:
+    return to_json(planned.config(trial))
+
+
+def _agreed(alone: bool, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    return (lambda: hosts.agree(should_stop())) if alone else should_stop
+
+
+def _pool(workers: int, engine: Engine, folder: SweepDir, should_stop: Callable[[], bool]) -> Pool:
+    """The workers. What they need is imported here: a sweep of processes uses no jax itself."""
+    if engine == "ray":
+        from fednas_jax.sweep.actors import Actors
+
+        return Actors(workers)
+    if workers == 0:
+        from fednas_jax.sweep.here import Here
+
+        return Here(should_stop)
+    from fednas_jax.sweep.processes import Processes
+
+    return Processes(workers, folder.workers)

@@ -1,0 +1,84 @@
+"""Programs that are kept are found again by what they depend on, and by nothing else."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from fednas_jax import nets
+from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, TrainConfig
+from fednas_jax.data import chunks, load
+from fednas_jax.engine import warm
+from fednas_jax.engine.fleet import Fleet, FleetSpec, _form
+from fednas_jax.engine.tasks import Tasks
+
+
+@pytest.fixture
+def kept():
+    warm.keep_programs()
+    yield
+    warm.keep_programs(False)
+
+
+def test_the_same_recipe_and_forms_are_compiled_once(kept):
+    made = []
+
+    def program():
+        made.append(len(made))
+        return lambda: made[-1]
+
+    x = np.zeros((3, 2), np.float32)
+    first, fresh = warm.compiled("recipe", (x, {"a": 1}), program)
+    assert fresh
+    assert warm.compiled("recipe", (x + 1, {"a": 2}), program) == (first, False)
+    for other in (("other", (x, {"a": 1})), ("recipe", (x[:2], {"a": 1})), ("recipe", (x.astype(int), {"a": 1}))):
+        assert warm.compiled(*other, program)[1]
+    assert warm.compiled("recipe", (x, {"b": 1}), program)[1]
+
+
+def test_those_that_were_not_used_for_longest_go_first(kept, monkeypatch):
+    monkeypatch.setattr(warm, "MOST_PROGRAMS", 2)
+    fresh = [warm.compiled(name, (), lambda: print)[1] for name in ("a", "b", "a", "c", "a", "b")]
+    assert fresh == [True, True, False, True, False, True]
+
+
+def test_nothing_is_kept_unless_it_is_asked_for():
+    assert all(warm.compiled("recipe", (), lambda: print)[1] for _ in range(2))
+
+
+@pytest.fixture(scope="module")
+def spec():
+    dataset = load(DataConfig(), 0)
+    network = nets.build(NetConfig(name="cnn", widths=(2, 4, 8)), (8, 8, 1), 10)
+    engine = EngineConfig(lanes=1)
+    args = (network, chunks(dataset.test, 8), dataset.mean, dataset.std, 10, TrainConfig(), engine, 0, 1)
+    return FleetSpec(*args, jax.devices()[:1])
+
+
+def test_a_fleet_finds_its_programs_again_and_scores_the_same(kept, spec):
+    widths = tuple(spec.network.widths.values())
+    stack = jax.tree.map(lambda a: np.asarray(a)[None], spec.network.init(widths, jax.random.key(0)))
+    tallies = [Fleet(spec).evaluate(widths, stack, Tasks(np.zeros(4, int), np.arange(4))) for _ in range(2)]
+    assert [tally.effort.compile_seconds > 0 for tally in tallies] == [True, False]
+    np.testing.assert_array_equal(tallies[0].correct, tallies[1].correct)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        ("learning_rate", 0.7, True),
+        ("schedule", "cosine", True),
+        ("local_epochs", 2.0, True),
+        ("momentum", 0.5, False),
+        ("weight_decay", 0.1, False),
+        ("loss", "focal(gamma=1)", False),
+        ("aggregation", "clipped_mean(norm=1)", False),
+        ("server_learning_rate", 0.5, False),
+        ("update_bound", 3.0, False),
+    ],
+)
+def test_what_is_an_argument_of_the_programs_tells_none_apart(spec, field, value, same):
+    other = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **{field: value}))
+    recipe = Fleet(spec)._recipe
+    assert (_form(spec, recipe) == _form(other, recipe)) == same

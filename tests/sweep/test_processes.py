@@ -1,0 +1,151 @@
+"""Real workers: they train, stay warm, are killed, and nothing is lost."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from stub_trials import FOUR, TINY, rows, written
+
+from fednas_jax.cli.app import main
+from fednas_jax.errors import RunError
+from fednas_jax.run.finished import load_run
+from fednas_jax.run.verifying import verify_run
+from fednas_jax.sweep import processes, sources
+from fednas_jax.sweep.processes import Processes, shares
+from fednas_jax.sweep.running import run_sweep
+from fednas_jax.sweep.scheduling import Job
+
+MANY = (
+    f"{TINY}\n[[trials]]\n"
+    "grid = { method = ['fednas', 'naive'], 'data.alpha' = [0.1, 1.0, 10.0], seed = [0, 1, 2, 3] }\n"
+)
+SECONDS = 600  # after which a sweep that hangs is ended
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """Workers have one device each, and compile as fast as tests do."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+
+def sweeping(file, out, *options):
+    """A sweep in a process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "fednas_jax", "sweep", str(file), "--out", str(out), *options]
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+
+
+def workers_of(process):
+    """Numbers of the workers that a process has started."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(n) for n in found if b"fednas_jax.sweep.worker" in Path(f"/proc/{n}/cmdline").read_bytes()]
+
+
+def wait_for(what):
+    until = time.monotonic() + SECONDS
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+def gone(process):
+    """Whether a process is no more; one whose parent has not looked after it yet counts as such."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_path, capsys):
+    out, file = tmp_path / "s", written(tmp_path, FOUR)
+    killed = []
+
+    def asked():
+        # In the midst of the second trial its worker is killed.
+        if not killed and (out / "trials" / "fednas-seed1" / "config.json").exists():
+            killed.extend(workers_of(os.getpid()))
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    source = sources.read(file)
+    assert run_sweep(source.trials, out, source.base, should_stop=asked) == (out, 4, 0)
+    assert len(killed) == 1
+    compiled = {}
+    for name in ("fednas-seed0", "fednas-seed1", "naive-seed0", "naive-seed1"):
+        assert verify_run(out / "trials" / name).finished
+        run = load_run(out / "trials" / name)
+        assert (run.result["method"], run.result["seed"]) == (name.split("-")[0], int(name[-1]))
+        compiled[name] = run.result["simulator"]["compilations"]
+    assert compiled["naive-seed1"] == 0 < compiled["fednas-seed0"]
+    for row in rows(out):
+        (model,) = load_run(out / "trials" / row["trial"]).result["models"]
+        assert row["accuracy_75"] == model["test_accuracy"]
+    assert main(["sweep", str(file), "--out", str(out)]) == 0
+    assert "4 trials, 4 of them done" in capsys.readouterr().out
+
+
+@pytest.mark.exhaustive
+def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_path):
+    file, whole, broken = written(tmp_path, MANY), tmp_path / "whole", tmp_path / "broken"
+    with sweeping(file, whole) as process:
+        assert process.wait(SECONDS) == 0
+    rng = random.Random(5)
+    for done in (0, 7, 15):
+        with sweeping(file, broken) as process:
+            wait_for(lambda: len(list(broken.glob("trials/*/result.json"))) > done)  # noqa: B023
+            workers = workers_of(process.pid)
+            time.sleep(3 * rng.random())
+            process.kill()
+            process.wait(SECONDS)
+        wait_for(lambda: all(map(gone, workers)))  # noqa: B023
+    with sweeping(file, broken) as process:
+        assert process.wait(SECONDS) == 0
+    assert len(rows(whole)) == 24
+    assert rows(broken) == rows(whole)
+
+
+@pytest.mark.exhaustive
+def test_asked_to_stop_a_sweep_saves_and_goes_on(tmp_path):
+    file, out = written(tmp_path, FOUR), tmp_path / "s"
+    with sweeping(file, out) as process:
+        wait_for(lambda: list(out.glob("trials/*/result.json")))
+        (worker,) = workers_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    wait_for(lambda: gone(worker))
+    with sweeping(file, out, "--workers", "2") as process:
+        assert process.wait(SECONDS) == 0
+    assert {row["status"] for row in rows(out)} == {"finished"}
+
+
+def test_a_worker_that_cannot_start_is_one_line_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    pool = Processes(1, tmp_path / "workers")
+    pool.begin(0, Job("t", str(tmp_path / "t"), dict))
+    with pytest.raises(RunError, match=r"a worker cannot start, it ended with code 1: .*1.log is empty"):
+        pool.wait(60)
+    pool.close()
+
+
+def test_each_worker_has_its_share_of_cores_and_gpus():
+    cores = list(range(8))
+    assert shares(1, cores, ["0", "1"], {}) == [((), {})]
+    two = shares(2, cores, ["0", "1", "2", "3"], {})
+    assert [share.cores for share in two] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [share.environment for share in two] == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    many = shares(3, [4, 6], ["GPU-a"], {})
+    assert [share.cores for share in many] == [(4,), (6,), (4,)]
+    assert many[0].environment == {"CUDA_VISIBLE_DEVICES": "GPU-a", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"}
+    told = shares(2, cores, ["0"], {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"})
+    assert told[1].environment == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert sorted(core for share in shares(3, cores, [], {}) for core in share.cores) == cores

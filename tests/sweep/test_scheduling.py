@@ -1,0 +1,53 @@
+"""Trials go to free workers; those of dead ones come back, twice at most; asked to stop, no other begins."""
+
+from stub_trials import StubPool
+
+from fednas_jax.sweep.scheduling import Job, Outcome, run_all
+
+
+def jobs(path, *seeds):
+    return [Job(f"t{seed}", str(path / f"t{seed}"), lambda seed=seed: {"seed": seed}) for seed in seeds]
+
+
+def ran(pool, jobs, **more):
+    ended = []
+    stopped = run_all(jobs, pool, lambda job, outcome: ended.append((job.name, outcome.kind)), **more)
+    return ended, stopped
+
+
+def test_every_job_ends_once_whatever_the_number_of_workers(tmp_path):
+    for number in (1, 3, 9):
+        ended, stopped = ran(StubPool(number=number), jobs(tmp_path / str(number), *range(7)))
+        assert sorted(ended) == [(f"t{n}", "finished") for n in range(7)]
+        assert not stopped
+
+
+def test_a_trial_whose_worker_died_is_tried_again_after_the_others(tmp_path):
+    lost = Outcome("lost", "killed")
+    pool = StubPool(lambda values, tries: lost if values["seed"] == 0 and tries <= 2 else None)
+    ended, _ = ran(pool, jobs(tmp_path, 0, 1))
+    assert pool.tried == ["t0", "t1", "t0", "t0"]
+    assert ended == [("t1", "finished"), ("t0", "finished")]
+
+
+def test_it_is_given_up_when_its_third_worker_died(tmp_path):
+    pool = StubPool(lambda values, tries: Outcome("lost", "killed"))
+    ended, _ = ran(pool, jobs(tmp_path, 0))
+    assert pool.tried == ["t0"] * 3
+    assert ended == [("t0", "lost")]
+
+
+def test_asked_to_stop_no_other_trial_begins(tmp_path):
+    asked = iter([False, True])
+    pool = StubPool(lambda values, tries: Outcome("lost", "killed"))
+    ended, stopped = ran(pool, jobs(tmp_path, 0, 1, 2), should_stop=lambda: next(asked))
+    assert pool.tried == ["t0"]
+    assert stopped
+    assert ended == []
+
+
+def test_jobs_are_taken_when_a_worker_is_free(tmp_path):
+    taken = []
+    given = (taken.append(n) or job for n, job in enumerate(jobs(tmp_path, 0, 1, 2)))
+    run_all(given, StubPool(), lambda job, outcome: taken.append(job.name))
+    assert taken == [0, "t0", 1, "t1", 2, "t2"]
