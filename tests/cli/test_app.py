@@ -345,6 +345,7 @@ def stopped(number, out):
     return process.returncode
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_saves(tmp_path):
     assert stopped(signal.SIGINT, tmp_path / "run") == 130
 

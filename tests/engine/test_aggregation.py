@@ -90,6 +90,7 @@ def brought_together(chosen, updates, examples, places):
     return jax.tree.map(lambda u: np.tensordot(weight / weight.sum(), u, 1), stack)
 
 
+@pytest.mark.exhaustive
 @given(st.integers(1, 12), st.integers(0, 5), st.integers(0, 100), st.sampled_from(TWINS))
 def test_an_aggregation_equals_its_readable_twin_whatever_room_is_left(number, room, seed, text):
     updates = updates_of(seed, number)
@@ -239,6 +240,7 @@ def test_who_is_malicious_is_drawn_once_by_the_seed_alone():
     assert_equal(attacks.malicious_clients(other, 50, 0), drawn[0])
 
 
+@pytest.mark.exhaustive
 def test_with_a_fifth_of_malicious_clients_the_mean_is_lost_and_robust_aggregations_learn_on():
     """Updates sent ten times over, the other way round; sign and label flips slow a mean of IID clients more than they
     break it, so that they would tell nothing here.

@@ -178,6 +178,7 @@ def test_no_cohort_and_no_number_of_parts_needs_another_program(
     assert len(engine._programs) == 5
 
 
+@pytest.mark.exhaustive
 def test_data_on_disk_trains_as_the_same_data_in_memory(network, dataset, candidates, tmp_path):
     sizes = np.array([5, 40, 22, 9, 31, 16])
     train = Examples(dataset.train.images[: sizes.sum()], dataset.train.labels[: sizes.sum()])

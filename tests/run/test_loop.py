@@ -410,6 +410,7 @@ def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(fini
             one_device(config, tmp_path / "run", dataset=dataset)
 
 
+@pytest.mark.exhaustive
 def test_several_budgets_hold_at_the_end_and_the_members_asked_for_are_tested(tmp_path):
     budgets = {"resource": "memory,macs", "budget": (0.8, 0.55)}
     config = dataclasses.replace(
