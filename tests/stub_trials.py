@@ -70,7 +70,7 @@ def finish(values, path):
     """Leaves a finished run."""
     run, config = RunDir(Path(path)), from_json(values)
     run.make()
-    run.create(config, 1, "cpu", {})
+    run.create(config, 1, "rows", "cpu", {})
     write_json(run.result_file, result(config))
 
 

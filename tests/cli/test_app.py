@@ -44,7 +44,7 @@ def refused(capsys, *args):
 MISTAKES = {
     "unknown command": (
         ["serach"],
-        "command: got 'serach', want one of search, pretrain, compare, report, verify, ",
+        "command: got 'serach', want one of search, pretrain, sweep, compare, report, verify, ",
     ),
     "unknown preset": (
         ["search", "digit", "--out", "x"],

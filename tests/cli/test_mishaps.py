@@ -152,7 +152,7 @@ def test_a_signal_that_a_library_swallowed_ends_the_run_before_it_begins():
             assert stop.asked == [signal.SIGINT]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (1, 2))])
 def test_a_search_that_is_stopped_in_its_first_seconds_says_so_in_one_line(seed, tmp_path):
     rng = random.Random(seed)
     number, seconds = rng.choice([signal.SIGINT, signal.SIGTERM]), rng.uniform(0.3, 6)
@@ -164,7 +164,8 @@ def test_a_search_that_is_stopped_in_its_first_seconds_says_so_in_one_line(seed,
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
-    assert (out + err).count("stopped") == 1, (out, err)
+    said = (out + err).replace(str(tmp_path), "")
+    assert said.count("stopped") == 1, said
     assert err.count("\n") <= 1, err
     assert "Traceback" not in err
 

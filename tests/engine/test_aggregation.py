@@ -137,7 +137,12 @@ def wanted(network, dataset, packed, candidates, config, **more):
 
 
 @pytest.mark.parametrize(
-    "text", ["trimmed_mean(share=0.2)", "krum(malicious=0.2, multi=True)", "clipped_mean(norm=0.3)"]
+    "text",
+    [
+        "trimmed_mean(share=0.2)",
+        pytest.param("krum(malicious=0.2, multi=True)", marks=pytest.mark.exhaustive),
+        pytest.param("clipped_mean(norm=0.3)", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_round_so_aggregated_equals_the_oracle_on_one_device_and_eight(network, dataset, packed, candidates, text):
     config = with_config(aggregation=text)
@@ -165,7 +170,7 @@ def test_more_updates_than_memory_are_refused_with_numbers(network, dataset, pac
         one_round(engine, candidates, TASKS, config)
 
 
-@pytest.mark.parametrize("text", ["mean", "median"])
+@pytest.mark.parametrize("text", ["mean", pytest.param("median", marks=pytest.mark.exhaustive)])
 def test_updates_beyond_the_bound_are_left_out_and_counted(network, dataset, packed, candidates, text):
     def norms(config):
         for pair in PAIRS:
@@ -199,7 +204,7 @@ def test_clients_whose_updates_are_no_numbers_are_left_out_of_those_that_are(net
     assert_close([jax.tree.map(lambda a, k=k: a[k], trained.stack) for k in range(3)], expected)
 
 
-@pytest.mark.parametrize("text", ["mean", "krum"])
+@pytest.mark.parametrize("text", ["mean", pytest.param("krum", marks=pytest.mark.exhaustive)])
 def test_a_candidate_all_of_whose_updates_are_left_out_stays_as_it_was(network, dataset, packed, candidates, text):
     config = with_config(aggregation=text, server_optimizer="momentum")
     engine = fleet(network, dataset, packed, 2, 2, config)
@@ -218,7 +223,9 @@ def test_a_candidate_all_of_whose_updates_are_left_out_stays_as_it_was(network, 
         assert np.isfinite(now).all()
 
 
-@pytest.mark.parametrize("attack", ["label_flip", "sign_flip", "scaled"])
+@pytest.mark.parametrize(
+    "attack", ["sign_flip", *(pytest.param(a, marks=pytest.mark.exhaustive) for a in ("label_flip", "scaled"))]
+)
 def test_malicious_clients_attack_as_in_the_oracle(network, dataset, packed, candidates, attack):
     config = with_config(momentum=0.0)
     participation = ParticipationConfig(malicious=0.3, attack=attack, attack_scale=4.0)

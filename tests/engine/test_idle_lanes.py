@@ -47,7 +47,7 @@ def test_most_steps_of_a_long_round_find_work_in_every_lane(lanes, per_lane):
     assert lane_plan.all_busy(plan, steps).sum() > 0.75 * plan.length.sum()
 
 
-@pytest.mark.parametrize(("lanes", "devices"), [(4, 1), (2, 8)])
+@pytest.mark.parametrize(("lanes", "devices"), [(4, 1), pytest.param(2, 8, marks=pytest.mark.exhaustive)])
 def test_a_round_equals_one_that_chooses_between_states_after_every_step(
     network, dataset, packed, candidates, monkeypatch, lanes, devices
 ):
@@ -166,6 +166,7 @@ def test_bfloat16_rounds_weights_where_they_are_written_and_nowhere_else():
     assert {leaf.dtype for leaf in state.computed.values()} == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.exhaustive
 def test_weights_that_are_carried_in_bfloat16_train_as_those_that_are_rounded_in_each_step(network, candidates):
     config = TrainConfig(precision="bfloat16", weight_decay=0.0, momentum=0.9)
     client, forward = local.make_local(network, WIDTHS, config), local.make_forward(network, WIDTHS, config)

@@ -109,6 +109,7 @@ def test_what_is_no_optimiser_is_refused_in_one_line(field, text, said, own_modu
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.exhaustive
 def test_clients_with_adam_and_a_smoothed_loss_equal_the_oracle(network, dataset, packed, candidates):
     # A bias before BatchNorm has a gradient of rounding errors alone, which Adam's usual eps would make much of.
     adam, loss = "optax:adam(b1=0.8, eps=1e-3)", "cross_entropy(smoothing=0.2)"

@@ -59,7 +59,14 @@ def default(network, dataset, packed, candidates):
     return trained_and_scored(engine, candidates), shapes
 
 
-@pytest.mark.parametrize("name", [name for name in lowerings.LOWERINGS if name != lowerings.DEFAULT])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "patches" else pytest.mark.exhaustive)
+        for name in lowerings.LOWERINGS
+        if name != lowerings.DEFAULT
+    ],
+)
 def test_no_lowering_changes_a_round_beyond_the_order_of_sums(network, dataset, packed, candidates, default, name):
     engine = fleet(network, dataset, packed, 3, 1, lowering=name)
     assert_close(trained_and_scored(engine, candidates), default[0])
@@ -72,7 +79,7 @@ def test_a_cpu_takes_the_default_lowering(network, dataset, packed):
     assert fleet(network, dataset, packed, 3, 1, lowering="shifts").lowering == "shifts"
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", lowerings.LOWERINGS)
 @pytest.mark.parametrize("kind", ["train", "score"])
 def test_programs_lower_for_every_platform(network, dataset, packed, default, name, precision, kind):

@@ -42,6 +42,7 @@ def outputs(conv, image, kernel, target, strides, padding, groups):
     return out, *grads
 
 
+@pytest.mark.exhaustive
 @given(convolutions(), st.sampled_from([(0, 0), (None, 0), (0, None), (None, None)]))
 @settings(max_examples=10, deadline=None)
 def test_values_and_gradients_equal_those_of_lax(convolution, axes):

@@ -64,6 +64,7 @@ def gone(process):
         return True
 
 
+@pytest.mark.exhaustive
 def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_path, capsys):
     out, file = tmp_path / "s", written(tmp_path, FOUR)
     killed = []

@@ -106,6 +106,7 @@ def test_the_policy_that_was_used_is_replayed_as_the_run_went(recorded, dropping
     assert len(as_run(dropping)["drops"]) >= 3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("changes", [RUNGS, HALVING], ids=str)
 def test_a_replay_foretells_a_run_that_trains_the_same_candidates(recorded, tmp_path, changes):
     real = as_run(searching(tmp_path / "run", **changes))
@@ -164,6 +165,7 @@ def test_a_policy_that_goes_otherwise_than_the_run_went_is_no_answer(recorded, m
         replay.replay_run(recorded)
 
 
+@pytest.mark.exhaustive
 def test_the_command_tries_a_grid_and_draws_its_front(recorded, capsys):
     assert main(["replay", str(recorded), "--groups", "1", "2", "--name", "grid"]) == 0
     shown = capsys.readouterr().out
@@ -265,6 +267,7 @@ def made_up(draw):
     )
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=5, deadline=None)
 @given(made_up(), st.lists(st.sampled_from(SEARCHES), min_size=3, max_size=3))
 def test_the_slow_twin_says_the_same_of_every_policy(curves, some):
