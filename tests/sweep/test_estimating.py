@@ -53,7 +53,7 @@ def test_a_sweep_is_estimated_in_proportion_and_nothing_is_written(tmp_path, mon
             [(worker, outcome)] = super().wait(seconds)
             run = RunDir(estimating.Path(self.path))
             run.append({"event": "iteration", "iteration": 1, "candidates": [{}, {}, {}]})
-            run.append({"event": "select", "progress": 0.5})
+            run.append({"event": "select", "iteration": 1, "winner": "conv1", "score": 0.5, "progress": 0.5})
             seconds = 10.0 if self.path.endswith("first") else 6.0
             return [(worker, outcome._replace(wall_seconds=seconds, began_seconds=2.0, memory_bytes=10**9))]
 
