@@ -20,9 +20,10 @@ from fednas_jax.errors import ConfigError
 class BenchOptions:
     """Measure the simulator on this machine.
 
-    Workloads: fedavg-round, nas-round, mobilenet-round, scale (these four, where none is named), and million, whose
-    clients lie on disk (1.3 GB for a minute). Each reports examples a second in steady state, lanes without work,
-    achieved FLOP/s and their share of what a large matrix product reaches here, compilation and peak memory.
+    Workloads: fedavg-round, nas-round, mobilenet-round, resnet-round, scale (these five, where none is named), and
+    million, whose clients lie on disk (1.3 GB for a minute). Each reports examples a second in steady state, lanes
+    without work, achieved FLOP/s, their share of what a large matrix product reaches here, the share of the roofline
+    (the bytes that must move are counted too), compilation and peak memory.
 
     All about one accelerator, in one command:
 
@@ -31,7 +32,7 @@ class BenchOptions:
     """
 
     workloads: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to measure: fedavg-round, nas-round, mobilenet-round, scale, million (default: all but million)."""
+    """What to measure: the names above (default: all but million)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """File for everything measured, in a folder that exists; written again after each workload."""
     seconds: float = 10.0

@@ -8,9 +8,10 @@ import jax
 from rich.console import Console
 
 from fednas_jax.bench import tables
-from fednas_jax.bench.machine import describe, product_limit, some_devices
+from fednas_jax.bench.machine import copy_limit, describe, product_limit, some_devices
 from fednas_jax.bench.measuring import Federation, measure
 from fednas_jax.bench.options import BenchOptions, check, chosen, sweep
+from fednas_jax.bench.roofline import Roofline
 from fednas_jax.bench.workloads import Workload
 from fednas_jax.config import files
 from fednas_jax.errors import TrainingError
@@ -48,8 +49,8 @@ def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -
     """One workload's rows: a row for each number of lanes and each number of clients."""
     engines, rows = sweep(options), []
     # For each workload anew: a machine that others use too is not always as fast.
-    limit = product_limit(devices, workload.train)
-    often = (limit, options.seconds, options.repeats)
+    roof = Roofline(product_limit(devices, workload.train), copy_limit(devices))
+    often = (roof, options.seconds, options.repeats)
     ladder = workload.ladder or (workload.clients,)
     # The baseline and the trace are for the best number of lanes, and not for the longer steps of a ladder.
     extras = (options.sequential and not workload.ladder, options.profile and options.profile / workload.name)
@@ -71,7 +72,8 @@ def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -
         "name": workload.name,
         "about": workload.about,
         "definition": files.to_json(workload),
-        "product_limit_flop_per_second": limit,
+        "product_limit_flop_per_second": roof.flop_per_second,
+        "copy_limit_bytes_per_second": roof.bytes_per_second,
         "rows": rows,
         "best": None,
         "evenness": _evenness(rows),

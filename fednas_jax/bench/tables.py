@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
@@ -16,10 +17,11 @@ _COLUMNS = (
     "ms/client",
     "padding",
     "GFLOP/s",
-    "of limit",
-    "compile s",
+    "limit",
+    "roof",
+    "comp s",
     "host MiB",
-    "dev. MiB",
+    "dev MiB",
 )
 
 
@@ -42,6 +44,9 @@ def print_workload(console: Console, result: dict[str, Any]) -> None:
     limit = result["product_limit_flop_per_second"]
     precision = result["definition"]["train"]["precision"]
     _say(console, f"limit: {precision} matrix products reach {limit / 1e9:,.1f} GFLOP/s here")
+    _say(console, f"roof: the same, and copies of {result['copy_limit_bytes_per_second'] / 1e9:,.1f} GB/s")
+    for line in _roofs(result["rows"][0]):
+        _say(console, line)
     final = result["best"] or result["rows"][0]
     if final.get("sequential"):
         s = final["sequential"]
@@ -53,6 +58,17 @@ def print_workload(console: Console, result: dict[str, Any]) -> None:
     if result["evenness"]:
         _say(console, f"seconds per client from 1,000 clients on, most / fewest: {result['evenness']:.2f}")
     _say(console, "")
+
+
+def _roofs(row: dict[str, Any]) -> Iterator[str]:
+    """What training and scoring move at least, and what bounds them; the same for any number of lanes."""
+    train = row["training"]
+    yield (
+        f"training: {row['bytes_per_step'] / 1e6:,.2f} MB a step, bound by {train['bound_by']}, "
+        f"{train['share_of_roofline']:.1%} of its roof"
+    )
+    if row["scoring"]:
+        yield f"scoring: bound by {row['scoring']['bound_by']}, {row['scoring']['share_of_roofline']:.1%} of its roof"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -68,6 +84,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['padding']:.1%}",
         f"{row['flop_per_second'] / 1e9:,.{0 if row['flop_per_second'] > 1e12 else 1}f}",
         f"{row['share_of_product_limit']:.1%}",
+        f"{row['share_of_roofline']:.1%}",
         f"{row['compile_seconds']:.1f}",
         f"{row['peak_host_mib']:,.0f}",
         "-" if device is None else f"{device:,.0f}",

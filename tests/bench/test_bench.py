@@ -33,6 +33,7 @@ def small(name, **changes):
 def workloads(monkeypatch):
     """Every named workload small, and matrices too."""
     monkeypatch.setattr(machine, "SIDE", {"cpu": 32})
+    monkeypatch.setattr(machine, "COPIED", {"cpu": 2**16})
     ones = {
         "fedavg-round": small("fedavg-round"),
         "nas-round": small("nas-round", candidates=2),
@@ -163,7 +164,7 @@ def test_a_report_is_complete_and_sane(workloads, tmp_path, capsys):
         assert found["definition"]["train"]["batch_size"] == workload.train.batch_size
         assert [row["clients"] for row in found["rows"]] == [2]
         for row in found["rows"]:
-            check_row(row, workload, found["product_limit_flop_per_second"])
+            check_row(row, workload, found["product_limit_flop_per_second"], found["copy_limit_bytes_per_second"])
         sequential = found["rows"][0]["sequential"]
         assert (sequential is None) == bool(workload.ladder)
         if sequential:
@@ -174,7 +175,7 @@ def test_a_report_is_complete_and_sane(workloads, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [out]  # nothing unfinished is left
 
 
-def check_row(row, workload, limit):
+def check_row(row, workload, limit, copies):
     data = make_clients(workload, row["clients"], 0)[0]
     batches = -(-data.train_count // workload.train.batch_size)
     pieces = workload.candidates * workload.rounds
@@ -191,6 +192,15 @@ def check_row(row, workload, limit):
     assert row["flop_per_example_done"] < row["flop_per_example"]
     assert row["share_of_product_limit"] == pytest.approx(row["flop_per_second"] / limit)
     assert row["peak_host_mib"] > 10
+    judged = [row["training"], *([row["scoring"]] if workload.scored else [])]
+    assert (row["scoring"] is None) == (not workload.scored)
+    assert row["training"]["bytes"] == row["steps"] * row["bytes_per_step"]
+    assert sum(part["flop"] for part in judged) == pytest.approx(row["flop_per_second"] * min(row["seconds"]))
+    assert sum(part["seconds"] for part in judged) == pytest.approx(min(row["seconds"]))
+    for part in judged:
+        assert part["least_seconds"] == pytest.approx(max(part["flop"] / limit, part["bytes"] / copies))
+        assert part["share_of_roofline"] == pytest.approx(part["least_seconds"] / part["seconds"])
+    assert row["share_of_roofline"] == pytest.approx(sum(p["least_seconds"] for p in judged) / min(row["seconds"]))
 
 
 def test_a_sweep_measures_every_number_of_lanes_and_compares_the_best(workloads, tmp_path):
@@ -241,6 +251,10 @@ def test_tables_fit_into_100_columns():
         "padding": 0.292,
         "flop_per_second": 123_456.7e9,
         "share_of_product_limit": 0.123,
+        "share_of_roofline": 0.456,
+        "bytes_per_step": 123_456_789,
+        "training": {"share_of_roofline": 0.5, "bound_by": "arithmetic"},
+        "scoring": {"share_of_roofline": 0.4, "bound_by": "memory"},
         "compile_seconds": 123.4,
         "compilations": 1,
         "peak_host_mib": 123_456.0,
@@ -250,6 +264,7 @@ def test_tables_fit_into_100_columns():
     result = {
         "definition": {"train": {"precision": "float32"}},
         "product_limit_flop_per_second": 1e15,
+        "copy_limit_bytes_per_second": 4.3e12,
         "rows": [row, {"clients": 100_000, "lanes": 2048, "error": "out of memory"}],
         "best": None,
         "evenness": 1.2,
