@@ -48,13 +48,11 @@ def print_workload(console: Console, result: dict[str, Any]) -> None:
     for line in _roofs(result["rows"][0]):
         _say(console, line)
     final = result["best"] or result["rows"][0]
-    if final.get("sequential"):
-        s = final["sequential"]
-        _say(
-            console,
-            f"sequential: {s['examples_per_second']:,.0f} examples/s; lanes ({final['lanes']}): {s['ratio']:.2f} times "
-            f"as fast ({s['ratio_least']:.2f} to {s['ratio_most']:.2f}, pairs: {len(s['seconds'])})",
-        )
+    for name, other in ({"sequential": final.get("sequential")} | final.get("peers", {})).items():
+        if other:
+            _say(console, f"{name}: {_ratio(final, other)}")
+    for name, why in final.get("peers_left_out", {}).items():
+        _say(console, f"{name} is not measured: {why}")
     if result["evenness"]:
         _say(console, f"seconds per client from 1,000 clients on, most / fewest: {result['evenness']:.2f}")
     _say(console, "")
@@ -69,6 +67,15 @@ def _roofs(row: dict[str, Any]) -> Iterator[str]:
     )
     if row["scoring"]:
         yield f"scoring: bound by {row['scoring']['bound_by']}, {row['scoring']['share_of_roofline']:.1%} of its roof"
+
+
+def _ratio(row: dict[str, Any], other: dict[str, Any]) -> str:
+    """How the fleet did beside another, over all turns."""
+    agree = "" if other["difference"] is None else f"; updates agree to {other['difference']:.0e}"
+    return (
+        f"{other['examples_per_second']:,.0f} examples/s; lanes ({row['lanes']}): {other['ratio']:.2f} times as fast "
+        f"({other['ratio_least']:.2f} to {other['ratio_most']:.2f}, pairs: {len(other['seconds'])}){agree}"
+    )
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
