@@ -1,4 +1,4 @@
-"""The machine that is measured: what it is, what its matrix products reach, and its peak memory."""
+"""The machine that is measured: what it is, what its matrix products and copies reach, and its peak memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from fednas_jax.runtime import cores
 # Rows of the square matrices: large enough that a product is bound by arithmetic, and over in well under a second.
 SIDE = {"cpu": 2048}
 SIDE_OF_ACCELERATORS = 8192
-_PRODUCTS = 10  # measured; the best counts
+# Bytes of the array that is copied: larger than any cache, and a copy is over in well under a second.
+COPIED = {"cpu": 2**27}
+COPIED_ON_ACCELERATORS = 2**30
+_REPEATS = 10  # products and copies measured; the best counts
 
 
 def some_devices(number: int) -> list[jax.Device]:
@@ -71,13 +74,27 @@ def product_limit(devices: Sequence[jax.Device], train: TrainConfig) -> float:
     matrix = np.random.default_rng(0).standard_normal((side, side), np.float32).astype(jnp.dtype(train.precision))
     there = [jax.device_put(matrix, device) for device in devices]
     product = jax.jit(functools.partial(jnp.matmul, precision=train.matmul_precision))
-    jax.block_until_ready([product(a, a) for a in there])
+    return 2 * side**3 * len(devices) / _best_seconds(lambda: [product(a, a) for a in there])
+
+
+def copy_limit(devices: Sequence[jax.Device]) -> float:
+    """Bytes/s of copies of a large array on all devices at once, each read and written; the best of several."""
+    size = COPIED.get(devices[0].platform, COPIED_ON_ACCELERATORS)
+    array = np.zeros(size // 4, np.float32)
+    there = [jax.device_put(array, device) for device in devices]
+    copy = jax.jit(jnp.negative)  # a copy alone might be left out, or be the allocator's business
+    return 2 * array.nbytes * len(devices) / _best_seconds(lambda: [copy(a) for a in there])
+
+
+def _best_seconds(work: Callable[[], Any]) -> float:
+    """The fewest seconds that it took of several times, compilation apart."""
+    jax.block_until_ready(work())
     best = float("inf")
-    for _ in range(_PRODUCTS):
+    for _ in range(_REPEATS):
         began = time.perf_counter()
-        jax.block_until_ready([product(a, a) for a in there])
+        jax.block_until_ready(work())
         best = min(best, time.perf_counter() - began)
-    return 2 * side**3 * len(devices) / best
+    return best
 
 
 def peak_host_mib() -> float:

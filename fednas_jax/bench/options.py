@@ -20,9 +20,10 @@ from fednas_jax.errors import ConfigError
 class BenchOptions:
     """Measure the simulator on this machine.
 
-    Workloads: fedavg-round, nas-round, mobilenet-round, scale (these four, where none is named), and million, whose
-    clients lie on disk (1.3 GB for a minute). Each reports examples a second in steady state, lanes without work,
-    achieved FLOP/s and their share of what a large matrix product reaches here, compilation and peak memory.
+    Workloads: fedavg-round, nas-round, mobilenet-round, resnet-round, scale (these five, where none is named), and
+    million, whose clients lie on disk (1.3 GB for a minute). Each reports examples a second in steady state, lanes
+    without work, achieved FLOP/s, their share of what a large matrix product reaches here, the share of the roofline
+    (the bytes that must move are counted too), compilation and peak memory.
 
     All about one accelerator, in one command:
 
@@ -31,7 +32,7 @@ class BenchOptions:
     """
 
     workloads: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to measure: fedavg-round, nas-round, mobilenet-round, scale, million (default: all but million)."""
+    """What to measure: the names above (default: all but million)."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """File for everything measured, in a folder that exists; written again after each workload."""
     seconds: float = 10.0
@@ -46,6 +47,11 @@ class BenchOptions:
     """Number of devices to use. 0: all."""
     sequential: bool = False
     """Also train one client after another, as FedJAX does, in turns with the fleet, and print the ratio (not scale)."""
+    peers: bool = False
+    """Also train with PyTorch (a loop, a CUDA graph, torch.func's vmap) and with plain jax.vmap, on the first device in
+    turns with the fleet, and print the ratios (not scale, not million)."""
+    torch_python: Annotated[Path | None, tyro.conf.arg(metavar="PYTHON")] = None
+    """The Python of an environment with PyTorch, for --peers (default: this one)."""
     profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder for jax.profiler's trace of two steady pieces of work of each workload."""
     seed: int = 0
@@ -111,6 +117,12 @@ def check(options: BenchOptions) -> None:
     for name in ("clients", "devices"):
         if getattr(options, name) < 0:
             raise ConfigError(f"{name}: got {getattr(options, name)}, want at least 1, or 0 for the usual number")
+    if options.torch_python is not None and not options.peers:
+        raise ConfigError(f"torch_python: got {options.torch_python}, want it with --peers")
+    if options.torch_python is not None and not options.torch_python.is_file():
+        raise ConfigError(f"torch_python: got {options.torch_python}, want the Python of an environment with PyTorch")
+    if options.peers and options.precision != "float32":
+        raise ConfigError(f"peers: got --peers with --precision {options.precision}, want float32: they compute in it")
     if options.out is not None and (options.out.is_dir() or not options.out.parent.is_dir()):
         raise ConfigError(f"out: got {options.out}, want a file in a folder that exists")
     if options.profile is not None and any(p.is_file() for p in (options.profile, *options.profile.parents)):

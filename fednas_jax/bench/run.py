@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
 from rich.console import Console
 
 from fednas_jax.bench import tables
-from fednas_jax.bench.machine import describe, product_limit, some_devices
-from fednas_jax.bench.measuring import Federation, measure
+from fednas_jax.bench.machine import copy_limit, describe, product_limit, some_devices
+from fednas_jax.bench.measuring import measure
 from fednas_jax.bench.options import BenchOptions, check, chosen, sweep
+from fednas_jax.bench.peers import Peers
+from fednas_jax.bench.roofline import Roofline
+from fednas_jax.bench.rounds import Federation
 from fednas_jax.bench.workloads import Workload
 from fednas_jax.config import files
 from fednas_jax.errors import TrainingError
@@ -25,7 +29,7 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
 
     Raises:
       ConfigError: an option that cannot be had.
-      TrainingError: a single setting that does not fit into the device's memory.
+      TrainingError: a single setting does not fit into the device's memory, or a peer computes something else.
     """
     check(options)
     cores.use_all_cores()
@@ -36,23 +40,32 @@ def run_bench(options: BenchOptions, console: Console) -> dict[str, Any]:
         "workloads": [],
     }
     tables.print_machine(console, report)
-    for workload in chosen(options):
-        report["workloads"].append(_run(options, workload, devices))
-        tables.print_workload(console, report["workloads"][-1])
-        if options.out is not None:
-            write_json(options.out, report)
+    peers = Peers(str(options.torch_python or sys.executable)) if options.peers else None
+    try:
+        for workload in chosen(options):
+            report["workloads"].append(_run(options, workload, devices, peers))
+            tables.print_workload(console, report["workloads"][-1])
+            if options.out is not None:
+                write_json(options.out, report)
+    finally:
+        if peers is not None:
+            peers.close()
     return report
 
 
-def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -> dict[str, Any]:
+def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device], peers: Peers | None) -> dict[str, Any]:
     """One workload's rows: a row for each number of lanes and each number of clients."""
     engines, rows = sweep(options), []
     # For each workload anew: a machine that others use too is not always as fast.
-    limit = product_limit(devices, workload.train)
-    often = (limit, options.seconds, options.repeats)
+    roof = Roofline(product_limit(devices, workload.train), copy_limit(devices))
+    often = (roof, options.seconds, options.repeats)
     ladder = workload.ladder or (workload.clients,)
-    # The baseline and the trace are for the best number of lanes, and not for the longer steps of a ladder.
-    extras = (options.sequential and not workload.ladder, options.profile and options.profile / workload.name)
+    # Comparisons and the trace are for the best number of lanes, and not for the longer steps of a ladder.
+    extras = (
+        options.sequential and not workload.ladder,
+        options.profile and options.profile / workload.name,
+        None if workload.ladder or workload.on_disk else peers,
+    )
     for clients in ladder:
         federation = Federation(workload, clients, options.seed)
         for engine in engines:
@@ -71,7 +84,8 @@ def _run(options: BenchOptions, workload: Workload, devices: list[jax.Device]) -
         "name": workload.name,
         "about": workload.about,
         "definition": files.to_json(workload),
-        "product_limit_flop_per_second": limit,
+        "product_limit_flop_per_second": roof.flop_per_second,
+        "copy_limit_bytes_per_second": roof.bytes_per_second,
         "rows": rows,
         "best": None,
         "evenness": _evenness(rows),

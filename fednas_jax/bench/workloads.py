@@ -95,6 +95,12 @@ _MOBILENET = dataclasses.replace(
     train=TrainConfig(batch_size=20, learning_rate=0.05, momentum=0.9),
     clients=10,
 )
+_RESNET = dataclasses.replace(
+    _MOBILENET,
+    name="resnet-round",
+    about="a round of ResNet-20, 32x32x3, momentum, one candidate",
+    net=NetConfig(name="resnet20"),
+)
 _SCALE = Workload(
     "scale",
     "a round of ever more clients, all of them, of 10 to 30 examples of 8x8x1",
@@ -114,7 +120,7 @@ _MILLION = dataclasses.replace(
     cohort=10_000,
     on_disk=True,
 )
-WORKLOADS = {workload.name: workload for workload in (_FEDAVG, _NAS, _MOBILENET, _SCALE, _MILLION)}
+WORKLOADS = {workload.name: workload for workload in (_FEDAVG, _NAS, _MOBILENET, _RESNET, _SCALE, _MILLION)}
 USUAL = tuple(name for name, workload in WORKLOADS.items() if not workload.on_disk)  # need no gigabytes of disk
 
 

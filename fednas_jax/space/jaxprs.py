@@ -79,15 +79,15 @@ def flatten(network: Network, widths: Widths) -> Program:
 
         for equation in inner.eqns:
             reads = [number(atom) for atom in equation.invars]
-            body = _called(equation)
+            body = called(equation)
             if body is None:
                 writes = [new(var.aval) for var in equation.outvars]
                 operations.append(Operation(equation, tuple(reads), tuple(writes)))
             else:
-                called, consts = body
-                known = {var: new(var.aval) for var in called.constvars}
-                constants.update({known[var]: value for var, value in zip(called.constvars, consts, strict=True)})
-                writes = walk(called, known | dict(zip(called.invars, reads, strict=True)))
+                program, consts = body
+                known = {var: new(var.aval) for var in program.constvars}
+                constants.update({known[var]: value for var, value in zip(program.constvars, consts, strict=True)})
+                writes = walk(program, known | dict(zip(program.invars, reads, strict=True)))
             env.update(zip(equation.outvars, writes, strict=True))
         return [number(atom) for atom in inner.outvars]
 
@@ -131,7 +131,7 @@ def signature(program: Program, piece: Piece) -> str:
     """Text that is equal for pieces that compute the same at the same shapes, with other variables."""
     local: dict[int, str] = {}
 
-    def called(value: int) -> str:
+    def named(value: int) -> str:
         if value in program.constants:
             return f"{program.constants[value]!r}"
         return local.setdefault(value, f"{len(local)}:{program.avals[value].str_short()}")
@@ -139,12 +139,12 @@ def signature(program: Program, piece: Piece) -> str:
     lines = []
     for operation in piece.operations:
         parameters = ", ".join(f"{k}={v}" for k, v in sorted(operation.equation.params.items()))
-        reads, writes = (" ".join(map(called, values)) for values in (operation.reads, operation.writes))
+        reads, writes = (" ".join(map(named, values)) for values in (operation.reads, operation.writes))
         lines.append(f"{operation.name}[{parameters}] {reads} -> {writes}")
-    return "\n".join([*lines, " ".join(map(called, piece.outputs))])
+    return "\n".join([*lines, " ".join(map(named, piece.outputs))])
 
 
-def _called(equation: Any) -> tuple[Any, Any] | None:
+def called(equation: Any) -> tuple[Any, Any] | None:
     """The program that an equation merely calls, and its constants; None for any other equation."""
     if equation.primitive.name in LOOPS:
         return None

@@ -33,6 +33,7 @@ def small(name, **changes):
 def workloads(monkeypatch):
     """Every named workload small, and matrices too."""
     monkeypatch.setattr(machine, "SIDE", {"cpu": 32})
+    monkeypatch.setattr(machine, "COPIED", {"cpu": 2**16})
     ones = {
         "fedavg-round": small("fedavg-round"),
         "nas-round": small("nas-round", candidates=2),
@@ -164,7 +165,7 @@ def test_a_report_is_complete_and_sane(workloads, tmp_path, capsys):
         assert found["definition"]["train"]["batch_size"] == workload.train.batch_size
         assert [row["clients"] for row in found["rows"]] == [2]
         for row in found["rows"]:
-            check_row(row, workload, found["product_limit_flop_per_second"])
+            check_row(row, workload, found["product_limit_flop_per_second"], found["copy_limit_bytes_per_second"])
         sequential = found["rows"][0]["sequential"]
         assert (sequential is None) == bool(workload.ladder)
         if sequential:
@@ -175,7 +176,7 @@ def test_a_report_is_complete_and_sane(workloads, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [out]  # nothing unfinished is left
 
 
-def check_row(row, workload, limit):
+def check_row(row, workload, limit, copies):
     data = make_clients(workload, row["clients"], 0)[0]
     batches = -(-data.train_count // workload.train.batch_size)
     pieces = workload.candidates * workload.rounds
@@ -192,6 +193,15 @@ def check_row(row, workload, limit):
     assert row["flop_per_example_done"] < row["flop_per_example"]
     assert row["share_of_product_limit"] == pytest.approx(row["flop_per_second"] / limit)
     assert row["peak_host_mib"] > 10
+    judged = [row["training"], *([row["scoring"]] if workload.scored else [])]
+    assert (row["scoring"] is None) == (not workload.scored)
+    assert row["training"]["bytes"] == row["steps"] * row["bytes_per_step"]
+    assert sum(part["flop"] for part in judged) == pytest.approx(row["flop_per_second"] * min(row["seconds"]))
+    assert sum(part["seconds"] for part in judged) == pytest.approx(min(row["seconds"]))
+    for part in judged:
+        assert part["least_seconds"] == pytest.approx(max(part["flop"] / limit, part["bytes"] / copies))
+        assert part["share_of_roofline"] == pytest.approx(part["least_seconds"] / part["seconds"])
+    assert row["share_of_roofline"] == pytest.approx(sum(p["least_seconds"] for p in judged) / min(row["seconds"]))
 
 
 @pytest.mark.exhaustive
@@ -234,6 +244,8 @@ def test_evenness_compares_large_numbers_of_clients_at_their_best_lanes():
 
 
 def test_tables_fit_into_100_columns():
+    other = {"seconds": [1.0], "examples_per_second": 1e6, "ratio": 9.87, "ratio_least": 9, "ratio_most": 10}
+    other |= {"difference": None}
     row = {
         "clients": 100_000,
         "lanes": 1024,
@@ -243,15 +255,22 @@ def test_tables_fit_into_100_columns():
         "padding": 0.292,
         "flop_per_second": 123_456.7e9,
         "share_of_product_limit": 0.123,
+        "share_of_roofline": 0.456,
+        "bytes_per_step": 123_456_789,
+        "training": {"share_of_roofline": 0.5, "bound_by": "arithmetic"},
+        "scoring": {"share_of_roofline": 0.4, "bound_by": "memory"},
         "compile_seconds": 123.4,
         "compilations": 1,
         "peak_host_mib": 123_456.0,
         "peak_device_mib": 81_920.0,
-        "sequential": {"seconds": [1.0], "examples_per_second": 1e6, "ratio": 9.87, "ratio_least": 9, "ratio_most": 10},
+        "sequential": other,
+        "peers": {"pytorch-func-256": other | {"difference": 1e-6}},
+        "peers_left_out": {"jax-vmap-32": "out of memory"},
     }
     result = {
         "definition": {"train": {"precision": "float32"}},
         "product_limit_flop_per_second": 1e15,
+        "copy_limit_bytes_per_second": 4.3e12,
         "rows": [row, {"clients": 100_000, "lanes": 2048, "error": "out of memory"}],
         "best": None,
         "evenness": 1.2,

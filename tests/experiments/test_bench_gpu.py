@@ -1,0 +1,140 @@
+"""The table of one accelerator: parts that fail or take too long are said, and the rest is measured."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "experiments" / "bench_gpu.py"
+
+
+@pytest.fixture
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_gpu", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_gpu"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["bench_gpu"]
+
+
+def report(rows, ladder=(), best=None):
+    workload = {"rows": rows, "best": best, "definition": {"ladder": list(ladder)}}
+    workload |= {"product_limit_flop_per_second": 4e14, "copy_limit_bytes_per_second": 4.3e12}
+    machine = {"devices": 1, "device_kind": "a card", "jax": "0.0", "jaxlib": "0.0"}
+    return {"machine": machine, "workloads": [workload]}
+
+
+def row(**changes):
+    other = {"examples_per_second": 5e5, "ratio": 2.0, "ratio_least": 1.9, "ratio_most": 2.1, "seconds": [1.0] * 3}
+    return {
+        "clients": 64,
+        "lanes": 32,
+        "examples_per_second": 1e6,
+        "share_of_product_limit": 0.25,
+        "share_of_roofline": 0.5,
+        "padding": 0.1,
+        "compile_seconds": 9.5,
+        "sequential": None,
+        "peers": {"pytorch-graph": other},
+        "peers_left_out": {"pytorch-func-256": "out of memory"},
+    } | changes
+
+
+@pytest.fixture
+def answers(bench, monkeypatch):
+    """Parts answer with what stands here by a word of their command, instead of being run."""
+    said, asked = {}, []
+
+    def done(command, timeout, env, **_):
+        asked.append((command, timeout, env))
+        answer = next(value for word, value in said.items() if word in command)
+        if isinstance(answer, float):
+            raise subprocess.TimeoutExpired(command, timeout)
+        if isinstance(answer, str):
+            return subprocess.CompletedProcess(command, 1, "", f"a warning\n{answer}\n")
+        Path(command[-1]).write_text(json.dumps(answer))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(bench.subprocess, "run", done)
+    return said, asked
+
+
+def test_every_part_is_in_the_table_and_others_beside_it(bench, answers, tmp_path, capsys):
+    said, asked = answers
+    many = [row(lanes=n, peers={}) for n in (32, 128)]
+    said["512"] = report(many, best=row(lanes=128, peers={}, peers_left_out={}))
+    said["scale"] = report([row(clients=c) for c in (100, 1000)], ladder=(100, 1000))
+    said["search"], said["bench"] = {}, report([row()])
+    out = tmp_path / "gpu.json"
+    assert bench.main(["--torch-python", sys.executable, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "1 x a card; jax 0.0" in shown
+    assert "matrix products reach 400.00 TFLOP/s, copies 4.300 TB/s" in shown
+    assert "scale, 1,000 clients" in shown
+    assert "pytorch-graph: 500,000 examples/s; the fleet is 2.00 times as fast (1.90 to 2.10, 3 pairs)" in shown
+    assert "pytorch-func-256 is not measured: out of memory" in shown
+    found = json.loads(out.read_text())
+    assert [part["name"] for part in found["parts"]] == [part.name for part in bench.PARTS]
+    with_peers = [command for command, _, _ in asked if "--peers" in command]
+    assert len(with_peers) == sum(part.peers for part in bench.PARTS) == 3
+    assert all(command[command.index("--torch-python") + 1] == sys.executable for command in with_peers)
+    assert len({env["XDG_CACHE_HOME"] for _, _, env in asked}) == 1  # a fresh cache for all
+
+
+def test_a_part_that_fails_or_takes_too_long_is_said_and_the_rest_goes_on(bench, answers, capsys):
+    said, _ = answers
+    said["scale"], said["search"], said["bench"] = "lanes: too many", 1.0, report([row()])
+    assert bench.main([]) == 1
+    shown = capsys.readouterr().out
+    assert "scale: lanes: too many" in shown
+    assert "search digits: not done after 60 s" in shown
+    assert shown.count("1,000,000") == len(bench.PARTS) - 2
+
+
+def test_parts_end_when_the_time_is_up(bench, answers, monkeypatch, capsys):
+    said, asked = answers
+    said["bench"], said["search"] = report([row()]), {}
+    clock = iter(range(0, 10_000, 10))  # every look at the clock finds ten seconds gone
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))
+    assert bench.main(["--seconds", "100"]) == 1
+    assert 0 < len(asked) < len(bench.PARTS)
+    assert all(timeout <= 100 for _, timeout, _ in asked)
+    assert "left out: no time" in capsys.readouterr().out
+
+
+def test_the_whole_takes_less_than_six_minutes_and_every_command_is_understood(bench):
+    from fednas_jax.bench import options
+
+    assert bench.SECONDS < 360
+    for part in (*bench.PARTS, *bench.TINY):
+        assert part.seconds <= 80
+        if not part.searches:
+            names = {name for name in part.command.split()[1:] if not name.startswith("-")}
+            assert names & set(options.WORKLOADS), part
+
+
+@pytest.mark.parametrize(
+    ("args", "fragment"),
+    [
+        (["--out", "nowhere/gpu.json"], "--out: got nowhere/gpu.json, want a file in a folder that exists"),
+        (["--torch-python", "nowhere/python"], "--torch-python: got nowhere/python, want the Python of"),
+        (["--seconds", "0"], "--seconds: got 0.0, want above 0"),
+    ],
+)
+def test_a_mistake_is_answered_with_exit_code_2(bench, args, fragment, capsys):
+    with pytest.raises(SystemExit) as stop:
+        bench.main(args)
+    assert stop.value.code == 2
+    assert fragment in capsys.readouterr().err
+
+
+def test_the_tiny_table_is_measured_on_a_cpu(bench, tmp_path, capsys):
+    out = tmp_path / "gpu.json"
+    assert bench.main(["--tiny", "--out", str(out)]) == 0
+    parts = json.loads(out.read_text())["parts"]
+    assert all(row["examples_per_second"] > 0 for part in parts for row in part["report"]["workloads"][0]["rows"])
+    assert "fedavg, 1 client, beside one after another: " in capsys.readouterr().out
