@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
-from fednas_jax.engine.tasks import Tally
+from fednas_jax.engine.tasks import Tally, Tasks
 from fednas_jax.errors import TrainingError
 from fednas_jax.run.problem import Problem
+from fednas_jax.space import stacks
+from fednas_jax.space.network import Variables, Widths
 
-SIGMAS = 2.0  # standard deviations of a chance-level score within which a score says nothing
+SIGMAS = 2.0  # standard deviations within which two scores are the same
 
 
 def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingError:
@@ -21,21 +23,47 @@ def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingEr
     )
 
 
-def of_parent(problem: Problem, tally: Tally) -> tuple[str, ...]:
+def score_of(problem: Problem, physical_widths: Widths, stack: Variables) -> float:
+    """The score of the network in the first slot by all clients; no decision hangs on it, so nobody is charged.
+
+    Args:
+      problem: of the run.
+      physical_widths: of the stack.
+      stack: [K, ...], or its first networks.
+    """
+    clients = np.arange(problem.clients, dtype=np.int32)
+    tasks = Tasks(np.zeros_like(clients), clients)
+    return float(problem.fleet.evaluate(physical_widths, stacks.filled(stack, problem.slots), tasks).score[0])
+
+
+def of_parent(problem: Problem, tally: Tally, given_score: float | None) -> tuple[str, ...]:
     """What makes a pretrained parent doubtful, in words.
 
     Args:
       problem: of the run.
       tally: of the parent, in the first slot.
+      given_score: of a given parent, before it was trained on.
     """
-    accuracy, total = float(tally.accuracy[0]), int(tally.total[0])
+    accuracy, total, score = float(tally.accuracy[0]), int(tally.total[0]), float(tally.score[0])
     labels = np.asarray(problem.dataset.train.labels)
     largest = float(np.bincount(labels).max() / len(labels))
     chance = max(largest, 1 / problem.dataset.classes)
-    if accuracy > chance + SIGMAS * math.sqrt(chance * (1 - chance) / max(1, total)):
-        return ()
     rate = problem.config.train.learning_rate
-    return (
-        f"the parent is at chance level: accuracy {accuracy:.3f} on {total:,} validation examples, where naming the "
-        f"largest class gives {largest:.3f}; the search compares nothing. train.learning_rate={rate:g} may be too high",
-    )
+    found = []
+    if accuracy <= chance + _spread(chance, total):
+        found.append(
+            f"the parent is at chance level: accuracy {accuracy:.3f} on {total:,} validation examples, where naming "
+            f"the largest class gives {largest:.3f}; the search compares nothing. train.learning_rate={rate:g} may be "
+            "too high"
+        )
+    if given_score is not None and score < given_score - _spread(min(max(given_score, 0.0), 1.0), total):
+        found.append(
+            f"the parent is worse than it was given: {score:.3f} after pretraining, {given_score:.3f} before; "
+            f"train.learning_rate={rate:g} may be too high"
+        )
+    return tuple(found)
+
+
+def _spread(share: float, total: int) -> float:
+    """How far a share of so many examples may be off by chance."""
+    return SIGMAS * math.sqrt(share * (1 - share) / max(1, total))

@@ -57,6 +57,7 @@ def first_state(problem: Problem, variables: Variables | None, source: dict[str,
         family=(),
         stop_reason="",
         source=source,
+        given_score=None,
         spent=Spent(),
         effort=Effort(),
         warnings=(),
@@ -83,6 +84,8 @@ def pretrain(problem: Problem, state: RunState) -> Step:
     """
     stage = problem.config.pretrain
     if state.round < stage.rounds:
+        if state.round == 0 and state.source is not None:
+            state = state._replace(given_score=diagnosis.score_of(problem, state.physical_widths, state.stack))
         return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
     moment = ledger.Moment("pretrain", 0, state.round)
     team = _team(problem, state, [state.widths], np.zeros(1, np.int64))
@@ -94,7 +97,7 @@ def pretrain(problem: Problem, state: RunState) -> Step:
         )
     macs = problem.space.macs(state.widths)
     parent = events.Parent(score, macs, **_spent(found.rows, found.seconds, found.waited))
-    warnings = diagnosis.of_parent(problem, found.tally)
+    warnings = diagnosis.of_parent(problem, found.tally, state.given_score)
     member = Member(0, state.widths, state.physical_widths, score)
     model = Model(member, stacks.in_slot(state.stack, 0))
     state = _paid(state, "pretrain", 0, found.rows, found.seconds, found.tally.effort)

@@ -76,6 +76,7 @@ class RunState(NamedTuple):
     family: tuple[Member, ...]
     stop_reason: str
     source: dict[str, Any] | None  # where a given parent came from
+    given_score: float | None  # of a given parent before it was trained on, for diagnosis alone
     spent: Spent
     effort: Effort  # of the simulator
     warnings: tuple[str, ...]
@@ -83,7 +84,15 @@ class RunState(NamedTuple):
     pending: pa.Table  # rows of the ledger that lie in no file yet
 
 
-PLAIN = ("iteration", "round", "bucket", "networks", "stop_reason", "source")  # fields that are JSON values
+PLAIN = (
+    "iteration",
+    "round",
+    "bucket",
+    "networks",
+    "stop_reason",
+    "source",
+    "given_score",
+)  # fields that are JSON values
 
 
 def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -160,6 +169,7 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
         family=tuple(Member(i, tuple(w), tuple(p), score) for i, w, p, score in record["family"]),
         stop_reason=record["stop_reason"],
         source=record["source"],
+        given_score=record["given_score"],
         spent=Spent(seconds, client_seconds, Clock(tuple(stages), tuple(iterations))),
         effort=Effort(*record["effort"]),
         warnings=tuple(record["warnings"]),

@@ -133,6 +133,19 @@ def test_a_run_that_goes_on_needs_its_parent_no_more_and_still_says_whose_it_was
     assert source["parent_source"] == result["parent_source"]
 
 
+def test_a_parent_that_training_makes_worse_is_a_warning(pretrained, tmp_path):
+    start = with_parent(pretrained[1])
+    config = dataclasses.replace(
+        start,
+        train=dataclasses.replace(start.train, learning_rate=1.0),
+        pretrain=StageConfig(rounds=1),
+        search=dataclasses.replace(start.search, max_iterations=1),
+        finetune=FinetuneConfig(rounds=0),
+    )
+    warnings = one_device(config, tmp_path / "run")["warnings"]
+    assert any(w.startswith("the parent is worse than it was given: ") for w in warnings), warnings
+
+
 def test_a_search_does_not_go_on_in_a_pretrainings_folder(pretrained):
     with pytest.raises(RunError, match=r"holds a run of another config.*: command: 'pretrain', 'search' now"):
         one_device(SEARCH, pretrained[1])
