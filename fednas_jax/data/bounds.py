@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
+from fednas_jax.config import needs
 from fednas_jax.errors import DataError
 
 SHARE = 0.5
 """Of the machine's memory, that an archive may take by default."""
 
-# Limits of a container, by cgroups' two versions.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _UNKNOWN = 8 << 30  # bytes of memory that a machine is taken to have which does not say
-
-
-def memory() -> int:
-    """Bytes of memory that this process may have."""
-    try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        found = _UNKNOWN
-    for path in _LIMITS:
-        try:
-            found = min(found, int(path.read_text()))
-        except (OSError, ValueError):  # not Linux, no limit ("max")
-            continue
-    return found
 
 
 def check_expansion(where: object, size: int, gigabytes: float | None = None) -> None:
@@ -40,7 +22,7 @@ def check_expansion(where: object, size: int, gigabytes: float | None = None) ->
     Raises:
       DataError: it takes more.
     """
-    most = SHARE * memory() if gigabytes is None else gigabytes * 1e9
+    most = SHARE * (needs.memory() or _UNKNOWN) if gigabytes is None else gigabytes * 1e9
     if size > most:
         why = "as --most-gigabytes says" if gigabytes is not None else f"{SHARE:.0%} of this machine's memory"
         got = f"{size / 1e9:.3g} GB, unpacked" if size < 1e15 else "a size that no machine holds"

@@ -430,7 +430,7 @@ def test_an_archive_that_would_expand_beyond_the_bound_is_refused_before_it_is_u
     try:
         want = "bomb.npz: got 0.02 GB, unpacked, want at most 0.01 GB (as --most-gigabytes says)"
         refused("npz", path, want, capsys, "--most-gigabytes", "0.01")
-        monkeypatch.setattr(bounds, "memory", lambda: 30_000_000)
+        monkeypatch.setattr(bounds.needs, "memory", lambda: 30_000_000)
         refused("npz", path, "want at most 0.015 GB (50% of this machine's memory)", capsys)
         idx = tmp_path / "idx.gz"
         idx.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + np.array([20, 1000, 1000], ">u4").tobytes() + bytes(1000)))

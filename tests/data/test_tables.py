@@ -199,7 +199,7 @@ def test_a_table_that_would_expand_beyond_the_bound_is_refused(tmp_path: Path, m
         use_dictionary=False,
     )
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(bounds, "memory", lambda: 10_000_000)
+    monkeypatch.setattr(bounds.needs, "memory", lambda: 10_000_000)
     refused("table", path, r"t.parquet: got 0.02 GB, unpacked, want at most 0.005 GB \(50% of this machine's memory\)")
 
 
