@@ -139,6 +139,37 @@ def checksum(path: Path) -> str:
     return found.hexdigest()
 
 
+def folder_names(folder: Path, what: str) -> set[str]:
+    """Names of what lies in the folder of a `--out`; none where it is still to be made.
+
+    Args:
+      folder: as given.
+      what: it shall become, for the message.
+
+    Raises:
+      RunError: it is a file or lies below one, or no folder can have this name.
+    """
+    try:
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise RunError(f"--out: {path} is a file, want a folder or a new name")
+        os.stat(folder, follow_symlinks=False)  # says what `exists` keeps to itself
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte in it
+        why = getattr(error, "strerror", None) or error
+        raise RunError(f"--out: {str(folder)[:200]!a} cannot be {what}: {why}") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a `--out`, where there is none yet; raises RunError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out: {folder} cannot be made: {error.strerror}") from None
+
+
 def plain_name(name: str, field: str, error: type[FednasError] = RunError) -> str:
     """A name that may become part of a path: it leads nowhere else.
 

@@ -116,7 +116,7 @@ class Registry(Generic[T]):
             found = own_function(spec.name, self.field)
         else:
             home = self._prefixes.get(spec.name) or self._homes[spec.name]
-            found = _attribute(home) if isinstance(home, str) else home
+            found = attribute(home) if isinstance(home, str) else home
         if not spec.positional and not spec.arguments:
             return _guarded(found, f"{self.field}: {text}")
         bound = functools.partial(found, *spec.positional, **spec.arguments)
@@ -235,7 +235,8 @@ def source_checksum(choice: Any) -> str:
     return hashlib.sha256(source).hexdigest()
 
 
-def _attribute(home: str) -> Any:
+def attribute(home: str) -> Any:
+    """What MODULE:NAME says, of a module that is imported now."""
     module, _, name = home.partition(":")
     return getattr(importlib.import_module(module), name)
 

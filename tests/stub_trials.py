@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from fednas_jax.config.files import from_json
-from fednas_jax.files import write_json
+from fednas_jax.files import make_folder, write_json
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.manifest import sealed
 from fednas_jax.sweep.scheduling import Outcome
@@ -69,7 +69,7 @@ def result(config):
 def finish(values, path):
     """Leaves a finished run."""
     run, config = RunDir(Path(path)), from_json(values)
-    run.make()
+    make_folder(run.path)
     run.create(config, 1, "rows", "cpu", {})
     write_json(run.result_file, result(config))
 

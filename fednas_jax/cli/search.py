@@ -11,11 +11,11 @@ import tyro
 
 from fednas_jax.cli import signals
 from fednas_jax.cli.parsing import leading_name, parse_fitted, terminal
-from fednas_jax.config import bounds
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.presets import PRESETS, preset
 from fednas_jax.config.schema import Config
-from fednas_jax.errors import ConfigError, Interrupted, RunError
+from fednas_jax.errors import ConfigError, Interrupted
+from fednas_jax.files import folder_names
 from fednas_jax.runtime import cores, hosts
 from fednas_jax.runtime.hosts import Hosts
 
@@ -42,7 +42,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
     prog = f"fednas {command} {name or 'PRESET'}"
     parsed = parse_fitted(SearchArgs, rest, prog, start)
     resolve(parsed.config)  # a mistake is answered before jax is imported
-    _check_folder(parsed.out)
+    folder_names(parsed.out, "a folder")  # a name that no folder can have is refused here
     if parsed.tiers is not None:
         if command == "pretrain":
             raise ConfigError(f"--tiers: got {parsed.tiers}, want none: a pretraining has no family")
@@ -97,14 +97,3 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
 
     hosts.from_first_host(show)  # the others wait: host 0 would have to end with them
     return 0
-
-
-def _check_folder(out: Path) -> None:
-    """Refuses a name that the file system cannot have, such as one too long."""
-    try:
-        out.stat()
-    except (FileNotFoundError, NotADirectoryError):  # is to be made, or refused with the file's name
-        return
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise RunError(f"--out: got {bounds.shown(out)}, want a folder that can be: {said}") from None

@@ -5,6 +5,7 @@ A field's type and bounds are all that is said of it alone; what depends on othe
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import math
@@ -22,20 +23,20 @@ _LONGEST = 200  # characters of a value that a message shows
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(abc.ABC):
     """What a number is to keep, and why where that is not plain. Of a tuple, every number is."""
 
     value: float
     why: str = ""
 
+    @abc.abstractmethod
     def holds(self, number: float) -> bool:
         """Whether a number keeps it."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def words(self) -> str:
         """As it follows 'want'."""
-        raise NotImplementedError
 
 
 class AtLeast(Bound):
@@ -135,7 +136,7 @@ class OneOf:
 
 def hints(cls: type) -> dict[str, Any]:
     """Name -> type, with bounds, of a record's fields."""
-    return _hints(cls)
+    return _hints(cls)  # a cached function takes what is hashable alone, which a record's type is not to mypy
 
 
 @functools.cache  # a replay checks thousands of configs

@@ -15,6 +15,7 @@ from fednas_jax.data.labels import unused
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_options
 from fednas_jax.data.progress import shown
 from fednas_jax.errors import DataError
+from fednas_jax.registry import attribute
 
 
 @dataclass(frozen=True)
@@ -77,47 +78,14 @@ def _said(folder: Path, skipped: Skipped) -> str:
     return said
 
 
-def _leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    # Imported here, as the others: other commands need no JSON parser.
-    from fednas_jax.data.leaf import import_leaf
+def _lazily(home: str) -> Callable[[Path, Path, ImportOptions, Seen], Skipped]:
+    """The import that MODULE:FUNCTION of `data` names, loaded when called: other commands need no JSON parser."""
 
-    return import_leaf(source, folder, options, seen)
+    def run(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
+        skipped: Skipped = attribute(f"fednas_jax.data.{home}")(source, folder, options, seen)
+        return skipped
 
-
-def _folder(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.folders import import_folder
-
-    return import_folder(source, folder, options, seen)
-
-
-def _npz(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.arrays import import_npz
-
-    return import_npz(source, folder, options, seen)
-
-
-def _hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.hdf5 import import_hdf5
-
-    return import_hdf5(source, folder, options, seen)
-
-
-def _table(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.tables import import_table
-
-    return import_table(source, folder, options, seen)
-
-
-def _huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.tables import import_huggingface
-
-    return import_huggingface(source, folder, options, seen)
-
-
-def _webdataset(source: Path, folder: Path, options: ImportOptions, seen: Seen) -> Skipped:
-    from fednas_jax.data.tar_shards import import_webdataset
-
-    return import_webdataset(source, folder, options, seen)
+    return run
 
 
 # Options of all whose records come one by one.
@@ -129,30 +97,38 @@ _OF_RECORDS = (
 KINDS: dict[str, Kind] = {
     "leaf": Kind(
         "LEAF's JSON files (femnist, celeba), whose users become clients",
-        _leaf,
+        _lazily("leaf:import_leaf"),
         ("channels", "classes", "labels", "images"),
     ),
     "folder": Kind(
         "images as CLASS/IMAGE or CLIENT/CLASS/IMAGE, perhaps below train, val and test",
-        _folder,
+        _lazily("folders:import_folder"),
         ("channels", "validation", "skip_damaged"),
     ),
     "npz": Kind(
         "a numpy file with x, y and perhaps client_ids, x_test, y_test, or as Keras or MedMNIST name them",
-        _npz,
+        _lazily("arrays:import_npz"),
         ("classes", "labels", "validation", "layout", "most_gigabytes"),
     ),
     "hdf5": Kind(
         "HDF5 files of TensorFlow Federated, examples/CLIENT/pixels and label (pip install 'fednas_jax[hdf5]')",
-        _hdf5,
+        _lazily("hdf5:import_hdf5"),
         ("classes", "labels", "validation", "most_gigabytes", "label_column"),
     ),
     "table": Kind(
         "Parquet or CSV files with columns of images (encoded, or paths), labels and perhaps clients",
-        _table,
+        _lazily("tables:import_table"),
         (*_OF_RECORDS, "images"),
     ),
-    "huggingface": Kind("a folder that Hugging Face's save_to_disk wrote", _huggingface, _OF_RECORDS),
-    "webdataset": Kind("WebDataset's tar shards: KEY.jpg with KEY.cls or KEY.json", _webdataset, _OF_RECORDS),
+    "huggingface": Kind(
+        "a folder that Hugging Face's save_to_disk wrote",
+        _lazily("tables:import_huggingface"),
+        _OF_RECORDS,
+    ),
+    "webdataset": Kind(
+        "WebDataset's tar shards: KEY.jpg with KEY.cls or KEY.json",
+        _lazily("tar_shards:import_webdataset"),
+        _OF_RECORDS,
+    ),
 }
 """Name -> how it is imported. A package of yours may add its own."""

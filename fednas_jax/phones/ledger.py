@@ -51,13 +51,6 @@ _KNOWN = {"stage": STAGES, "phase": PHASES, "work": KINDS}
 _NEWER = ("used", "work", "forward", "rung")  # that an older run lacks
 
 
-MOST_ROWS = 30_000_000  # of one file
-MOST_VALUE = 1e18  # in a row
-_TEXTS = ["stage", "phase", "work"]
-_KNOWN = {"stage": STAGES, "phase": PHASES, "work": KINDS}
-_NEWER = ("used", "work", "forward", "rung")  # that an older run lacks
-
-
 class Moment(NamedTuple):
     """When something was spent."""
 

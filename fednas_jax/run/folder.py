@@ -16,7 +16,7 @@ import jax
 from fednas_jax.config.files import differences, to_json
 from fednas_jax.config.schema import Config, LoweringName
 from fednas_jax.errors import RunError
-from fednas_jax.files import read_json, write_json
+from fednas_jax.files import folder_names, read_json, write_json
 from fednas_jax.run import inputs, records
 from fednas_jax.run.lock import LOCK, OWNER, SOFT
 from fednas_jax.run.manifest import Entry, check_seal
@@ -50,17 +50,7 @@ class RunDir:
         Raises:
           RunError: it is a file, belongs to something else, or to another config (names the fields that differ).
         """
-        try:
-            for path in (self.path, *self.path.parents):
-                if path.exists() and not path.is_dir():
-                    raise RunError(f"--out: {path} is a file, want a folder or a new name")
-            there = self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._beginnings
-            os.stat(self.path, follow_symlinks=False)  # says what `exists` keeps to itself
-        except FileNotFoundError:
-            there = set()
-        except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte in it
-            why = getattr(error, "strerror", None) or error
-            raise RunError(f"--out: {str(self.path)[:200]!a} cannot be a folder: {why}") from None
+        there = folder_names(self.path, "a folder") - self._beginnings
         if self.config_file.exists():
             differ = differences(self.config(), config)
             if differ:
@@ -70,17 +60,6 @@ class RunDir:
                 )
         elif there:
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
-
-    def make(self) -> None:
-        """Makes the folder.
-
-        Raises:
-          RunError: it cannot be made.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from error
 
     def create(self, config: Config, lanes: int, lowering: str, device_kind: str, code: dict[str, str]) -> None:
         """Writes the config, with the versions, devices and lanes it runs on, and copies its tables, once.

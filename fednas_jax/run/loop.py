@@ -19,7 +19,7 @@ from fednas_jax import data
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
-from fednas_jax.files import write_json
+from fednas_jax.files import make_folder, write_json
 from fednas_jax.phones import ledger
 from fednas_jax.run import events, inputs, manifest, parents, results, stages, verifying
 from fednas_jax.run.checkpoint import Refused, Saved
@@ -81,7 +81,7 @@ def run_search(
         parent = hosts.from_first_host(lambda: _parent(problem, session))
 
         def create() -> dict[str, Any] | None:
-            run.make()
+            make_folder(run.path)
             done = None if lock.held else _looked_at(run, config, lock)
             if done is None:
                 with saving(run.path):

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 from fednas_jax import forms
 from fednas_jax.config.files import from_json, to_json
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.files import plain_name, write_json, write_text
+from fednas_jax.files import folder_names, plain_name, write_json, write_text
 from fednas_jax.forms import Amount
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import LOCK, OWNER, SOFT
@@ -75,26 +75,9 @@ class SweepDir:
         Raises:
           RunError: it is a file, cannot be a folder, or belongs to something else.
         """
-        try:
-            there = {found.name for found in self.path.iterdir()} - {LOCK, OWNER, SOFT, ".sweep.json.tmp"}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise RunError(f"--out: {str(self.path)[:200]!a} cannot be a sweep's folder: {why}") from None
+        there = folder_names(self.path, "a sweep's folder") - {LOCK, OWNER, SOFT, ".sweep.json.tmp"}
         if there and not self.manifest.exists():
             raise RunError(f"--out: {self.path} holds files that are no sweep, want an empty or a new folder")
-
-    def make(self) -> None:
-        """Makes the folder.
-
-        Raises:
-          RunError: it cannot be made.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"--out: {self.path} cannot be made: {error.strerror}") from None
 
     def entries(self) -> list[Entry]:
         """The trials that the sweep has had so far; none where it is new.

@@ -11,6 +11,7 @@ from fednas_jax.config.bounds import shown
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, FednasError, Interrupted
+from fednas_jax.files import make_folder
 from fednas_jax.run.lock import Lock
 from fednas_jax.runtime import hosts
 from fednas_jax.sweep.designs import Trial
@@ -144,7 +145,7 @@ def _begun(
     """The plan, once it is in the folder, which is then held; and what of it is new or no longer there."""
     folder.check()
     planned = chosen(plan(base, trials, known_of(folder)), part)
-    folder.make()
+    make_folder(folder.path)
     lock.acquire()
     entries = folder.entries()
     new, left_out = folder.begin(planned, entries, replace)

@@ -177,7 +177,7 @@ def test_a_sweep_has_one_owner_and_a_folder_of_its_own(tmp_path, pool):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("")
     for taken in (tmp_path / "other", tmp_path / "other" / "file"):
-        with pytest.raises(RunError, match=r"--out: .* (no sweep|cannot be a sweep's folder)"):
+        with pytest.raises(RunError, match=r"--out: .* (no sweep|is a file, want a folder)"):
             run_sweep(seeds(0), taken, "digits")
 
 
