@@ -57,7 +57,7 @@ _ENVIRONMENT = jinja2.Environment(autoescape=True, finalize=lambda value: plain(
 
 
 def write_report(path: Path | str) -> Path:
-    """Writes RUN/figures/*.svg and the self-contained RUN/report.html of a finished run.
+    """Writes `RUN/figures/*.svg` and the self-contained RUN/report.html of a finished run.
 
     Args:
       path: the run's folder.

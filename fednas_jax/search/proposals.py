@@ -28,7 +28,7 @@ class Proposal(NamedTuple):
 
 
 class Proposer(NamedTuple):
-    """A kind of proposals: what a function (space, search, goal, **arguments) returns."""
+    """A kind of proposals: what a function `(space, search, goal, **arguments)` returns."""
 
     most: int
     """K: the most candidates that an iteration can have."""
