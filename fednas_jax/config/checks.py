@@ -100,6 +100,7 @@ def validate_clients(config: Config, clients: int | None) -> None:
         "finetune.clients_per_round": config.finetune.clients_per_round,
         "search.clients_per_group": s.clients_per_group if s.partial else 0,
         "search.score_clients": s.score_clients,
+        "search.score_most": s.score_most,
     }
     for name, value in cohorts.items():
         if not 0 <= value <= most:
@@ -126,6 +127,9 @@ def _validate_data(d: DataConfig) -> None:
 
 
 def _validate_rungs(s: SearchConfig) -> None:
+    for chosen, got in (("metric", s.metric), ("select", s.select)):
+        if s.growing_panel and got != "accuracy":
+            raise ConfigError(f"search.{chosen}: got {got}, want accuracy: search.score_most is {s.score_most}")
     for registry, name in ((POLICIES, s.policy), (PROPOSALS, s.proposals)):
         if name is not None and registry.parse(name).positional:
             raise ConfigError(f"{registry.field}: got {name!r}, want {registry.parse(name).name}")

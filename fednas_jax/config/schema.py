@@ -265,6 +265,17 @@ class SearchConfig:
     """Groups without a candidate of their own rest, or help to train the surviving candidates."""
     score_clients: Annotated[int, AtLeast(0), AtMost(10**7)] = 0
     """Clients that all score every candidate, redrawn for every scoring; 0: each candidate's own cohort scores it."""
+    score_most: Annotated[int, AtLeast(0), AtMost(10**7)] = 0
+    """Let the scoring clients double, from `score_clients` up to this many, until the decision is clear; 0, or without
+    `score_clients`: they do not grow. Only for `metric=accuracy` and `select=accuracy`."""
+    score_error: Annotated[float, AtLeast(1e-6), AtMost(0.5)] = 0.2
+    """Rate at which a growing panel may stop early with a candidate kept that is worse than one that goes, by more than
+    `score_tolerance`. Only with `score_most`."""
+    score_tolerance: Annotated[float, AtLeast(0), Below(1)] = 0.02
+    """Difference in accuracy between candidates that does not matter to a growing panel. Only with `score_most`."""
+    score_alone: bool = True
+    """Score a candidate that is the only one left, too: it decides nothing, but tells how good the network is that is
+    passed on. False: its latest score stands for it."""
     select: Literal["accuracy", "ratio"] = "accuracy"
     """Winner: best score, or least accuracy lost for the resource saved."""
     compact_at: Annotated[float, AtLeast(1e-3), Below(1)] = 0.2
@@ -274,6 +285,11 @@ class SearchConfig:
     def partial(self) -> bool:
         """Whether a candidate trains on a part of the clients; a centralised search has one client only."""
         return bool(self.partial_clients and not self.centralised)
+
+    @property
+    def growing_panel(self) -> bool:
+        """Whether the clients that score become more until the decision is clear."""
+        return 0 < self.score_clients < self.score_most
 
 
 @dataclass(frozen=True)

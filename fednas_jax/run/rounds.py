@@ -16,7 +16,7 @@ from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Problem
-from fednas_jax.search import assignment
+from fednas_jax.search import assignment, panel
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 from fednas_jax.space.network import Variables, Widths
 
@@ -191,7 +191,93 @@ def score(
     Raises:
       ConfigError: nobody stays long enough, however often they are asked.
     """
-    seconds, waits, spent, paired = 0.0, 0.0, [], bool(problem.config.search.score_clients)
+    asked = _asked(problem, team, moment, clock, who)
+    tally = problem.fleet.evaluate(team.physical_widths, team.stack, asked.done)
+    return Scored(tally, asked.rows, asked.seconds, asked.waited)
+
+
+def score_until_clear(
+    problem: Problem,
+    team: Team,
+    alive: np.ndarray,
+    moment: ledger.Moment,
+    clock: float,
+    clear: Callable[[panel.Counts, np.ndarray], bool],
+) -> Scored:
+    """Has candidates scored by a panel that grows in stages of `search.score_clients` to `search.score_most`.
+
+    Each stage asks clients that were not asked before, of those who are there then; where there are none it is over.
+
+    Args:
+      problem: of the run.
+      team: the networks.
+      alive: slots of the candidates to be scored.
+      moment: the round.
+      clock: simulated seconds since the run's beginning.
+      clear: whether the decision is clear by the counts so far; of them, who has a score [K].
+
+    Raises:
+      ConfigError: as `score`.
+    """
+    s, slots = problem.config.search, problem.slots
+    correct, total, finite = np.zeros((0, slots), np.int64), np.zeros(0, np.int64), np.ones(slots, bool)
+    seen, seconds, waited, effort = np.zeros(0, np.int64), 0.0, 0.0, Effort()
+    rows: list[pa.Table] = []
+    stages = panel.sizes(s.score_clients, s.score_most)
+    for stage, wanted in enumerate(stages):
+        who = _stage(problem, moment, alive, seen, stage, wanted)
+        if stage and not len(who(np.flatnonzero(problem.there(moment, clock + seconds)[0]), 0).client):
+            break
+        asked = _asked(problem, team, moment, clock + seconds, who)
+        rows, seconds, waited = [*rows, asked.rows], seconds + asked.seconds, waited + asked.waited
+        each = np.unique(asked.done.client)
+        seen = np.concatenate([seen, each])
+        for client in each:  # one after the other, since the test is about differences within a client
+            tally = problem.fleet.evaluate(
+                team.physical_widths, team.stack, _only(asked.done, asked.done.client == client)
+            )
+            correct, total = np.vstack([correct, tally.correct]), np.append(total, tally.total.max())
+            finite &= tally.finite
+            effort += tally.effort
+        if stage + 1 < len(stages) and clear(panel.Counts(correct, total), finite):
+            break
+    counts = panel.Counts(correct, total)
+    each_total = np.where(np.isin(np.arange(slots), alive), total.sum(), 0)
+    tally = Tally(np.where(finite, counts.scores, np.nan), correct.sum(0), each_total, finite, effort)
+    return Scored(tally, pa.concat_tables(rows), seconds, waited)
+
+
+def _stage(
+    problem: Problem, moment: ledger.Moment, alive: np.ndarray, seen: np.ndarray, stage: int, wanted: int
+) -> Callable[[np.ndarray, int], Tasks]:
+    """Whom a stage of a growing panel asks: clients that are there and were not asked before, each about all alive."""
+
+    def who(here: np.ndarray, again: int) -> Tasks:
+        fresh = np.setdiff1d(here, seen)
+        number = (moment.iteration, moment.round, *([again, stage] if stage else [again] if again else []))
+        rng = generator(problem.config.seed, Purpose.SCORE, *number)
+        clients = fresh[np.sort(rng.choice(len(fresh), min(wanted, len(fresh)), replace=False))]
+        slots = np.repeat(alive, len(clients)).astype(np.int32)
+        return Tasks(slots, np.tile(clients, len(alive)).astype(np.int32))
+
+    return who
+
+
+class _Asked(NamedTuple):
+    """What became of asking clients to score."""
+
+    done: Tasks  # whose scores count
+    rows: pa.Table
+    seconds: float  # simulated, waiting included
+    waited: float
+
+
+def _asked(
+    problem: Problem, team: Team, moment: ledger.Moment, clock: float, who: Callable[[np.ndarray, int], Tasks]
+) -> _Asked:
+    """Asks until every network is scored by somebody; arguments and errors are those of `score`."""
+    seconds, waits, paired = 0.0, 0.0, bool(problem.config.search.score_clients)
+    spent: list[pa.Table] = []
     # Who comes by chance is there for the whole round: it was waited for before the training, where there was any.
     trained = moment.round > 0 and not problem.config.participation.spells
     for again in range(MOST_SCORINGS):
@@ -202,9 +288,7 @@ def score(
         waited *= not trained
         seconds, waits = seconds + waited + took, waits + waited
         if set(done.candidate) == set(tasks.candidate):
-            spent.append(rows)
-            tally = problem.fleet.evaluate(team.physical_widths, team.stack, done)
-            return Scored(tally, pa.concat_tables(spent), seconds, waits)
+            return _Asked(done, pa.concat_tables([*spent, rows]), seconds, waits)
         # A candidate that nobody scored to the end is scored again, with all others, by those who are there then.
         spent.append(ledger.in_vain(rows))
     raise ConfigError(

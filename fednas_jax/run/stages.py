@@ -21,7 +21,7 @@ from fednas_jax.run.problem import Problem
 from fednas_jax.run.rounds import Team
 from fednas_jax.run.session import Model, Step
 from fednas_jax.run.state import Member, RunState, Spent, Stage, Trial
-from fednas_jax.search import policies, proposals
+from fednas_jax.search import panel, policies, proposals
 from fednas_jax.seeds import KeyPurpose
 from fednas_jax.space import stacks
 from fednas_jax.space.network import Variables
@@ -275,8 +275,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)
     if bool(policy.wants_scores(trial.policy)):
-        who = rounds.scorers(problem, done.tasks, np.flatnonzero(alive), moment)
-        found = rounds.score(problem, done.team, moment, clock + seconds, who)
+        found = _scored(problem, state, trial, done, lost, moment, clock + seconds)
         scores = np.where(lost, np.nan, found.tally.score).astype(np.float32)
         rows, seconds, waited = [*rows, found.rows], seconds + found.seconds, waited + found.waited
         effort += found.tally.effort
@@ -312,12 +311,35 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     return Step(state, tuple(told))
 
 
+def _scored(
+    problem: Problem,
+    state: RunState,
+    trial: Trial,
+    done: rounds.Trained,
+    lost: np.ndarray,
+    moment: ledger.Moment,
+    clock: float,
+) -> rounds.Scored:
+    """The scores after a round of an iteration: of each candidate's cohort, of one panel, or of one that grows."""
+    s, alive = problem.config.search, np.flatnonzero(np.asarray(trial.policy.alive))
+    if not s.growing_panel:
+        who = rounds.scorers(problem, done.tasks, alive, moment)
+        return rounds.score(problem, done.team, moment, clock, who)
+    looks = len(panel.sizes(s.score_clients, s.score_most)) - 1
+    before, resource = _parent(problem, state)
+
+    def clear(counts: panel.Counts, finite: np.ndarray) -> bool:
+        scores = np.where(finite & ~lost, counts.scores, np.nan)
+        claims = panel.claims(problem.policy, trial.policy, scores, before, resource)
+        return panel.clear(counts, claims, problem.clients, looks, s.score_error, s.score_tolerance)
+
+    return rounds.score_until_clear(problem, done.team, alive, moment, clock, clear)
+
+
 def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
     """An iteration's winner becomes the parent of the next."""
     iteration, end = state.iteration + 1, trial.policy
-    resource = problem.goal.most_exceeded(state.widths)
-    before = np.float32(state.family[-1].score)
-    chosen = int(problem.policy.select(end, before, np.float32(resource(state.widths))))
+    chosen = int(problem.policy.select(end, *_parent(problem, state)))
     if chosen < 0:
         got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(trial.proposals)])
         raise TrainingError(
@@ -348,6 +370,12 @@ def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
     state, more = _after_search(problem, state._replace(stop_reason=_reason(problem, state)))
     model = Model(member, problem.space.slice(winner, mask))
     return Step(state, (event, *more), (model,), closes=f"search-{iteration:04d}")
+
+
+def _parent(problem: Problem, state: RunState) -> tuple[np.float32, np.float32]:
+    """The score, and the resource, of the network that the iteration began with."""
+    resource = problem.goal.most_exceeded(state.widths)
+    return np.float32(state.family[-1].score), np.float32(resource(state.widths))
 
 
 def _compacted(problem: Problem, state: RunState) -> tuple[RunState, tuple[events.Event, ...]]:

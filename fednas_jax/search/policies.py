@@ -10,6 +10,7 @@ The same for every policy:
 - A score that is not finite never stays and never wins. Dropped is final.
 - The last round drops nobody else: `winner` chooses among its survivors, by `search.select`.
 - `search.early_dropping=False` is the policy `none`, with the arguments that `search.policy` gives it, if it is that.
+- Under `search.score_alone=False` the only one left is not scored again.
 
 Letters: K slots for candidates, of which some may be empty.
 """
@@ -85,7 +86,22 @@ def policy_of(search: SearchConfig, tried: bool = True) -> Policy:
     if tried and POLICIES.checksum(name) is not None:
         module = own_module(name, FIELD) if POLICIES.parse(name).own else None
         attempt(f"{FIELD}: {name}", module, lambda: trial.check(policy, f"{FIELD}: {name}"))
-    return policy
+    return policy if search.score_alone else _sparing(policy)
+
+
+def _sparing(policy: Policy) -> Policy:
+    """The policy, under which a candidate that is alone is told its latest score again, instead of being scored."""
+
+    def spares(state: Any) -> jax.Array:
+        return (jnp.sum(state.alive) == 1) & jnp.any(state.alive & jnp.isfinite(state.scores))
+
+    def wants_scores(state: Any) -> jax.Array:
+        return policy.wants_scores(state) & ~spares(state)
+
+    def tell(state: Any, scores: ArrayLike) -> Any:
+        return policy.tell(state, jnp.where(spares(state), state.scores, jnp.asarray(scores, jnp.float32)))
+
+    return policy._replace(wants_scores=wants_scores, tell=tell)
 
 
 def compiled(policy: Policy) -> Policy:

@@ -31,7 +31,7 @@ from fednas_jax.sweep.playing import Played
 # Fields of the search that a replay can change; with others, other networks would have been trained.
 REPLAYED = (
     *("policy", "early_dropping", "dynamic_rounds", "rungs", "growth", "round_cap", "settle_rounds", "select"),
-    *("partial_clients", "groups", "clients_per_group", "idle_groups"),
+    *("partial_clients", "groups", "clients_per_group", "idle_groups", "score_alone"),
 )
 FOLDER = "replay"
 MOST_POLICIES = 200_000
@@ -184,6 +184,8 @@ def notes(config: Config, curves: Curves, searches: Sequence[SearchConfig]) -> l
     if curves.diverged.any():
         many = int(curves.diverged.sum())
         said.append(f"{many} candidates diverged: whoever would have trained on them is charged for their last round.")
+    if own.growing_panel:
+        said.append("Scores and their costs are those of panels that grew until the run's own decision was clear.")
     if config.participation.timed:
         said.append("Who was there and in time depended on the clock, which other policies would have moved.")
     if not curves.complete:

@@ -16,6 +16,7 @@ from fednas_jax.config.schema import (
     EngineConfig,
     FinetuneConfig,
     NetConfig,
+    ParticipationConfig,
     SearchConfig,
     StageConfig,
     TrainConfig,
@@ -163,6 +164,48 @@ def test_one_common_sample_of_clients_scores_all_candidates(finished):
     assert all(len(set(s)) == 1 for _, s in samples.groupby(level=["iteration", "round"]))
     assert samples.map(len).eq(3).all()
     assert len(set(samples)) > 1  # redrawn
+
+
+GROWING = dataclasses.replace(
+    TINY,
+    search=dataclasses.replace(
+        TINY.search, score_clients=2, score_most=5, score_tolerance=0.2, score_error=0.5, score_alone=False
+    ),
+    participation=ParticipationConfig(availability="bernoulli", available=0.7),
+)
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory):
+    out = tmp_path_factory.mktemp("growing") / "run"
+    one_device(GROWING, out)
+    return out
+
+
+def test_a_panel_grows_in_pairs_until_the_decision_is_clear_and_is_charged_for_whom_it_asked(growing):
+    frame = ledger.read(RunDir(growing).ledger).to_pandas()
+    search = frame[(frame.stage == "search") & (frame.work == "scoring")]
+    scored = search[search.phase == "evaluate"]
+    samples = scored.groupby(["iteration", "round", "candidate"]).client.apply(tuple)
+    assert all(len(set(s)) == 1 for _, s in samples.groupby(level=["iteration", "round"]))
+    asked = samples.map(len)
+    assert asked.between(1, 5).all()
+    assert asked.nunique() > 1  # some were clear at once
+    assert samples.map(lambda who: len(set(who)) == len(who)).all()  # nobody is asked twice
+    assert len(search[search.phase == "download"]) == len(scored)
+    told = [e for e in RunDir(growing).events() if e["event"] == "round" and e["stage"] == "search"]
+    assert {(e["iteration"], e["round"]) for e in told if e["scores"]} == set(samples.index.droplevel("candidate"))
+
+
+@pytest.mark.exhaustive
+def test_a_growing_panel_that_was_stopped_equals_one_that_was_not_and_eight_devices_equal_one(growing, tmp_path):
+    asked = iter([False] * 5)
+    with pytest.raises(Interrupted):
+        run_search(GROWING, tmp_path / "run", should_stop=lambda: next(asked, True))
+    run_search(GROWING, tmp_path / "run")
+    mine, theirs = (RunDir(out).result() for out in (tmp_path / "run", growing))
+    assert [m["widths"] for m in mine["models"]] == [m["widths"] for m in theirs["models"]]
+    assert mine["client_cost"]["search"]["bytes_down"] == theirs["client_cost"]["search"]["bytes_down"]
 
 
 def test_a_finished_run_is_returned_and_left_alone(finished):

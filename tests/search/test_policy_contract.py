@@ -423,3 +423,22 @@ def test_a_policy_that_goes_on_for_longer_than_it_said_is_stopped():
 def test_more_rungs_than_a_table_has_are_refused():
     with pytest.raises(ConfigError, match=r"^search\.policy: got 79 rungs, want 1 to 64$"):
         of("own_search:worst_out").table(1, 80)
+
+
+@pytest.mark.parametrize("name", ["rungs", "median(rounds=4)", "own_search:worst_out"])
+def test_who_is_alone_is_not_scored_again_and_all_else_stays_as_it_is(name):
+    policy, sparing = (compiled(of(name, rungs=((1, 1), (2, 1)), score_alone=alone)) for alone in (True, False))
+    told = np.random.default_rng(0).uniform(size=(9, SLOTS)).astype(np.float32)
+    for candidates in (1, 3, SLOTS):
+        state, spared = begin(policy, candidates), 0
+        while not policy.finished(state):
+            known = np.asarray(state.alive) & np.isfinite(state.scores)
+            alone = state.alive.sum() == 1 and known.any()
+            assert bool(sparing.wants_scores(state)) == bool(policy.wants_scores(state) and not alone)
+            spared += bool(policy.wants_scores(state) and alone)
+            row = told[int(policy.progress(state).round) % len(told)]
+            after = sparing.tell(state, np.full(SLOTS, NAN, np.float32) if alone else row)
+            same(after, policy.tell(state, np.asarray(state.scores) if alone else row))
+            state = after
+        assert spared or name != "rungs" or candidates == 1
+        assert int(policy.select(state, 0.5, 99.0)) == int(sparing.select(state, 0.5, 99.0)) >= 0
