@@ -234,6 +234,9 @@ class SearchConfig:
     proposals: Annotated[str | None, OneOf(registries.PROPOSALS)] = None
     """Candidates: groups (one for each width group), random (random widths), uniform (a width multiplier),
     proportional (all groups by the same factor), or MODULE:FUNCTION, your own (default: as the method says)."""
+    candidates: Literal["auto", "masked", "sliced"] = "auto"
+    """How candidates are trained: masked in their parent's shape, one program for all; sliced to their own widths, a
+    program for each; auto: masked where that is exact."""
     metric: Annotated[str, OneOf(registries.METRICS)] = "accuracy"
     """What a network's score is: accuracy, balanced_accuracy, macro_f1, auc (of two classes), or MODULE:FUNCTION."""
     depth: bool = True

@@ -81,8 +81,16 @@ class Trained(NamedTuple):
     effort: Effort
 
 
+class Size(NamedTuple):
+    """What a program is compiled for beside the fleet's own facts."""
+
+    physical_widths: Widths
+    slots: int  # of the stack
+    room: Room = Room()
+
+
 class Fleet:
-    """The clients of one packed data set, ready to train and to score any stack of K candidates of a network.
+    """The clients of one packed data set, ready to train and to score any stack of candidates of a network.
 
     Raises:
       ConfigError: an optimiser, loss, metric or aggregation that the spec names is none, or does not work.
@@ -157,7 +165,7 @@ class Fleet:
 
         Args:
           physical_widths: of the stack.
-          stack: [K, ...] start of the round.
+          stack: [K, ...] start of the round; any number of slots.
           server: `init_server`'s state.
           tasks: who trains what.
           moment: purpose, iteration and round, which the round's random numbers come from.
@@ -179,7 +187,7 @@ class Fleet:
         effort = Effort(steps=int(steps.sum()), examples=examples)
         cut = self._cut(tasks, steps, self._feed.train)
         room, place, of = self._keep(tasks, cut, stack)
-        size = (physical_widths, room)
+        size = Size(physical_widths, _slots(stack), room)
         totals, effort = self._call("zeros", size, effort, stack)
         with self._parts(tasks, steps, self._feed.train, cut, place) as parts:
             for columns, table in parts:
@@ -202,10 +210,10 @@ class Fleet:
         """
         stack, effort = everywhere(self._layout, stack), Effort()
         batches = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
-        metric, slots = self._recipe.metric, self.spec.slots
+        metric, slots = self._recipe.metric, _slots(stack)
         shapes = Counts(*((3, slots), (slots, *statistics_shape(metric, self.spec.classes).shape)))  # type: ignore[arg-type]
         counts = Counts(*(placed_each(self._layout, [np.zeros(s, np.int32)] * self._layout.devices) for s in shapes))
-        size, cut = (physical_widths, Room()), self._cut(tasks, batches, self._feed.validation)
+        size, cut = Size(physical_widths, slots), self._cut(tasks, batches, self._feed.validation)
         with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
             for columns, table in parts:
                 inputs = ScoreInputs(stack, columns)
@@ -230,7 +238,7 @@ class Fleet:
 
         It depends on the round alone, not on those before it: so a run that was resumed adds in the same order.
         """
-        slots, number = self.spec.slots, len(tasks.client)
+        slots, number = _slots(stack), len(tasks.client)
         if self._recipe.aggregation.together is None:
             return Room(), np.zeros(number, int), np.zeros((slots, 0), np.int32)
         device, place = lane_plan.places(cut, number)
@@ -287,7 +295,7 @@ class Fleet:
 
         return Parts(cut, load)
 
-    def _call(self, kind: str, size: tuple[Widths, Room], effort: Effort, *args: Any) -> tuple[Any, Effort]:
+    def _call(self, kind: str, size: Size, effort: Effort, *args: Any) -> tuple[Any, Effort]:
         """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
         if (kind, size) not in self._programs:
             donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
@@ -303,14 +311,14 @@ class Fleet:
                 effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
         return self._programs[kind, size](*args), effort
 
-    def _function(self, kind: str, size: tuple[Widths, Room]) -> Callable[..., Any]:
+    def _function(self, kind: str, size: Size) -> Callable[..., Any]:
         """What a kind of program is compiled from."""
-        recipe, (physical_widths, room) = self._recipe, size
+        recipe = dataclasses.replace(self._recipe, slots=size.slots)
         kinds: dict[str, Callable[..., Any]] = {
-            "zeros": functools.partial(programs.zeros, recipe, room),
-            "train": functools.partial(programs.train, recipe, physical_widths),
+            "zeros": functools.partial(programs.zeros, recipe, size.room),
+            "train": functools.partial(programs.train, recipe, size.physical_widths),
             "serve": functools.partial(programs.serve, recipe),
-            "score": functools.partial(programs.score, recipe, physical_widths),
+            "score": functools.partial(programs.score, recipe, size.physical_widths),
             "count": functools.partial(programs.count, recipe),
         }
         return kinds[kind]
@@ -335,6 +343,10 @@ def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
 
 def _optimisers(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
     return (CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)
+
+
+def _slots(stack: Variables) -> int:
+    return len(jax.tree.leaves(stack.params)[0])
 
 
 def _power_of_two(least: int) -> int:

@@ -100,6 +100,9 @@ class Display:
     def _on_compact(self, event: dict[str, Any]) -> None:
         self._say(f"iteration {event['iteration']}: sliced to widths {'-'.join(map(str, event['physical_widths']))}")
 
+    def _on_sliced(self, event: dict[str, Any]) -> None:
+        self._say(f"candidates are trained sliced, a program for each shape: {event['reason']}")
+
     def _on_stop(self, event: dict[str, Any]) -> None:
         self._say(f"search over after {event['iteration']} iterations: {event['reason']}")
 

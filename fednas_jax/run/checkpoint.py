@@ -22,7 +22,7 @@ import safetensors.numpy
 from fednas_jax.errors import RunError
 from fednas_jax.files import replacing, sync
 
-SCHEMA = 2
+SCHEMA = 3
 KEPT = 3  # newest checkpoints that stay on the disk
 KEPT_MARKED = 2  # of those marked, such as the ends of iterations, that stay besides
 MOST_HEADER = 64 << 20  # bytes of names and record

@@ -9,8 +9,7 @@ import numpy as np
 from fednas_jax.engine.tasks import Tally, Tasks
 from fednas_jax.errors import TrainingError
 from fednas_jax.run.problem import Problem
-from fednas_jax.space import stacks
-from fednas_jax.space.network import Variables, Widths
+from fednas_jax.run.state import Stack
 
 SIGMAS = 2.0  # standard deviations within which two scores are the same
 
@@ -23,17 +22,17 @@ def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingEr
     )
 
 
-def score_of(problem: Problem, physical_widths: Widths, stack: Variables) -> float:
-    """The score of the network in the first slot by all clients; no decision hangs on it, so nobody is charged.
+def score_of(problem: Problem, stack: Stack) -> float:
+    """The score of a stack's first network by all clients; no decision hangs on it, so nobody is charged.
 
     Args:
       problem: of the run.
-      physical_widths: of the stack.
-      stack: [K, ...], or its first networks.
+      stack: its slots need not be filled.
     """
     clients = np.arange(problem.clients, dtype=np.int32)
     tasks = Tasks(np.zeros_like(clients), clients)
-    return float(problem.fleet.evaluate(physical_widths, stacks.filled(stack, problem.slots), tasks).score[0])
+    variables = problem.filled(stack.variables)
+    return float(problem.fleet.evaluate(stack.physical_widths, variables, tasks).score[0])
 
 
 def of_parent(problem: Problem, tally: Tally, given_score: float | None) -> tuple[str, ...]:

@@ -122,6 +122,14 @@ class Compact(Event):
 
 
 @dataclasses.dataclass(frozen=True)
+class Sliced(Event):
+    """Candidates are trained at their own physical widths."""
+
+    name: ClassVar[str] = "sliced"
+    reason: str  # why they are not masked, or the setting that asked for it
+
+
+@dataclasses.dataclass(frozen=True)
 class Skip(Event):
     """Members or shares that were asked for were not found by the search."""
 

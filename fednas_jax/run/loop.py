@@ -142,6 +142,8 @@ def _begun(problem: Problem, session: Session, parent: parents.Parent | None) ->
             devices=", ".join(sorted({d.device_kind for d in problem.fleet.mesh.devices.flat})),
         )
     )
+    if problem.sliced:
+        session.tell(events.Sliced(problem.space.inexact or "search.candidates asks for it"))
     if state.source is not None:
         session.tell(events.Load(state.source["path"]))
     listed = hosts.from_first_host(lambda: manifest.files(session.run.path, grown=False))
@@ -186,18 +188,22 @@ def _newest(session: Session) -> tuple[Saved, list[Refused]] | None:
 def _likeness(problem: Problem, saved: Saved) -> Likeness:
     """Shapes and types of the arrays that a checkpoint of this run has."""
     record = saved.record
-    one = problem.space.network.abstract(tuple(record["physical_widths"]))
 
-    def stacked(count: int) -> Any:
+    def stacked(physical_widths: Sequence[int], count: int) -> Variables:
+        one = problem.space.network.abstract(tuple(physical_widths))
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape), a.dtype), one)
 
-    server = jax.eval_shape(problem.fleet.init_server, stacked(problem.slots)) if record["training"] else ()
+    def server(physical_widths: Sequence[int], count: int) -> Any:
+        slots = count if problem.sliced else problem.slots
+        return jax.eval_shape(problem.fleet.init_server, stacked(physical_widths, slots)) if record["training"] else ()
+
+    shapes = [(physical, len(numbers)) for physical, numbers in record["stacks"]]
     policy: Any = ()
     if record["trial"] is not None:
         table = problem.policy.table(record["iteration"] + 1, len(record["trial"]))
         alive, resource = (jax.numpy.zeros(problem.slots, kind) for kind in (bool, "float32"))
         policy = jax.eval_shape(lambda: problem.policy.init(table, alive, resource))
-    return Likeness(stacked(record["networks"]) if record["networks"] else stages.NONE, server, policy)
+    return Likeness([stacked(*shape) for shape in shapes], [server(*shape) for shape in shapes], policy)
 
 
 def _parent(problem: Problem, session: Session) -> parents.Parent | None:

@@ -33,8 +33,9 @@ from fednas_jax.search import assignment, policies, proposals
 from fednas_jax.search.policies import Policy
 from fednas_jax.search.proposals import Proposer
 from fednas_jax.search.resources import Goal, goal_of
-from fednas_jax.space import probing
+from fednas_jax.space import probing, stacks
 from fednas_jax.space.masks import Space
+from fednas_jax.space.network import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,16 @@ class Problem:
     policy: Policy
     proposer: Proposer
     heterogeneity: data.Heterogeneity  # of the clients
+    sliced: bool  # whether each candidate trains at its own physical widths, instead of masked at its parent's
+
+    @property
+    def candidates(self) -> str:
+        """How candidates are trained: 'masked' or 'sliced'."""
+        return "sliced" if self.sliced else "masked"
+
+    def filled(self, networks: Variables) -> Variables:
+        """Networks [n, ...] as a stack to train: one of K slots, so that all masked ones run the same program."""
+        return networks if self.sliced else stacks.filled(networks, self.slots)
 
     @property
     def clients(self) -> int:
@@ -143,6 +154,7 @@ def prepare(
         policy=loaded.policy,
         proposer=loaded.proposer,
         heterogeneity=data.heterogeneity(np.asarray(packed.labels), packed.offsets),
+        sliced=s.candidates == "sliced" or bool(space.inexact),
     )
 
 
@@ -225,6 +237,8 @@ def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
     shape, build = dataset.train.images.shape[1:], registered and registered.build
     space = probed(config.net, shape, dataset.classes, s.depth, build)
+    if space.inexact and s.candidates == "masked":
+        raise ConfigError(f"search.candidates: got masked, want auto or sliced: {space.inexact}")
     goal = goal_of(space, s, config.cost)
     proposer = proposals.proposer_of(space, s, goal)
     policy = policies.policy_of(s)

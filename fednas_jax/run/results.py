@@ -60,14 +60,15 @@ def test(
             metric=config.search.metric,
         )
     )
-    whole, everyone = problem.space.widths, np.arange(split.clients, dtype=np.int32)
+    everyone, most = np.arange(split.clients, dtype=np.int32), 1 if problem.sliced else problem.slots
     found, effort = [], Effort()
-    for first in range(0, len(members), problem.slots):
-        some = members[first : first + problem.slots]
-        stack = stacks.stacked([problem.space.embed(load(member), whole) for member in some])
+    for first in range(0, len(members), most):
+        some = members[first : first + most]
+        physical = some[0].widths if problem.sliced else problem.space.widths
+        stack = stacks.stacked([problem.space.embed(load(member), physical) for member in some])
         slots = np.arange(len(some), dtype=np.int32)
         tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
-        tally = fleet.evaluate(whole, stacks.filled(stack, problem.slots), tasks)
+        tally = fleet.evaluate(physical, problem.filled(stack), tasks)
         effort += tally.effort
         for accuracy, score in zip(tally.accuracy[: len(some)], tally.score[: len(some)], strict=True):
             finite = bool(np.isfinite(accuracy))
@@ -120,6 +121,7 @@ def summary(
             "stop_reason": state.stop_reason,
             "warnings": list(state.warnings),
             "metric": config.search.metric,
+            "candidates": problem.candidates,
             "clients": problem.clients,
             "heterogeneity": problem.heterogeneity._asdict(),
             "data": _about(problem),

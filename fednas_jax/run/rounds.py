@@ -1,14 +1,15 @@
 """A round of a run: who is there, who is invited, what becomes of them, who trains and scores what, and what it costs.
 
 Rounds are counted from 1 here, as in ledger and events; keys of random numbers count them from 0.
-Letters: K slots of a stack, C clients, T tasks.
+Letters: K most networks at once, C clients, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pyarrow as pa
 
@@ -16,21 +17,21 @@ from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.run.problem import Problem
+from fednas_jax.run.state import Stack
 from fednas_jax.search import assignment, panel
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
-from fednas_jax.space.network import Variables, Widths
+from fednas_jax.space.network import Widths
+from fednas_jax.space.stacks import padded
 
 MOST_SCORINGS = 100  # tries to have all candidates of a round scored
 PURPOSES = dict(zip(ledger.STAGES, (KeyPurpose.PRETRAIN, KeyPurpose.SEARCH, KeyPurpose.FINETUNE), strict=True))
 
 
 class Team(NamedTuple):
-    """The networks that train side by side, in the K slots of a stack."""
+    """The networks that train in the same rounds, by their numbers below K."""
 
-    physical_widths: Widths
-    stack: Variables  # [K, ...]
-    server: Any  # [K, ...]
-    candidate_ids: np.ndarray  # [K] whom each slot's random numbers and rows belong to
+    stacks: tuple[Stack, ...]  # all their slots filled
+    candidate_ids: np.ndarray  # [K] whom each network's random numbers and rows belong to
     widths: Sequence[Widths]  # of each, at which it is sent and priced
 
 
@@ -79,11 +80,18 @@ def train(
         invited, team.candidate_ids, team.widths, problem.fleet.steps[invited.client], moment, gone
     )
     key = (PURPOSES[moment.stage], moment.iteration, moment.round - 1)
-    done = problem.fleet.train(
-        team.physical_widths, team.stack, team.server, tasks, key, team.candidate_ids.tolist(), learning_rate
-    )
-    team = team._replace(stack=done.stack, server=done.server)
-    return Trained(team, tasks, rows, seconds + waited, waited, done.left_out, done.effort)
+    stacks, left_out, effort = [], np.zeros(problem.slots, np.int64), Effort()
+    for stack, numbers, own in _by_stack(team, tasks):
+        if len(own.client):
+            ids = team.candidate_ids[numbers].tolist()
+            done = problem.fleet.train(
+                stack.physical_widths, stack.variables, stack.server, own, key, ids, learning_rate
+            )
+            stack = stack._replace(variables=done.stack, server=done.server)
+            left_out[list(stack.numbers)] = done.left_out[: len(stack.numbers)]
+            effort += done.effort
+        stacks.append(stack)
+    return Trained(team._replace(stacks=tuple(stacks)), tasks, rows, seconds + waited, waited, left_out, effort)
 
 
 def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) -> Callable[[np.ndarray], Tasks]:
@@ -92,7 +100,7 @@ def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) 
     Args:
       problem: of the run.
       moment: the round.
-      networks: in the first slots of the stack.
+      networks: how many there are.
       wanted: clients; 0: all.
     """
 
@@ -139,7 +147,7 @@ def tasks_of(draw: assignment.Draw, group_of: np.ndarray) -> Tasks:
 
 
 def everyone(here: np.ndarray, again: int) -> Tasks:
-    """All clients that are there score the network in the first slot."""
+    """All clients that are there score the first network."""
     del again
     return Tasks(np.zeros(len(here), np.int32), here.astype(np.int32))
 
@@ -155,7 +163,7 @@ def scorers(
     Args:
       problem: of the run.
       trained: the round's tasks that were taken.
-      alive: slots of the candidates to be scored.
+      alive: numbers of the candidates to be scored.
       moment: the round.
     """
 
@@ -192,7 +200,7 @@ def score(
       ConfigError: nobody stays long enough, however often they are asked.
     """
     asked = _asked(problem, team, moment, clock, who)
-    tally = problem.fleet.evaluate(team.physical_widths, team.stack, asked.done)
+    tally = _tally(problem, team, asked.done)
     return Scored(tally, asked.rows, asked.seconds, asked.waited)
 
 
@@ -233,9 +241,7 @@ def score_until_clear(
         each = np.unique(asked.done.client)
         seen = np.concatenate([seen, each])
         for client in each:  # one after the other, since the test is about differences within a client
-            tally = problem.fleet.evaluate(
-                team.physical_widths, team.stack, _only(asked.done, asked.done.client == client)
-            )
+            tally = _tally(problem, team, _only(asked.done, asked.done.client == client))
             correct, total = np.vstack([correct, tally.correct]), np.append(total, tally.total.max())
             finite &= tally.finite
             effort += tally.effort
@@ -295,6 +301,31 @@ def _asked(
         f"participation.availability: got {problem.config.participation.availability} where in {MOST_SCORINGS} tries "
         "nobody stayed to score every candidate, want clients that stay longer"
     )
+
+
+def _tally(problem: Problem, team: Team, tasks: Tasks) -> Tally:
+    """What scoring counts for each network [K]; those that nobody scores have no score."""
+    slots = problem.slots
+    score, finite = np.full(slots, np.nan), np.zeros(slots, bool)
+    correct, total, effort = np.zeros(slots, np.int64), np.zeros(slots, np.int64), Effort()
+    for stack, _, own in _by_stack(team, tasks):
+        if len(own.client):
+            found = problem.fleet.evaluate(stack.physical_widths, stack.variables, own)
+            numbers = list(stack.numbers)
+            score[numbers], finite[numbers] = found.score[: len(numbers)], found.finite[: len(numbers)]
+            correct[numbers], total[numbers] = found.correct[: len(numbers)], found.total[: len(numbers)]
+            effort += found.effort
+    return Tally(score, correct, total, finite, effort)
+
+
+def _by_stack(team: Team, tasks: Tasks) -> Iterator[tuple[Stack, np.ndarray, Tasks]]:
+    """Each stack with the number of the network in each of its slots, and its tasks, whose candidates are its slots."""
+    for stack in team.stacks:
+        slots = len(jax.tree.leaves(stack.variables.params)[0])
+        own = _only(tasks, np.isin(tasks.candidate, stack.numbers))
+        slot = np.zeros(1 + max(stack.numbers), np.int32)
+        slot[list(stack.numbers)] = np.arange(len(stack.numbers))
+        yield stack, padded(np.asarray(stack.numbers), slots), own._replace(candidate=slot[own.candidate])
 
 
 def _only(tasks: Tasks, keep: np.ndarray) -> Tasks:

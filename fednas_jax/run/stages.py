@@ -20,13 +20,11 @@ from fednas_jax.run import diagnosis, events, rounds
 from fednas_jax.run.problem import Problem
 from fednas_jax.run.rounds import Team
 from fednas_jax.run.session import Model, Step
-from fednas_jax.run.state import Member, RunState, Spent, Stage, Trial
+from fednas_jax.run.state import Member, RunState, Spent, Stack, Stage, Trial
 from fednas_jax.search import panel, policies, proposals
 from fednas_jax.seeds import KeyPurpose
 from fednas_jax.space import stacks
-from fednas_jax.space.network import Variables
-
-NONE = Variables({}, {})  # the stack where there are no networks
+from fednas_jax.space.network import Variables, Widths
 
 
 def first_state(problem: Problem, variables: Variables | None, source: dict[str, Any] | None) -> RunState:
@@ -41,7 +39,6 @@ def first_state(problem: Problem, variables: Variables | None, source: dict[str,
     if variables is None:
         key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.INIT)
         variables = jax.device_get(problem.space.network.init(widths, key))
-    stack = stacks.filled(stacks.stacked([variables]), problem.slots)
     return RunState(
         stage=Stage.PRETRAIN,
         iteration=0,
@@ -49,10 +46,8 @@ def first_state(problem: Problem, variables: Variables | None, source: dict[str,
         bucket=0,
         physical_widths=widths,
         widths=widths,
-        stack=stack,
-        networks=1,
+        stacks=_trainable(problem, [widths], [variables]),
         kept=tuple(np.ones(w, bool) for w in widths),
-        server=problem.fleet.init_server(stack),
         trial=None,
         family=(),
         stop_reason="",
@@ -85,7 +80,7 @@ def pretrain(problem: Problem, state: RunState) -> Step:
     stage = problem.config.pretrain
     if state.round < stage.rounds:
         if state.round == 0 and state.source is not None:
-            state = state._replace(given_score=diagnosis.score_of(problem, state.physical_widths, state.stack))
+            state = state._replace(given_score=diagnosis.score_of(problem, state.stacks[0]))
         return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
     moment = ledger.Moment("pretrain", 0, state.round)
     team = _team(problem, state, [state.widths], np.zeros(1, np.int64))
@@ -99,12 +94,11 @@ def pretrain(problem: Problem, state: RunState) -> Step:
     parent = events.Parent(score, macs, **_spent(found.rows, found.seconds, found.waited))
     warnings = diagnosis.of_parent(problem, found.tally, state.given_score)
     member = Member(0, state.widths, state.physical_widths, score)
-    model = Model(member, stacks.in_slot(state.stack, 0))
+    model = Model(member, _network(state))
     state = _paid(state, "pretrain", 0, found.rows, found.seconds, found.tally.effort)
     state = state._replace(
         round=0,
-        server=(),
-        stack=stacks.stacked([model.variables]),
+        stacks=(_lone(state.physical_widths, model.variables),),
         family=(member,),
         warnings=(*state.warnings, *warnings),
     )
@@ -126,7 +120,7 @@ def search(problem: Problem, state: RunState) -> Step:
 
 
 def finetune(problem: Problem, state: RunState) -> Step:
-    """A round of FedAvg of the family's members of one physical shape, side by side."""
+    """A round of FedAvg of a bucket of the family's members, side by side."""
     stage, parts = problem.config.finetune, buckets(problem, state)
     if state.bucket == len(parts):
         return Step(state._replace(stage=Stage.TEST), boundary=False)
@@ -136,18 +130,18 @@ def finetune(problem: Problem, state: RunState) -> Step:
         widths = [m.widths for m in members]
         return _fedavg(problem, state, stage.rounds, stage.clients_per_round, widths, iterations)
     models = []
-    for slot, member in enumerate(members):
+    for number, member in enumerate(members):
         channels = tuple(np.arange(w) for w in member.widths)
-        models.append(Model(member, problem.space.slice(stacks.in_slot(state.stack, slot), channels), "finetuned"))
+        models.append(Model(member, problem.space.slice(_network(state, number), channels), "finetuned"))
     name = f"finetune-{state.bucket:02d}"
     stage_after = Stage.TEST if state.bucket + 1 == len(parts) else Stage.FINETUNE
-    state = state._replace(stage=stage_after, bucket=state.bucket + 1, round=0, server=(), stack=NONE, networks=0)
+    state = state._replace(stage=stage_after, bucket=state.bucket + 1, round=0, stacks=())
     return Step(state, models=tuple(models), closes=name)
 
 
 def needs_members(problem: Problem, state: RunState) -> list[Member]:
     """The members that the next step fine-tunes and has no weights of yet; `with_members` takes them."""
-    if state.stage != Stage.FINETUNE or state.networks:
+    if state.stage != Stage.FINETUNE or state.stacks:
         return []
     parts = buckets(problem, state)
     return parts[state.bucket] if state.bucket < len(parts) else []
@@ -162,22 +156,17 @@ def with_members(problem: Problem, state: RunState, members: Sequence[Member], f
       members: its answer.
       found: variables of each, at its own widths.
     """
-    physical = members[0].physical_widths
-    stack = stacks.stacked([problem.space.embed(variables, physical) for variables in found])
-    stack = stacks.filled(stack, problem.slots)
-    return state._replace(
-        physical_widths=physical, stack=stack, networks=len(members), server=problem.fleet.init_server(stack)
-    )
+    shapes = [member.physical_widths for member in members]
+    embedded = [problem.space.embed(variables, shape) for variables, shape in zip(found, shapes, strict=True)]
+    return state._replace(stacks=_trainable(problem, shapes, embedded))
 
 
 def buckets(problem: Problem, state: RunState) -> list[list[Member]]:
-    """Members that fine-tune side by side: of one physical shape, whose program exists already, at most K at a time."""
+    """Members that fine-tune side by side, at most K at a time: masked ones of one physical shape in one program."""
     members = asked_for(problem, state.family)
-    parts = []
-    for physical in dict.fromkeys(m.physical_widths for m in members):
-        alike = [m for m in members if m.physical_widths == physical]
-        parts += [alike[n : n + problem.slots] for n in range(0, len(alike), problem.slots)]
-    return parts
+    shapes = [0 if problem.sliced else m.physical_widths for m in members]
+    alike = [[members[n] for n in numbers] for _, numbers in _alike(shapes)]
+    return [part[n : n + problem.slots] for part in alike for n in range(0, len(part), problem.slots)]
 
 
 def asked_for(problem: Problem, family: Sequence[Member]) -> list[Member]:
@@ -200,7 +189,7 @@ def _fedavg(
     stage, number = state.stage.name.lower(), state.round + 1
     moment = ledger.Moment(stage, 0, number)
     team = _team(problem, state, widths, candidate_ids)
-    invite = rounds.cohort(problem, moment, state.networks, wanted)
+    invite = rounds.cohort(problem, moment, len(widths), wanted)
     rate = problem.rates(total)[state.round]
     done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
     lost = np.flatnonzero(diverged(done.tasks, done.left_out))
@@ -220,24 +209,23 @@ def _fedavg(
         f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled
     ]
     state = _paid(state, stage, 0, done.rows, done.seconds, done.effort)
-    state = state._replace(
-        round=number, stack=done.team.stack, server=done.team.server, warnings=(*state.warnings, *warnings)
-    )
+    state = state._replace(round=number, stacks=done.team.stacks, warnings=(*state.warnings, *warnings))
     return Step(state, (event, *spoiled, *map(events.Warned, warnings)))
 
 
 def _begin(problem: Problem, state: RunState) -> Step:
-    """An iteration's candidates, masked from the parent."""
+    """An iteration's candidates, masked or sliced from the parent."""
     state, told = _compacted(problem, state)
     iteration, space = state.iteration + 1, problem.space
     found = tuple(problem.proposer.propose(state.widths, iteration, problem.config.seed))
     if not found:
         state, more = _after_search(problem, state._replace(stop_reason="no candidate is feasible"))
         return Step(state, (*told, *more), boundary=False)
-    parent = stacks.in_slot(state.stack, 0)
+    parent = _network(state)
     norms = space.norms(parent.params)
     masks = tuple(proposals.keep_masks(norms, state.kept, p.widths, space.blocks) for p in found)
-    stack = stacks.filled(stacks.stacked([space.mask(parent, mask) for mask in masks]), problem.slots)
+    shapes = [p.widths if problem.sliced else state.physical_widths for p in found]
+    networks = [space.slice(parent, mask) if problem.sliced else space.mask(parent, mask) for mask in masks]
     resource = problem.goal.most_exceeded(state.widths)
     each = np.asarray([resource(p.widths) for p in found] + [0] * (problem.slots - len(found)), np.float32)
     alive = np.arange(problem.slots) < len(found)
@@ -251,9 +239,7 @@ def _begin(problem: Problem, state: RunState) -> Step:
     )
     state = state._replace(
         round=0,
-        stack=stack,
-        networks=len(found),
-        server=problem.fleet.init_server(stack),
+        stacks=_trainable(problem, shapes, networks),
         trial=Trial(found, masks, problem.policy.init(table, alive, each), np.zeros(problem.slots, bool)),
     )
     return Step(state, (*told, event), boundary=False)
@@ -304,8 +290,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
     state = _paid(state, "search", iteration, pa.concat_tables(rows), seconds, effort)
     state = state._replace(
         round=number,
-        stack=done.team.stack,
-        server=done.team.server,
+        stacks=done.team.stacks,
         trial=trial._replace(policy=policy_state, lost=lost),
     )
     return Step(state, tuple(told))
@@ -346,8 +331,9 @@ def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
             f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
         )
     widths, mask = trial.proposals[chosen].widths, trial.masks[chosen]
-    member = Member(iteration, widths, state.physical_widths, float(end.scores[chosen]))
-    winner = stacks.in_slot(state.stack, chosen)
+    winner, physical = _network(state, chosen), widths if problem.sliced else state.physical_widths
+    member = Member(iteration, widths, physical, float(end.scores[chosen]))
+    kept = tuple(np.ones(w, bool) for w in widths) if problem.sliced else mask
     event = events.Select(
         iteration=iteration,
         winner=trial.proposals[chosen].name,
@@ -359,16 +345,15 @@ def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
     state = state._replace(
         iteration=iteration,
         round=0,
+        physical_widths=physical,
         widths=widths,
-        stack=stacks.stacked([winner]),
-        networks=1,
-        kept=mask,
-        server=(),
+        stacks=(_lone(physical, winner),),
+        kept=kept,
         trial=None,
         family=(*state.family, member),
     )
     state, more = _after_search(problem, state._replace(stop_reason=_reason(problem, state)))
-    model = Model(member, problem.space.slice(winner, mask))
+    model = Model(member, problem.space.slice(winner, kept))
     return Step(state, (event, *more), (model,), closes=f"search-{iteration:04d}")
 
 
@@ -383,9 +368,9 @@ def _compacted(problem: Problem, state: RunState) -> tuple[RunState, tuple[event
     macs = problem.space.macs
     if macs(state.widths) > (1 - problem.config.search.compact_at) * macs(state.physical_widths):
         return state, ()
-    parent = problem.space.slice(stacks.in_slot(state.stack, 0), state.kept)
+    parent = problem.space.slice(_network(state), state.kept)
     kept = tuple(np.ones(w, bool) for w in state.widths)
-    state_now = state._replace(physical_widths=state.widths, stack=stacks.stacked([parent]), kept=kept)
+    state_now = state._replace(physical_widths=state.widths, stacks=(_lone(state.widths, parent),), kept=kept)
     return state_now, (events.Compact(state.iteration + 1, list(state.widths)),)
 
 
@@ -406,13 +391,39 @@ def _after_search(problem: Problem, state: RunState) -> tuple[RunState, tuple[ev
     shares = [share for share in stage.shares if share < smallest]
     told: list[events.Event] = [events.Skip(missing, shares)] if missing or shares else []
     told.append(events.Stop(state.stop_reason, state.iteration))
-    return state._replace(stage=Stage.FINETUNE, stack=NONE, networks=0, kept=(), server=()), tuple(told)
+    return state._replace(stage=Stage.FINETUNE, stacks=(), kept=()), tuple(told)
 
 
 def _team(problem: Problem, state: RunState, widths: Sequence[Any], candidate_ids: np.ndarray) -> Team:
-    """The state's networks, all slots of their stack filled."""
-    stack = stacks.filled(state.stack, problem.slots)
-    return Team(state.physical_widths, stack, state.server, stacks.padded(candidate_ids, problem.slots), widths)
+    """The state's networks, all slots of their stacks filled."""
+    filled = tuple(stack._replace(variables=problem.filled(stack.variables)) for stack in state.stacks)
+    return Team(filled, stacks.padded(candidate_ids, problem.slots), widths)
+
+
+def _trainable(problem: Problem, shapes: Sequence[Widths], networks: Sequence[Variables]) -> tuple[Stack, ...]:
+    """Networks, and the physical widths of each, at the start of their training: those of one shape in one stack."""
+
+    def stack(physical_widths: Widths, numbers: list[int]) -> Stack:
+        variables = problem.filled(stacks.stacked([networks[n] for n in numbers]))
+        return Stack(physical_widths, tuple(numbers), variables, problem.fleet.init_server(variables))
+
+    return tuple(stack(*alike) for alike in _alike(shapes))
+
+
+def _alike(shapes: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """Each shape that there is, and the numbers of those that have it."""
+    return [(shape, [n for n, other in enumerate(shapes) if other == shape]) for shape in dict.fromkeys(shapes)]
+
+
+def _lone(physical_widths: Widths, network: Variables) -> Stack:
+    """A parent between two iterations."""
+    return Stack(physical_widths, (0,), stacks.stacked([network]))
+
+
+def _network(state: RunState, number: int = 0) -> Variables:
+    """One of the state's networks, on the host."""
+    stack = next(stack for stack in state.stacks if number in stack.numbers)
+    return stacks.in_slot(stack.variables, stack.numbers.index(number))
 
 
 def _paid(state: RunState, stage: str, iteration: int, rows: pa.Table, seconds: float, effort: Effort) -> RunState:

@@ -21,6 +21,7 @@ from fednas_jax.phones import ledger
 from fednas_jax.phones.totals import Clock
 from fednas_jax.run.manifest import Entry
 from fednas_jax.search.proposals import Proposal
+from fednas_jax.space import stacks
 from fednas_jax.space.network import Variables, Widths
 
 
@@ -42,8 +43,17 @@ class Member(NamedTuple):
     score: float  # on the clients' validation examples
 
 
+class Stack(NamedTuple):
+    """Networks of one physical shape, which train side by side in one program."""
+
+    physical_widths: Widths  # as it is compiled
+    numbers: tuple[int, ...]  # of the networks in its first slots: candidates of an iteration, or members of a bucket
+    variables: Variables  # [numbers, ...] or, in training, [slots, ...] with all slots filled
+    server: Any = ()  # the server optimiser's state [slots, ...] in training
+
+
 class Trial(NamedTuple):
-    """An iteration of the search in its midst; its stack and server state are the run's."""
+    """An iteration of the search in its midst; its stacks are the run's."""
 
     proposals: tuple[Proposal, ...]
     masks: tuple[tuple[np.ndarray, ...], ...]  # [proposals][G][width] bool: the channels that each keeps
@@ -66,12 +76,10 @@ class RunState(NamedTuple):
     iteration: int  # iterations done
     round: int  # rounds done in this stage, iteration, or bucket of the fine-tuning
     bucket: int  # fine-tuning: which group of members is in training
-    physical_widths: Widths  # of the stack, as it is compiled
+    physical_widths: Widths  # of the parent, as it was compiled
     widths: Widths  # of the parent; channels beyond them are masked
-    stack: Variables  # [networks, ...] or, in training, [K, ...] with all slots filled
-    networks: int  # in the stack's first slots: the parent alone, an iteration's candidates, or members in fine-tuning
+    stacks: tuple[Stack, ...]  # of the parent alone, of an iteration's candidates, or of members in fine-tuning
     kept: tuple[np.ndarray, ...]  # for each group [width] bool: the parent's channels; () once the search is over
-    server: Any  # the server optimiser's state [K, ...] in training
     trial: Trial | None  # the iteration in its midst
     family: tuple[Member, ...]
     stop_reason: str
@@ -88,7 +96,6 @@ PLAIN = (
     "iteration",
     "round",
     "bucket",
-    "networks",
     "stop_reason",
     "source",
     "given_score",
@@ -99,9 +106,9 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by name, on the host, and the rest as JSON values."""
     masks = [] if state.trial is None else [*state.trial.masks]
     trees = {
-        "stack": jax.tree.map(lambda a: a[: state.networks], jax.device_get(state.stack)),
+        "stacks": [stacks.first(jax.device_get(stack.variables), len(stack.numbers)) for stack in state.stacks],
         "kept": list(state.kept),
-        "server": jax.device_get(state.server),
+        "servers": [jax.device_get(stack.server) for stack in state.stacks],
         "masks": [list(mask) for mask in masks],
         "policy": () if state.trial is None else jax.device_get(state.trial.policy),
         "lost": () if state.trial is None else state.trial.lost,
@@ -112,7 +119,8 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "stage": int(state.stage),
         "trial": None if state.trial is None else [[p.name, list(p.widths)] for p in state.trial.proposals],
         "keeps": bool(state.kept),
-        "training": bool(jax.tree.leaves(state.server)) or state.server != (),
+        "stacks": [[list(stack.physical_widths), list(stack.numbers)] for stack in state.stacks],
+        "training": any(bool(jax.tree.leaves(stack.server)) or stack.server != () for stack in state.stacks),
         "family": [[m.iteration, list(m.widths), list(m.physical_widths), m.score] for m in state.family],
         "spent": list(state.spent),
         "effort": list(state.effort),
@@ -128,8 +136,8 @@ def pack(state: RunState) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 class Likeness(NamedTuple):
     """Trees of the shapes that a run's arrays have; what they hold is not read."""
 
-    stack: Any  # [networks, ...] for a record's number of networks
-    server: Any
+    stacks: list[Any]  # [numbers, ...] of each
+    servers: list[Any]  # [slots, ...] of each
     policy: Any
 
 
@@ -161,10 +169,8 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
         bucket=record["bucket"],
         physical_widths=physical,
         widths=tuple(record["widths"]),
-        stack=_tree(arrays, "stack", like.stack),
-        networks=record["networks"],
+        stacks=_stacks(record, arrays, like),
         kept=tuple(_array(arrays, f"kept[{g}]", (w,), bool) for g, w in enumerate(physical)) if record["keeps"] else (),
-        server=_tree(arrays, "server", like.server) if record["training"] else (),
         trial=trial,
         family=tuple(Member(i, tuple(w), tuple(p), score) for i, w, p, score in record["family"]),
         stop_reason=record["stop_reason"],
@@ -175,6 +181,14 @@ def unpack(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Li
         warnings=tuple(record["warnings"]),
         files=tuple(record["files"]),
         pending=_from_bytes(arrays["pending"]),
+    )
+
+
+def _stacks(record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], like: Likeness) -> tuple[Stack, ...]:
+    variables, servers = _tree(arrays, "stacks", like.stacks), _tree(arrays, "servers", like.servers)
+    return tuple(
+        Stack(tuple(physical), tuple(numbers), variables[n], servers[n])
+        for n, (physical, numbers) in enumerate(record["stacks"])
     )
 
 

@@ -30,6 +30,7 @@ class Space:
     params: CostTable  # trainable numbers
     size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
     gone: Mapping[str, int] = field(default_factory=dict)  # path of a variable -> the group at whose width 0 it goes
+    inexact: str = ""  # why masked training is not training at the smaller widths, in words; '' where it is
 
     @property
     def smallest(self) -> Widths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,13 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
     Args:
       network: the family of networks.
       multiple: widths are multiples of this, one number or one for each group.
-      check: also train one step masked and sliced, and refuse the network if they differ (this allocates it).
+      check: also train one step masked and sliced, to find out whether masking is exact (`Space.inexact`; this
+        allocates the network).
       depth: let the groups that the network calls removable reach width 0.
 
     Raises:
       NetworkError: the network has no width group, a dimension mixes groups or does not scale, a removable group's
-        block stays at width 0, or masked and sliced training differ; names the variable.
+        block stays at width 0, or it matters which of a group's channels comes first; names the variable.
       ConfigError: `multiple` does not fit the groups, or it or a width is no multiple of the group's block.
     """
     groups, widths = tuple(network.widths), tuple(network.widths.values())
@@ -68,18 +70,19 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         size=size_table(everything, labels, gone, widths, lambda leaf: leaf.dtype.itemsize),
         gone=gone,
     )
-    if check:
-        check_masking(space)
-    return space
+    return dataclasses.replace(space, inexact=check_masking(space)) if check else space
 
 
-def check_masking(space: Space, tolerance: float = 1e-4) -> None:
-    """Trains one step masked and sliced, at small widths, and refuses the network if the two differ.
+def check_masking(space: Space, tolerance: float = 1e-4) -> str:
+    """Trains one step masked and sliced, at small widths, and says why the two differ, in words; '' if they do not.
 
-    A layer that mixes channels (LayerNorm) or an activation that does not map 0 to 0 (sigmoid) shows up here.
+    A layer that mixes channels (LayerNorm) or an activation that does not map 0 to 0 (sigmoid) shows up here. Where the
+    two differ, slicing itself is checked: a step from channels in the opposite order must lead to the same in that
+    order.
 
     Raises:
-      NetworkError: names the variable that differs most, or that leaks out of the mask.
+      NetworkError: it does not: the channels of a variable lie in another order than the rest of the network takes
+        them in; or the network cannot be built at smaller widths.
     """
     whole = tuple(min(w, 2 * m) for w, m in zip(space.widths, space.multiple, strict=True))
     try:
@@ -89,15 +92,20 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> None:
     # Every second channel or block goes, so that a wrong order of channels is seen too.
     half = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
     want = "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
-    _check_one_step(space, whole, half, tolerance, want)
-    if space.gone:
+    found = _difference(space, whole, half, tolerance)
+    if not found and space.gone:
         bare = tuple(k & (least > 0) for k, least in zip(half, space.smallest, strict=True))
         want = "x + nets.unless_removed(branch, kernel) where a block can be removed"
-        _check_one_step(space, whole, bare, tolerance, want)
+        found = _difference(space, whole, bare, tolerance)
+    if not found:
+        return ""
+    if order := _order_matters(space, whole, tolerance):
+        raise NetworkError(f"{space.network.name}: {order}")
+    return f"{space.network.name}: {found}; want {want}"
 
 
-def _check_one_step(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], tolerance: float, want: str) -> None:
-    """Compares one step masked with one sliced; `want` is what the message asks for if they differ."""
+def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], tolerance: float) -> str:
+    """How one step masked differs from one sliced, in words."""
     kept = tuple(int(k.sum()) for k in keep)
     try:
         space.network.abstract(kept)
@@ -108,23 +116,53 @@ def _check_one_step(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], t
             "allows, or `blocks`, if channels can only leave in blocks"
         ) from error
     start = space.mask(_random_variables(space.network.abstract(whole)), keep)
-    batch = np.random.default_rng(1).normal(size=(4, *space.network.input_shape)).astype(np.float32)
-    masked, sliced = (
-        jax.device_get(_one_step(space.network, widths, variables, batch))
-        for widths, variables in ((whole, start), (kept, space.slice(start, keep)))
-    )
+    masked, sliced = _stepped(space, whole, start), _stepped(space, kept, space.slice(start, keep))
     inside = space.slice(masked, keep)
     leak = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), masked, space.mask(masked, keep))
-    gap = jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / (1 + np.max(np.abs(b))), inside, sliced)
+    gap = _gap(inside, sliced)
     for found, bound, what in (
         (leak, 0.0, "leaks out of the mask"),
         (gap, tolerance, "differs from the sliced one"),
     ):
-        path, value = max(((p, float(v)) for part in found for p, v in part.items()), key=lambda pair: pair[1])
+        path, value = _worst(found)
         if not value <= bound:
-            raise NetworkError(
-                f"{space.network.name}: masked training of '{path}' {what} by {value:.1e} after one step; want {want}"
-            )
+            return f"masked training of '{path}' {what} by {value:.1e} after one step"
+    return ""
+
+
+def _order_matters(space: Space, whole: Widths, tolerance: float) -> str:
+    """Where one step from channels in the opposite order leads to something else, in words."""
+    start = _random_variables(space.network.abstract(whole))
+    turned = [np.arange(w)[::-1] for w in whole]
+    straight, back = _stepped(space, whole, start), _stepped(space, whole, space.slice(start, turned))
+    path, value = _worst(jax.tree.map(np.sum, straight))
+    if not np.isfinite(value):
+        return f"training makes '{path}' {value} after one step, want finite numbers"
+    path, value = _worst(_gap(space.slice(back, turned), straight))
+    if value <= tolerance:
+        return ""
+    return (
+        f"training of '{path}' depends on the order of a group's channels, by {value:.1e} after one step; want every "
+        "layer to take them in one order, as NHWC images are flattened"
+    )
+
+
+def _gap(got: Variables, want: Variables) -> Variables:
+    """The largest difference of each variable, relative to its largest number where that is above 1."""
+    return jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / (1 + np.max(np.abs(b))), got, want)
+
+
+def _worst(found: Variables) -> tuple[str, float]:
+    """The variable with the largest number, a NaN before all others."""
+    return max(
+        ((p, float(v)) for part in found for p, v in part.items()), key=lambda pair: (pair[1] != pair[1], pair[1])
+    )
+
+
+def _stepped(space: Space, widths: Widths, variables: Variables) -> Variables:
+    """The variables after one step on a batch that is always the same."""
+    batch = np.random.default_rng(1).normal(size=(4, *space.network.input_shape)).astype(np.float32)
+    return jax.device_get(_one_step(space.network, widths, variables, batch))
 
 
 def _random_variables(shapes: Variables) -> Variables:

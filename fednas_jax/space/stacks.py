@@ -21,6 +21,11 @@ def in_slot(stack: Variables, number: int) -> Variables:
     return jax.tree.map(lambda a: np.asarray(a[number]), stack)
 
 
+def first(stack: Variables, number: int) -> Variables:
+    """A stack of only the first networks."""
+    return jax.tree.map(lambda a: a[:number], stack)
+
+
 def filled(stack: Variables, slots: int) -> Variables:
     """The stack with all K slots filled, so that every round runs the same program; what fills is never trained."""
 

@@ -268,7 +268,11 @@ def other(path, value):
         (Path("x/y"), "x", False, True, 3, 4.5),
         (f"{value}x", "search", "none", "intervals", "float32", "high"),
     )
-    others = (*paths, *texts, *("pretrain", "group", "bfloat16", "help", "ratio", "sign_flip", "int8", "rows"))
+    others = (
+        *paths,
+        *texts,
+        *("pretrain", "group", "bfloat16", "help", "ratio", "sign_flip", "int8", "rows", "sliced"),
+    )
     tuples = ((5, 6, 7), (5.5, 6.5), (5,), ((2, 1),))
     return next(v for v in (*others, *tuples) if v != value and fits(path, v, hint))
 

@@ -32,6 +32,7 @@ from fednas_jax.config.schema import AugmentConfig, DataConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, pack, partition, read_columns, write_columns
 from fednas_jax.engine import feed, local, programs
 from fednas_jax.engine import lane_plan as schedule
+from fednas_jax.engine.fleet import Size
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import mesh_of
 from fednas_jax.engine.tasks import Tasks
@@ -322,7 +323,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
         ]
         assert not np.array_equal(*moves)
         assert np.linalg.norm(moves[0] - moves[1]) < 0.1 * np.linalg.norm(moves[1])
-    text = engine._programs["train", (WIDTHS, programs.Room())].as_text()
+    text = engine._programs["train", Size(WIDTHS, 3)].as_text()
     assert "bf16[" in text
     tally = engine.evaluate(WIDTHS, stacked(trained), TASKS)
     exactly = fleet(network, dataset, packed, 3, 1).evaluate(WIDTHS, stacked(exact), TASKS)
@@ -354,9 +355,7 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
     trained = one_round(engine, candidates, TASKS, config)
     engine.evaluate(WIDTHS, stacked(trained), TASKS)
     for kind in ("train", "score"):
-        products = [
-            line for line in engine._programs[kind, (WIDTHS, programs.Room())].as_text().splitlines() if " dot(" in line
-        ]
+        products = [line for line in engine._programs[kind, Size(WIDTHS, 3)].as_text().splitlines() if " dot(" in line]
         assert products
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)
 

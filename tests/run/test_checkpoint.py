@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_version_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 1)
     checkpoint.write(path, {}, {})
     monkeypatch.undo()
-    with pytest.raises(RunError, match="is of schema 1, want 2"):
+    with pytest.raises(RunError, match="is of schema 1, want 3"):
         checkpoint.read(path)
 
 
