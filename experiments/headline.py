@@ -1,0 +1,41 @@
+"""Is a family found on phones as accurate as a centralised one, and how much cheaper than the straightforward design?
+
+Claim [FedNAS, arXiv 2002.06352]: `fednas` costs a client up to two orders of magnitude less than `naive`, at the
+accuracy of `netadapt`, which has all data in one place. All start from the seed's federated parent, so that searches
+are compared. `naive` is given the rounds that its candidates need to settle (`settle_rounds.py`); `netadapt` a rate at
+which it does not diverge. Its seconds are those of one phone that had all data: they are no client's.
+
+Command:  python experiments/headline.py --out runs/headline          (digits)
+          python experiments/headline.py --preset fashion_mnist --examples 7500 --out runs/headline-fashion
+          (--tiny: made-up images, one iteration, in seconds)
+Hardware: 2 cores
+Minutes:  about 8 for digits
+Expected: docs/results.md, "Headline"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import claims
+
+import fednas_jax as fn
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "naive": {"method": "naive"},
+    "fednas": {"method": "fednas"},
+    "netadapt": {"method": "netadapt", **claims.ALONE},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what is not there yet, and prints the table."""
+    claim = claims.arguments(__doc__, argv, "headline")
+    found = claims.measured(claim, SETTINGS)
+    claims.tell(claim, claims.compared(found, "naive", "method"))
+
+
+if __name__ == "__main__":
+    fn.use_all_cores()
+    main()
