@@ -58,6 +58,12 @@ class Part:
 PARTS = (
     Part("fedavg, 2,048 clients", "bench fedavg-round --clients 2048 --lanes 256 --seconds 5", 60),
     Part("the same, bfloat16", "bench fedavg-round --clients 2048 --lanes 256 --seconds 5 --precision bfloat16", 50),
+    Part("the same, fused", "bench fedavg-round --clients 2048 --lanes 256 --seconds 3 --engine.lowering fused", 40),
+    Part(
+        "the same, fused, bfloat16",
+        "bench fedavg-round --clients 2048 --lanes 256 --seconds 3 --engine.lowering fused --precision bfloat16",
+        40,
+    ),
     Part("beside PyTorch", "bench fedavg-round --clients 2048 --lanes 256 --seconds 10 --repeats 5", 80, True),
     Part("resnet", "bench resnet-round --clients 64 --lanes 32 --seconds 8 --repeats 4", 75, True),
     Part("mobilenet", "bench mobilenet-round --clients 64 --lanes 32 --seconds 8 --repeats 4", 75, True),

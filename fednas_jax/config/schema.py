@@ -37,7 +37,7 @@ Numbers = tyro.constructors.PrimitiveConstructorSpec[Any](
 Ratio = Annotated[float, Above(0), AtMost(1, "a fraction of the parent's; search.budget_absolute takes a number")]
 Amount = Annotated[float, Above(0), AtMost(1e30)]
 RungRounds = Annotated[int, AtLeast(1, "rounds in a rung"), AtMost(10**6)]
-LoweringName = Literal["auto", "rows", "patches", "shifts", "grouped"]
+LoweringName = Literal["auto", "rows", "patches", "shifts", "grouped", "fused"]
 Kept = Annotated[float, KeptShare(10**6)]
 
 
@@ -385,7 +385,8 @@ class EngineConfig:
     """Clients trained side by side on one device; 0 measures what is fastest."""
     lowering: LoweringName = "auto"
     """How lanes' convolutions are computed: unfolded along their rows; unfolded in full; as shifted products; by the
-    library's grouped convolution. auto: rows on a CPU, on an accelerator what is measured to be fastest."""
+    library's grouped convolution; unfolded on the chip by a kernel of our own (CUDA alone). auto: rows on a CPU, on an
+    accelerator what is measured to be fastest."""
     data_share: Annotated[float, Range(1)] = 0.25
     """Share of a device's memory that clients' data may take; data that is larger, or on disk, is sent bit by bit."""
     eval_batch: Annotated[int, AtLeast(1), AtMost(10**5)] = 128

@@ -22,7 +22,7 @@ from jax.sharding import SingleDeviceSharding
 from fednas_jax.config.schema import LoweringName, TrainConfig
 from fednas_jax.engine import lane_search, local
 from fednas_jax.engine.lane_search import Rung, Speeds
-from fednas_jax.errors import RunError
+from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json
 from fednas_jax.nets import lowerings
 from fednas_jax.space.network import Network, Variables
@@ -61,15 +61,21 @@ def choice(
       steps: [T] of each task of a usual round on the device.
       wanted: what is not to be chosen; 0 lanes and 'auto' are.
       folder: where results are remembered; None remembers nothing.
+
+    Raises:
+      ConfigError: the lowering that is wanted is not made for the device.
     """
-    free = wanted.lowering == "auto"
+    free, offered = wanted.lowering == "auto", lowerings.offered(device.platform)
+    if not free and wanted.lowering not in offered:
+        want = ", ".join(("auto", *offered))
+        raise ConfigError(f"engine.lowering: got {wanted.lowering} on a {device.platform}, want one of {want}")
     if device.platform == "cpu" or len(steps) < 2:  # a CPU's lowering is known: docs/performance.md
         lowering = lowerings.DEFAULT if free else wanted.lowering
         with lowerings.using(lowering):
             return Choice(wanted.lanes or lanes(network, config, device, memory, len(steps), folder), lowering)
     if wanted.lanes and not free:
         return wanted
-    names = tuple(lowerings.LOWERINGS) if free else (wanted.lowering,)
+    names = offered if free else (wanted.lowering,)
     rungs = (wanted.lanes,) if wanted.lanes else lane_search.ladder(len(steps))
     speeds = _speeds(network, config, device, memory, rungs, names, folder)
     return Choice(wanted.lanes or lane_search.fewest_lanes(steps, speeds.of), cast(LoweringName, speeds.lowering))
@@ -102,6 +108,11 @@ def _speeds(
             with lowerings.using(rung.lowering):
                 found = _program(network, config, device, rung.lanes)
         except jax.errors.JaxRuntimeError as error:
+            _not_taken(rung, error)
+            return None
+        except Exception as error:  # any: what is made for one platform alone is refused by jax in many ways
+            if lowerings.LOWERINGS[rung.lowering].platform is None or len(names) == 1:
+                raise
             _not_taken(rung, error)
             return None
         return found if rung.lanes == rungs[0] or found.bytes <= share else None

@@ -16,14 +16,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from fednas_jax.errors import NetworkError
-from fednas_jax.nets.lowerings import (
-    LOWERINGS,
-    Geometry,
-    library,
-    library_image,
-    library_kernel,
-    lowering_of,
-)
+from fednas_jax.nets.geometry import Geometry
+from fednas_jax.nets.lowerings import LOWERINGS, library, library_image, library_kernel, lowering_of
 
 
 def conv_general_dilated(
@@ -79,8 +73,9 @@ def _convolution(geometry: Geometry, lowering: str) -> Callable[[jax.Array, jax.
     """The convolution of one geometry with a gradient of its own; each of the three maps sees what is batched."""
     if lowering == "grouped":  # jax's own rules, of batching and of gradients, say all that is to be said
         return functools.partial(library, geometry)
-    _, *ways = LOWERINGS[lowering]
-    pairs = zip((library, library_image, library_kernel), ways, (1, 1, None), strict=True)
+    ways = LOWERINGS[lowering]
+    ours = (ways.forward, ways.to_image, ways.to_kernel)
+    pairs = zip((library, library_image, library_kernel), ours, (1, 1, None), strict=True)
     conv, image_grad, kernel_grad = (
         _by_batching(functools.partial(plain, geometry), functools.partial(lanes, geometry), shared)
         for plain, lanes, shared in pairs

@@ -1,14 +1,15 @@
 """The ways in which lanes' convolutions are computed, by name; which of them is fastest, a device has to say.
 
 Under `vmap` with weights of its own for each lane, XLA has only a grouped convolution, which is slow on most devices.
-The others here are batched matrix products of something unfolded, or shift, multiply and add. All give the same numbers
-but for the order in which floats are added. Letters: B images, H, W height and width, C channels, F features, kh x kw
-the kernel; each function sees one lane.
+The others here are batched matrix products of something unfolded, or shift, multiply and add; `fused` unfolds on the
+chip. All give the same numbers but for the order in which floats are added. Letters: B images, H, W height and width, C
+channels, F features, kh x kw the kernel; each function sees one lane.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -19,36 +20,10 @@ from jax import lax
 
 from fednas_jax.config.schema import LoweringName
 from fednas_jax.nets.computed_once import once
-from fednas_jax.nets.windows import Windows
+from fednas_jax.nets.geometry import Geometry
 
 DEFAULT: LoweringName = "rows"
 NHWC = ("NHWC", "HWIO", "NHWC")
-
-
-class Geometry(NamedTuple):
-    """All that is static about a convolution; images are [B, H, W, C], kernels [kh, kw, C / groups, F]."""
-
-    image: tuple[int, ...]
-    kernel: tuple[int, ...]
-    strides: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    groups: int
-    precision: Any
-
-    @property
-    def windows(self) -> Windows:
-        """The windows that the kernel is applied to."""
-        return Windows(self.image, self.kernel[:2], self.strides, self.padding)  # type: ignore[arg-type]
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether every channel has kernels of its own."""
-        return self.groups == self.image[3] and self.kernel[2] == 1
-
-    @property
-    def out(self) -> tuple[int, int]:
-        """Height and width of the output."""
-        return self.windows.out
 
 
 class Lowering(NamedTuple):
@@ -58,6 +33,7 @@ class Lowering(NamedTuple):
     forward: Callable[[Geometry, jax.Array, jax.Array], jax.Array]  # of image and kernel
     to_image: Callable[[Geometry, jax.Array, jax.Array], jax.Array]  # of the output's gradient and the kernel
     to_kernel: Callable[[Geometry, jax.Array, jax.Array], jax.Array]  # of the output's gradient and the image
+    platform: str | None = None  # of the only devices that it is made for
 
 
 def using(name: str) -> AbstractContextManager[None]:
@@ -76,6 +52,11 @@ def using(name: str) -> AbstractContextManager[None]:
 def in_use() -> str:
     """The name of the lowering in whose context this is called."""
     return str(_USED.value)
+
+
+def offered(platform: str) -> tuple[str, ...]:
+    """The names of those that devices of a platform ('cpu', 'gpu', 'tpu') can use."""
+    return tuple(name for name, lowering in LOWERINGS.items() if lowering.platform in (None, platform))
 
 
 def lowering_of(geometry: Geometry) -> str:
@@ -267,14 +248,28 @@ def _dense(geometry: Geometry) -> bool:
 
 def _unfolding(rows_pay: Callable[[Geometry], bool]) -> Lowering:
     """Products of the unfolded image: along its width where rows pay, in full elsewhere."""
-    functions = (functools.partial(function, rows_pay) for function in (_product, _product_image, _product_kernel))
-    return Lowering(_dense, *functions)
+    forward, to_image, to_kernel = (functools.partial(f, rows_pay) for f in (_product, _product_image, _product_kernel))
+    return Lowering(_dense, forward, to_image, to_kernel)
 
 
-# What each moves and computes stands in docs/performance.md. All are made of what XLA has on every platform.
+def _spatial(geometry: Geometry) -> bool:
+    """Whether there is anything to unfold."""
+    return geometry.groups == 1 and geometry.kernel[:2] != (1, 1)
+
+
+def _fused(way: str) -> Callable[[Geometry, jax.Array, jax.Array], jax.Array]:
+    def kernel(geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+        # Pallas is experimental, its Triton backend deprecated since jax 0.11: nobody else shall depend on it.
+        return getattr(importlib.import_module("fednas_jax.nets.fused"), way)(geometry, a, b)
+
+    return kernel
+
+
+# What each moves and computes stands in docs/performance.md. All but fused are made of what XLA has on every platform.
 LOWERINGS: dict[str, Lowering] = {
     "rows": _unfolding(by_rows),
     "patches": _unfolding(lambda geometry: False),
     "shifts": Lowering(lambda g: g.groups == 1 or g.depthwise, _shifted, _shifted_image, _shifted_kernel),
     "grouped": Lowering(lambda geometry: True, library, library_image, library_kernel),
+    "fused": Lowering(_spatial, _fused("forward"), _fused("to_image"), _fused("to_kernel"), platform="gpu"),
 }

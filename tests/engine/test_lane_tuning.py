@@ -171,6 +171,25 @@ def test_a_rung_that_the_device_refuses_is_not_taken(network, accelerator, monke
     assert chosen(network, device).lowering == "rows"
 
 
+def test_what_is_made_for_one_platform_need_not_compile_and_what_is_asked_for_must(network, accelerator, monkeypatch):
+    device, _ = accelerator
+    working = tuning._program
+
+    def program(network, config, device, number):
+        if lowerings.in_use() == refused:
+            raise NotImplementedError("no such backend")
+        return working(network, config, device, number)
+
+    monkeypatch.setattr(tuning, "_program", program)
+    refused = "fused"
+    assert chosen(network, device).lowering == "patches"
+    with pytest.raises(NotImplementedError):
+        chosen(network, device, Choice(0, "fused"))
+    refused = "shifts"
+    with pytest.raises(NotImplementedError):
+        chosen(network, device)
+
+
 def test_a_cpu_measures_no_lowerings(network, speeds):
     speeds[0].update({1: 100, 4: 350, 16: 360})
     cpu = jax.devices()[0]

@@ -12,7 +12,8 @@ from jax import lax
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import conv_general_dilated
-from fednas_jax.nets.lowerings import NHWC, Geometry, by_rows
+from fednas_jax.nets.geometry import Geometry
+from fednas_jax.nets.lowerings import NHWC, by_rows
 
 PADDINGS = ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0)), ((3, 3), (2, 4))]
 

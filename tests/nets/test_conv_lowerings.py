@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
 
 from fednas_jax.config.schema import EngineConfig
 from fednas_jax.nets import conv_general_dilated
-from fednas_jax.nets.lowerings import DEFAULT, LOWERINGS, NHWC, Geometry, lowering_of, using
+from fednas_jax.nets.geometry import Geometry
+from fednas_jax.nets.lowerings import DEFAULT, LOWERINGS, NHWC, lowering_of, offered, using
 
 LANES = 2
 FIRST = ((2, 6, 6, 2), (5, 5, 2, 3), (1, 1), "SAME", 1)
 # What a compiled program of each is made of, for a convolution of many channels.
 PRODUCTS = {"rows": 1, "patches": 1, "shifts": 9, "grouped": 0}
+# Interpreted kernels compile slowly: by default only a few shapes are tried.
+SLOW = [pytest.param(name, marks=pytest.mark.exhaustive if name == "fused" else ()) for name in LOWERINGS]
 
 
 @st.composite
@@ -50,7 +53,7 @@ def results(conv, convolution, axes, arrays):
     return out, *grads
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize("name", SLOW)
 @given(convolutions(), st.sampled_from([(0, 0), (None, 0), (0, None)]))
 @example(FIRST, (0, 0))
 @settings(max_examples=6, deadline=None)
@@ -65,7 +68,48 @@ def test_every_lowering_equals_lax_in_double_precision(name, convolution, axes):
             np.testing.assert_allclose(mine, lax_s, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
+@pytest.mark.parametrize(
+    ("convolution", "dtype", "tolerance"),
+    [
+        (((3, 5, 7, 3), (3, 2, 3, 18), (1, 1), "SAME", 1), jnp.float32, 1e-5),
+        (((2, 6, 5, 2), (5, 3, 2, 4), (2, 3), ((3, 0), (0, 1)), 1), jnp.bfloat16, 3e-2),
+    ],
+)
+def test_the_fused_kernels_equal_lax_in_the_precisions_of_training(monkeypatch, convolution, dtype, tolerance):
+    fused = pytest.importorskip("fednas_jax.nets.fused")
+    monkeypatch.setattr(fused, "ROWS", 32)  # so that tiles are several, and their last ones not full
+    monkeypatch.setattr(fused, "COLUMNS", 16)
+    monkeypatch.setattr(fused, "SUMMED", 48)
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.normal(size=(LANES, *shape)), dtype) for shape in convolution[:2]]
+    with using("fused"), jax.default_matmul_precision("highest"):
+        ours = results(conv_general_dilated, convolution, (0, 0), arrays)
+    exact = [a.astype(jnp.float32) for a in arrays]
+    for mine, lax_s in zip(ours, results(lax.conv_general_dilated, convolution, (0, 0), exact), strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine.astype(jnp.float32), lax_s, rtol=tolerance, atol=tolerance * abs(lax_s).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
+def test_the_fused_kernels_lower_for_cuda_where_there_is_none(dtype):
+    triton = "__gpu$xla.gpu.triton"
+    h100 = jax.sharding.AbstractMesh((), (), abstract_device=jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu"))
+    shapes = [jax.ShapeDtypeStruct((LANES, *shape), dtype) for shape in ((20, 14, 14, 32), (5, 5, 32, 64))]
+
+    def loss(image, kernel):
+        return jnp.sum(conv_general_dilated(image, kernel, (1, 1), "SAME") ** 2)
+
+    lanes = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))
+    unchecked = [export.DisabledSafetyCheck.custom_call(triton)]  # its format may change with jax's version
+    with using("fused"), jax.sharding.use_abstract_mesh(h100):
+        text = export.export(lanes, platforms=("cuda",), disabled_checks=unchecked)(*shapes).mlir_module()
+    assert text.count(f"@{triton}(") == 3  # the convolution and its two gradients
+    assert "stablehlo.convolution" not in text
+    assert "stablehlo.dot_general" not in text
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_each_lowering_is_made_of_the_products_that_its_name_says(name):
     image, kernel = jnp.zeros((LANES, 2, 6, 6, 8)), jnp.zeros((LANES, 3, 3, 8, 4))
     with using(name):
@@ -103,13 +147,22 @@ def test_a_lowering_is_used_only_inside_its_context():
     assert lowering_of(dense) == DEFAULT
 
 
+def test_what_is_made_for_one_platform_is_offered_there_alone():
+    everywhere = ("rows", "patches", "shifts", "grouped")
+    assert offered("cpu") == offered("tpu") == everywhere
+    assert offered("gpu") == (*everywhere, "fused")
+
+
 def test_what_a_lowering_does_not_claim_is_left_to_one_that_does():
     depthwise = Geometry((2, 6, 6, 8), (3, 3, 1, 8), (1, 1), ((1, 1), (1, 1)), 8, None)
     neither = depthwise._replace(kernel=(3, 3, 4, 8), groups=2)
-    for name, wanted in (("rows", "shifts"), ("patches", "shifts"), ("shifts", "shifts"), ("grouped", "grouped")):
+    pointwise = Geometry((2, 6, 6, 8), (1, 1, 8, 8), (1, 1), ((0, 0), (0, 0)), 1, None)
+    left = {"rows": "shifts", "patches": "shifts", "shifts": "shifts", "grouped": "grouped", "fused": "shifts"}
+    for name, wanted in left.items():
         with using(name):
             assert lowering_of(depthwise) == wanted
             assert lowering_of(neither) == "grouped"
+            assert lowering_of(pointwise) == ("rows" if name == "fused" else name)
 
 
 def test_a_name_that_is_no_lowering_is_refused():
