@@ -31,7 +31,7 @@ class Plain:
     def __init__(self, network: Network):
         self._network = network
         self.name, self.widths, self.input_shape = network.name, network.widths, network.input_shape
-        self.blocks, self.removable = network.blocks, network.removable
+        self.blocks, self.removable, self.counted = network.blocks, network.removable, network.counted
         self.abstract, self.init = network.abstract, network.init
 
     def apply(

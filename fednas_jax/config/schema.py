@@ -106,11 +106,12 @@ class NetConfig:
 
     name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
     """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16, mobilenet_v1, mobilenet_v2; resnet20,
-    resnet32 or resnet56, for small images; resnet18, resnet34; or MODULE:FUNCTION, your own (docs/your_network.md)."""
+    resnet32 or resnet56, for small images; resnet18, resnet34; vit, deit_tiny; or MODULE:FUNCTION, your own
+    (docs/your_network.md)."""
     widths: Annotated[tuple[int, ...], AtLeast(1), AtMost(10**6)] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: Annotated[tuple[int, ...], NotEmpty("number"), AtLeast(1), AtMost(10**6)] = (8,)
-    """Widths are multiples of this: one number, or one for each width group."""
+    """Widths are multiples of this: one number (attention's heads leave one by one), or one for each width group."""
     width_multiplier: Annotated[float, AtLeast(1e-3), AtMost(1e3)] = 1.0
     """Scales the network's own widths. Only where `widths` is not given."""
     shallow: bool = False
@@ -241,7 +242,7 @@ class SearchConfig:
     """What a network's score is: accuracy, balanced_accuracy, macro_f1, auc (of two classes), or MODULE:FUNCTION."""
     depth: bool = True
     """Let a candidate remove a block with a skip, where its inner width would fall below its multiple (mobilenet_v2,
-    resnet*)."""
+    resnet*, vit, deit_tiny)."""
     random_candidates: Annotated[int, AtLeast(1), AtMost(10_000)] = 8
     """Candidates in an iteration. Only for `proposals=random`."""
     centralised: bool | None = None

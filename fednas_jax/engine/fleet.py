@@ -6,26 +6,39 @@ candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ..
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
-from fednas_jax.engine import augment, lane_plan, lane_tuning, local, losses, optimizers, programs, warm
+from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, programs, warm
 from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
 from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.feed import Feed, Share
 from fednas_jax.engine.lane_tuning import Choice
 from fednas_jax.engine.loading import Parts
-from fednas_jax.engine.mesh import Layout, everywhere, layout_of, least_memory, memory_of, placed_each, placed_host
+from fednas_jax.engine.mesh import (
+    EACH,
+    Layout,
+    everywhere,
+    layout_of,
+    least_memory,
+    memory_of,
+    placed_each,
+    placed_host,
+)
 from fednas_jax.engine.metrics import metric_of, statistics_shape
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
@@ -35,7 +48,11 @@ from fednas_jax.registry import Registry, attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
 
+# Programs that stay: of each stack five, for the shapes of two iterations, and some more.
+LEAST_PROGRAMS, SETS_OF_PROGRAMS = 40, 10
 MEMORY = 0.5  # share of a device's memory that kept updates may take; data, the stack and lanes need the rest
+
+Program = Callable[..., Any]
 
 __all__ = ["Effort", "Fleet", "FleetSpec", "Tally", "Tasks", "Trained"]
 
@@ -129,7 +146,8 @@ class Fleet:
         )
         self._form = _form(spec, self._recipe)
         self._root = jax.random.key(spec.seed)
-        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._programs: OrderedDict[tuple[str, Size], Program] = OrderedDict()
+        self._ahead: dict[tuple[str, Size], Future[Program]] = {}
         self._resident: Columns | None = None
         if self._feed.resident:
             self._resident = Columns(*(placed_host(self._layout, column) for column in self._feed.columns()))
@@ -227,6 +245,41 @@ class Fleet:
             )
         return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
+    @contextlib.contextmanager
+    def compiling(self, kind: str, shapes: Sequence[tuple[Widths, int]]) -> Iterator[None]:
+        """While it is open, what several stacks need is compiled in threads, each while those before it run.
+
+        Args:
+          kind: 'train' or 'score'.
+          shapes: physical widths and slots of each stack, in the order of their turns.
+        """
+        wanted: dict[Any, Callable[[], Program]] = {}
+        # What keeps its updates has a size that only its tasks say; a lone stack has nothing to run meanwhile.
+        if len(shapes) > 1 and (kind == "score" or self._recipe.aggregation.together is None):
+            for physical_widths, slots in shapes:
+                size = Size(physical_widths, slots)
+                recipe = dataclasses.replace(self._recipe, slots=slots)
+                one = self.spec.network.abstract(physical_widths)
+                args = ahead.arguments(kind, recipe, self._layout, self._columns_form(), one)
+                if (kind, size) not in self._programs and not warm.kept(self._recipe_of(kind, size), args):
+                    wanted[kind, size] = functools.partial(self._compiled, kind, size, args)
+        with ahead.in_threads(wanted) as self._ahead:
+            try:
+                yield
+            finally:
+                self._ahead = {}
+
+    def _columns_form(self) -> Columns:
+        """The examples on the devices, or what forms they have when they are sent."""
+        if self._resident is not None:
+            return self._resident
+        images, sharding = self.spec.data.images, NamedSharding(self._layout.mesh, EACH)
+        first = (self._layout.mesh.size, self._feed.capacity)
+        return Columns(
+            jax.ShapeDtypeStruct((*first, *images.shape[1:]), images.dtype, sharding=sharding),
+            jax.ShapeDtypeStruct(first, self.spec.data.labels.dtype, sharding=sharding),
+        )
+
     def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> list[list[np.ndarray]]:
         """The program calls that a task list takes, and each device's tasks in them."""
         feed, layout = self._feed, self._layout
@@ -298,18 +351,26 @@ class Fleet:
     def _call(self, kind: str, size: Size, effort: Effort, *args: Any) -> tuple[Any, Effort]:
         """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
         if (kind, size) not in self._programs:
-            donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
             began = time.perf_counter()
-
-            def compiled() -> Callable[..., Any]:
-                with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
-                    return jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args).compile()
-
-            form = (kind, size, self.lowering, self._form)
-            self._programs[kind, size], fresh = warm.compiled(form, args, compiled)
+            begun = self._ahead.get((kind, size))
+            wait = functools.partial(self._compiled, kind, size, args) if begun is None else begun.result
+            self._programs[kind, size], fresh = warm.compiled(self._recipe_of(kind, size), args, wait)
             if fresh:
                 effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
+            while len(self._programs) > max(LEAST_PROGRAMS, SETS_OF_PROGRAMS * self.spec.slots):
+                self._programs.popitem(last=False)
+        self._programs.move_to_end((kind, size))
         return self._programs[kind, size](*args), effort
+
+    def _compiled(self, kind: str, size: Size, args: tuple[Any, ...]) -> Program:
+        """A program for arguments of these forms; may be called in any thread."""
+        donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
+        with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
+            return jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args).compile()
+
+    def _recipe_of(self, kind: str, size: Size) -> Hashable:
+        """What a program depends on beside its arguments' forms."""
+        return kind, size, self.lowering, self._form
 
     def _function(self, kind: str, size: Size) -> Callable[..., Any]:
         """What a kind of program is compiled from."""

@@ -28,6 +28,11 @@ def keep_programs(keep: bool = True) -> None:
     _kept = OrderedDict() if keep else None
 
 
+def kept(recipe: Hashable, args: tuple[Any, ...]) -> bool:
+    """Whether `compiled` would not compile; arguments may be given by their forms."""
+    return _kept is not None and _key(recipe, args) in _kept
+
+
 def compiled(recipe: Hashable, args: tuple[Any, ...], compile_program: Callable[[], Program]) -> tuple[Program, bool]:
     """A program, which is compiled unless the same one was before.
 
@@ -41,8 +46,7 @@ def compiled(recipe: Hashable, args: tuple[Any, ...], compile_program: Callable[
     """
     if _kept is None:
         return compile_program(), True
-    leaves, tree = jax.tree.flatten(args)
-    key = (recipe, tree, tuple(map(_form, leaves)))
+    key = _key(recipe, args)
     fresh = key not in _kept
     if fresh:
         _kept[key] = compile_program()
@@ -52,7 +56,12 @@ def compiled(recipe: Hashable, args: tuple[Any, ...], compile_program: Callable[
     return _kept[key], fresh
 
 
+def _key(recipe: Hashable, args: tuple[Any, ...]) -> Hashable:
+    leaves, tree = jax.tree.flatten(args)
+    return recipe, tree, tuple(map(_form, leaves))
+
+
 def _form(leaf: Any) -> Hashable:
     """What of an argument a program is compiled for."""
-    aval = jax.typeof(leaf)
+    aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
     return aval.shape, aval.dtype, getattr(aval, "weak_type", False), getattr(leaf, "sharding", None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobilenet_v2, own, resnet, vgg
+from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobilenet_v2, own, resnet, vgg, vit
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
@@ -89,3 +89,5 @@ register("resnet32", resnet.RESNET32, resnet.build_small, resnet.SHALLOW)
 register("resnet56", resnet.RESNET56, resnet.build_small, resnet.SHALLOW)
 register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
 register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)
+register("vit", vit.VIT, vit.build, vit.SHALLOW)
+register("deit_tiny", vit.DEIT_TINY, vit.build, vit.SHALLOW)

@@ -23,6 +23,7 @@ def from_nnx(
     input_shape: tuple[int, ...],
     blocks: Mapping[str, int] | None = None,
     removable: Iterable[str] = (),
+    counted: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
@@ -38,8 +39,12 @@ def from_nnx(
         blocks. Other groups lose single channels.
       removable: groups whose width may be 0. `make` then leaves the group's block out and keeps its skip, and other
         variables keep their paths; where the block stands it adds `x + nets.unless_removed(branch, kernel)`.
+      counted: groups of few and large members, such as attention heads: one number of `net.multiple` does not hold for
+        them, they lose one at a time.
     """
-    return NnxNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable))
+    return NnxNetwork(
+        name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted)
+    )
 
 
 def from_linen(
@@ -49,13 +54,16 @@ def from_linen(
     input_shape: tuple[int, ...],
     blocks: Mapping[str, int] | None = None,
     removable: Iterable[str] = (),
+    counted: Iterable[str] = (),
 ) -> Network:
     """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
 
     Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
     'dropout'.
     """
-    return LinenNetwork(name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable))
+    return LinenNetwork(
+        name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted)
+    )
 
 
 class _Family:
@@ -69,9 +77,10 @@ class _Family:
         input_shape: tuple[int, ...],
         blocks: dict[str, int],
         removable: frozenset[str],
+        counted: frozenset[str],
     ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
-        self.blocks, self.removable = blocks, removable
+        self.blocks, self.removable, self.counted = blocks, removable, counted
 
 
 class NnxNetwork(_Family):

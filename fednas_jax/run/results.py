@@ -62,17 +62,18 @@ def test(
     )
     everyone, most = np.arange(split.clients, dtype=np.int32), 1 if problem.sliced else problem.slots
     found, effort = [], Effort()
-    for first in range(0, len(members), most):
-        some = members[first : first + most]
-        physical = some[0].widths if problem.sliced else problem.space.widths
-        stack = stacks.stacked([problem.space.embed(load(member), physical) for member in some])
-        slots = np.arange(len(some), dtype=np.int32)
-        tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(some)))
-        tally = fleet.evaluate(physical, problem.filled(stack), tasks)
-        effort += tally.effort
-        for accuracy, score in zip(tally.accuracy[: len(some)], tally.score[: len(some)], strict=True):
-            finite = bool(np.isfinite(accuracy))
-            found.append(Tested(float(accuracy) if finite else None, float(score) if finite else None))
+    parts = [members[first : first + most] for first in range(0, len(members), most)]
+    shapes = [part[0].widths if problem.sliced else problem.space.widths for part in parts]
+    with fleet.compiling("score", [(shape, most) for shape in dict.fromkeys(shapes)]):
+        for physical, part in zip(shapes, parts, strict=True):
+            stack = stacks.stacked([problem.space.embed(load(member), physical) for member in part])
+            slots = np.arange(len(part), dtype=np.int32)
+            tasks = Tasks(np.repeat(slots, split.clients), np.tile(everyone, len(part)))
+            tally = fleet.evaluate(physical, problem.filled(stack), tasks)
+            effort += tally.effort
+            for accuracy, score in zip(tally.accuracy[: len(part)], tally.score[: len(part)], strict=True):
+                finite = bool(np.isfinite(accuracy))
+                found.append(Tested(float(accuracy) if finite else None, float(score) if finite else None))
     return found, effort
 
 

@@ -6,10 +6,9 @@ Letters: K most networks at once, C clients, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import pyarrow as pa
 
@@ -81,16 +80,18 @@ def train(
     )
     key = (PURPOSES[moment.stage], moment.iteration, moment.round - 1)
     stacks, left_out, effort = [], np.zeros(problem.slots, np.int64), Effort()
-    for stack, numbers, own in _by_stack(team, tasks):
-        if len(own.client):
-            ids = team.candidate_ids[numbers].tolist()
-            done = problem.fleet.train(
-                stack.physical_widths, stack.variables, stack.server, own, key, ids, learning_rate
-            )
-            stack = stack._replace(variables=done.stack, server=done.server)
-            left_out[list(stack.numbers)] = done.left_out[: len(stack.numbers)]
-            effort += done.effort
-        stacks.append(stack)
+    turns = _by_stack(team, tasks)
+    busy = [(stack.physical_widths, stack.slots) for stack, _, own in turns if len(own.client)]
+    with problem.fleet.compiling("train", busy):
+        for stack, ids, own in turns:
+            if len(own.client):
+                done = problem.fleet.train(
+                    stack.physical_widths, stack.variables, stack.server, own, key, ids, learning_rate
+                )
+                stack = stack._replace(variables=done.stack, server=done.server)
+                left_out[list(stack.numbers)] = done.left_out[: len(stack.numbers)]
+                effort += done.effort
+            stacks.append(stack)
     return Trained(team._replace(stacks=tuple(stacks)), tasks, rows, seconds + waited, waited, left_out, effort)
 
 
@@ -308,24 +309,26 @@ def _tally(problem: Problem, team: Team, tasks: Tasks) -> Tally:
     slots = problem.slots
     score, finite = np.full(slots, np.nan), np.zeros(slots, bool)
     correct, total, effort = np.zeros(slots, np.int64), np.zeros(slots, np.int64), Effort()
-    for stack, _, own in _by_stack(team, tasks):
-        if len(own.client):
-            found = problem.fleet.evaluate(stack.physical_widths, stack.variables, own)
-            numbers = list(stack.numbers)
+    turns = [(stack, own) for stack, _, own in _by_stack(team, tasks) if len(own.client)]
+    with problem.fleet.compiling("score", [(stack.physical_widths, stack.slots) for stack, _ in turns]):
+        for stack, own in turns:
+            found, numbers = problem.fleet.evaluate(stack.physical_widths, stack.variables, own), list(stack.numbers)
             score[numbers], finite[numbers] = found.score[: len(numbers)], found.finite[: len(numbers)]
             correct[numbers], total[numbers] = found.correct[: len(numbers)], found.total[: len(numbers)]
             effort += found.effort
     return Tally(score, correct, total, finite, effort)
 
 
-def _by_stack(team: Team, tasks: Tasks) -> Iterator[tuple[Stack, np.ndarray, Tasks]]:
-    """Each stack with the number of the network in each of its slots, and its tasks, whose candidates are its slots."""
+def _by_stack(team: Team, tasks: Tasks) -> list[tuple[Stack, list[int], Tasks]]:
+    """Each stack, the candidate ids of its slots, and its tasks, whose candidates are its slots."""
+    found = []
     for stack in team.stacks:
-        slots = len(jax.tree.leaves(stack.variables.params)[0])
+        ids = team.candidate_ids[padded(np.asarray(stack.numbers), stack.slots)].tolist()
         own = _only(tasks, np.isin(tasks.candidate, stack.numbers))
         slot = np.zeros(1 + max(stack.numbers), np.int32)
         slot[list(stack.numbers)] = np.arange(len(stack.numbers))
-        yield stack, padded(np.asarray(stack.numbers), slots), own._replace(candidate=slot[own.candidate])
+        found.append((stack, ids, own._replace(candidate=slot[own.candidate])))
+    return found
 
 
 def _only(tasks: Tasks, keep: np.ndarray) -> Tasks:

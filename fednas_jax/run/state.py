@@ -51,6 +51,11 @@ class Stack(NamedTuple):
     variables: Variables  # [numbers, ...] or, in training, [slots, ...] with all slots filled
     server: Any = ()  # the server optimiser's state [slots, ...] in training
 
+    @property
+    def slots(self) -> int:
+        """Of the variables as they are."""
+        return len(jax.tree.leaves(self.variables.params)[0])
+
 
 class Trial(NamedTuple):
     """An iteration of the search in its midst; its stacks are the run's."""

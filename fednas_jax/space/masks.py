@@ -108,15 +108,18 @@ class Space:
         """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by.
 
         The filters of a channel are the slices of the kernels that produce it: those whose last dimension, the
-        output in flax, carries the group. Where removed blocks left a group none, it is one 0 for all channels.
+        output in flax, carries the group. Where no last dimension does, as of attention's heads, they are the slices of
+        all kernels that carry it; where removed blocks left a group none at all, it is one 0 for all channels.
         """
-        squares: list[Any] = [0.0] * len(self.groups)
+        last: list[Any] = [0.0] * len(self.groups)
+        anywhere: list[Any] = [0.0] * len(self.groups)
         for path, value in params.items():
-            dim = self.labels[path][-1] if value.ndim > 1 else None
-            if dim is not None:
-                summed = jnp.sum(jnp.square(value), axis=tuple(range(value.ndim - 1)))
-                squares[dim.group] = squares[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
-        return tuple(jnp.sqrt(s) for s in squares)
+            for axis, dim in enumerate(self.labels[path] if value.ndim > 1 else ()):
+                if dim is not None:
+                    summed = jnp.sum(jnp.square(value), axis=tuple(a for a in range(value.ndim) if a != axis))
+                    found = last if axis == value.ndim - 1 else anywhere
+                    found[dim.group] = found[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
+        return tuple(jnp.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
 
     def _map(self, change: Callable[[Any, str], Any], tree: Any) -> Any:
         """Applies `change(leaf, path)` to every leaf that stands in the tree under a variable's path; others stay."""

@@ -28,6 +28,7 @@ class Network(Protocol):
     input_shape: tuple[int, ...]  # one example, without the batch
     blocks: dict[str, int]  # groups whose channels leave in aligned blocks of so many, all at once; the others: 1
     removable: frozenset[str]  # groups whose width may be 0: their block is then left out
+    counted: frozenset[str]  # groups that lose one at a time where `net.multiple` is one number, as attention heads do
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""

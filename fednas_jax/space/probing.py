@@ -29,7 +29,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
 
     Args:
       network: the family of networks.
-      multiple: widths are multiples of this, one number or one for each group.
+      multiple: widths are multiples of this, one number (for all groups but counted ones) or one for each group.
       check: also train one step masked and sliced, to find out whether masking is exact (`Space.inexact`; this
         allocates the network).
       depth: let the groups that the network calls removable reach width 0.
@@ -42,7 +42,9 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
     groups, widths = tuple(network.widths), tuple(network.widths.values())
     if not groups:
         raise NetworkError(f"{network.name}: has no width groups, want at least one width to search")
-    multiples = tuple(multiple) * len(groups) if len(multiple) == 1 else tuple(multiple)
+    counted: frozenset[str] = getattr(network, "counted", frozenset())  # a network of the user's own may have none
+    one = len(multiple) == 1
+    multiples = tuple(1 if g in counted else multiple[0] for g in groups) if one else tuple(multiple)
     if len(multiples) != len(groups):
         want = f"want one number or {len(groups)}, one for each of {', '.join(groups)}"
         raise ConfigError(f"net.multiple: got {len(multiples)} numbers, {want}")

@@ -34,6 +34,7 @@ def space_of(name):
     return probe(small(name), (4,), check=False)
 
 
+SLICED = ("vit",)  # those that masks would change
 # Names with one builder are one network at different depths, of which the shallowest is tested.
 every_network = pytest.mark.parametrize("name", {e.build: n for n, e in reversed(NETWORKS.items())}.values())
 # The default form trains those of each kind of layer: convolutions, BatchNorm, depthwise ones, blocks that may go.
@@ -43,6 +44,7 @@ every_network_trained = pytest.mark.parametrize(
     [
         pytest.param(name, marks=() if name in QUICK else pytest.mark.exhaustive)
         for name in {e.build: n for n, e in reversed(NETWORKS.items())}.values()
+        if name not in SLICED
     ],
 )
 
@@ -94,7 +96,9 @@ def test_costs_are_those_of_the_network_built_at_the_widths(name):
 @every_network
 def test_the_probe_accepts_it(name):
     entry = NETWORKS[name]
-    assert probe(small(name), (4,)).groups == tuple(entry.shallow)
+    space = probe(small(name), (4,))
+    assert space.groups == tuple(entry.shallow)
+    assert bool(space.inexact) == (name in SLICED)
 
 
 @every_network
@@ -139,6 +143,41 @@ def test_the_celeba_network_has_the_counts_of_hand_arithmetic():
     macs = sum((128 >> n) ** 2 * 9 * a * b for n, (a, b) in enumerate(pairs)) + 4 * 4 * 256 * 512 + 512 * 2
     assert sum(math.prod(s.shape) for s in network.abstract((*widths[1:], 512)).params.values()) == params == 3_077_186
     assert count_macs(network, (*widths[1:], 512)) == macs == 280_495_104
+
+
+def test_the_vision_transformer_has_the_published_parameters_and_the_macs_of_hand_arithmetic():
+    network = build(NetConfig("deit_tiny"), *IMAGENET)
+    widths = tuple(network.widths.values())
+    # timm's deit_tiny_patch16_224, whose table names 1.26 G multiply-accumulates.
+    assert sum(math.prod(s.shape) for s in network.abstract(widths).params.values()) == 5_717_416
+    assert count_macs(network, widths) == attention_macs(14 * 14, 3 * 16**2, 192, 64, [3] * 12, [768] * 12, 1000)
+    assert count_macs(network, widths) == pytest.approx(1.26e9, rel=0.006)
+
+
+def attention_macs(patches, pixels, embedding, head_width, heads, inner, classes):
+    """Of a vision transformer, by hand: each block's four projections, two products of all tokens, two dense layers."""
+    tokens = patches + 1
+    blocks = sum(4 * tokens * embedding * h * head_width + 2 * tokens**2 * h * head_width for h in heads)
+    return patches * pixels * embedding + blocks + sum(2 * tokens * embedding * m for m in inner) + embedding * classes
+
+
+def test_attention_is_priced_as_counted_by_hand_at_any_widths_and_without_blocks():
+    space = probe(build(NetConfig("vit"), (28, 28, 1), 10), check=False)
+    assert (space.multiple[:4], space.smallest[:4]) == ((8, 8, 1, 8), (8, 8, 0, 0))
+    for widths in ((64, 16, *(4, 128) * 4), (40, 8, 3, 64, 1, 0, 0, 24, 0, 0), (8, 8, *(0,) * 8)):
+        assert space.macs(widths) == attention_macs(49, 16, *widths[:2], widths[2::2], widths[3::2], 10)
+        assert space.macs(widths) == count_macs(space.network, widths)
+
+
+def test_heads_are_kept_by_all_kernels_that_carry_them():
+    space = probe(build(NetConfig("vit", shallow=True), (8, 8, 1), 10), check=False)
+    params = {path: np.ones(leaf.shape) for path, leaf in space.network.abstract(space.widths).params.items()}
+    params["parts/heads1/out/kernel"][2] = 3
+    heads = np.asarray(space.norms(params)[2])
+    assert heads.shape == (4,)
+    assert np.argmax(heads) == 2
+    others = np.delete(heads, 2)
+    np.testing.assert_allclose(others, np.sqrt(3 * (64 * 16 + 16) + 16 * 64))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +254,7 @@ def test_dropout_is_there_as_published_or_as_wanted(name, rate):
     assert not draws(train=False)
 
 
-@every_network
+@pytest.mark.parametrize("name", [name for name in every_network.args[1] if name not in SLICED])
 def test_groupnorm_makes_blocks_of_what_it_normalises(name):
     entry = NETWORKS[name]
     config = NetConfig(name, norm="group", group_size=4)
@@ -227,6 +266,11 @@ def test_groupnorm_makes_blocks_of_what_it_normalises(name):
     assert scales == {g for g, d in enumerate(dense) if not d}
     # Without BatchNorm, the numbers of ResNet's shortcuts are the only statistics there may be.
     assert all("/shortcut/" in path for path in space.network.abstract(space.widths).stats)
+
+
+def test_a_network_of_layernorm_takes_no_other_norm():
+    with pytest.raises(ConfigError, match=r"^net.norm: got group, want none given: vit normalises by LayerNorm$"):
+        build(NetConfig("vit", norm="group"), SHAPE, 10)
 
 
 def test_a_network_with_groupnorm_trains_masked_as_sliced():

@@ -132,3 +132,22 @@ def test_masks_that_would_not_be_exact_are_refused(tmp_path):
     config = dataclasses.replace(NORMED, search=dataclasses.replace(NORMED.search, candidates="masked"))
     with pytest.raises(ConfigError, match=r"^search.candidates: got masked, want auto or sliced: layer: "):
         run_search(config, tmp_path / "run", devices=jax.devices()[:1])
+
+
+@pytest.mark.exhaustive
+def test_a_vision_transformer_is_searched_and_stopping_does_not_matter(run, tmp_path):
+    config = dataclasses.replace(
+        TINY,
+        net=NetConfig("vit", shallow=True, widths=(16, 8, 2, 64)),
+        search=dataclasses.replace(TINY.search, max_iterations=2),
+    )
+    whole, out = run(config)
+    assert whole["candidates"] == "sliced"
+    tried = {c["name"] for e in RunDir(out).events() if e["event"] == "iteration" for c in e["candidates"]}
+    assert tried >= {"embedding", "heads1", "mlp1"}
+    rounds = iter(range(100))
+    with pytest.raises(Interrupted):
+        run_search(config, tmp_path / "run", devices=jax.devices()[:1], should_stop=lambda: next(rounds) == 3)
+    again = run_search(config, tmp_path / "run", devices=jax.devices()[:1])
+    assert again["models"] == whole["models"]
+    assert ledger.read(RunDir(tmp_path / "run").ledger).equals(ledger.read(RunDir(out).ledger))
