@@ -38,6 +38,11 @@ class SweepArgs:
     """Try trials again that failed."""
     replace: bool = False
     """Begin trials anew whose configs have changed under the same name; their runs move to OUT/replaced."""
+    drop: str | None = None
+    """Policy that drops trials early, named as for --search.policy: a trial is a candidate, an iteration of its search
+    a round. "halving(eta=3)" is asynchronous successive halving."""
+    continue_dropped: bool = False
+    """Let trials go on that were dropped; they are not dropped again."""
     part: str = "0/1"
     """INDEX/COUNT: only every COUNT-th trial from INDEX on, for job arrays; each part needs a folder of its own."""
     yes: bool = False
@@ -89,6 +94,8 @@ def _run(parsed: SweepArgs, console: Console, several: bool, **more: Any) -> int
                 engine=parsed.engine,
                 retry_failed=parsed.retry_failed,
                 replace=parsed.replace,
+                drop=parsed.drop,
+                continue_dropped=parsed.continue_dropped,
                 observe=observe,
                 should_stop=lambda: bool(stop.asked),
                 **more,
@@ -96,7 +103,9 @@ def _run(parsed: SweepArgs, console: Console, several: bool, **more: Any) -> int
         except Interrupted:
             console.print(f"stopped; the same command goes on with {parsed.out}", soft_wrap=True)
             return 128 + (stop.asked or [signal.SIGTERM])[0]
-    console.print(f"{swept.finished:,} finished, {swept.failed:,} failed; table: {parsed.out / 'trials.parquet'}")
+    dropped = f", {swept.dropped:,} dropped early" if swept.dropped else ""
+    table = parsed.out / "trials.parquet"
+    console.print(f"{swept.finished:,} finished, {swept.failed:,} failed{dropped}; table: {table}", soft_wrap=True)
     if swept.failed:
         console.print("the table says why; --retry-failed tries them again")
     return SOME_FAILED if swept.failed else 0
@@ -112,8 +121,8 @@ def _line(event: dict[str, Any]) -> str:
             said += f"; {len(event['left_out']):,} are no longer asked for, their runs stay"
         return said
     said = f"{event['done']:,}/{event['of']:,} {event['trial']} {event['status']}"
-    if event["status"] == "failed":
-        return f"{said}: {event['error']}"
+    if event["status"] in ("failed", "dropped"):
+        return f"{said}: {event['error' if event['status'] == 'failed' else 'stop_reason']}"
     if event["status"] == "finished":
         found = [(name.removeprefix("accuracy_"), v) for name, v in event.items() if name.startswith("accuracy_")]
         smallest = [f"test accuracy {value:.4f} at {share} % MACs" for share, value in found if value is not None]

@@ -27,7 +27,8 @@ DEEPEST = 4  # levels below the folder at which runs are looked for
 MOST_RUNS = 100_000
 QUIET = 120.0  # seconds without an event after which a run whose owner is not known counts as stopped
 MOST_MESSAGES = 8
-STATUSES = ("running", "waiting", "stopped", "failed", "finished")
+STATUSES = ("running", "waiting", "stopped", "failed", "dropped", "finished")
+ENDED = ("failed", "dropped", "finished")
 HEADER = ("run", "status", "stage", "round", "done", "alive", "best", "clients' s", "left", "warnings")
 
 
@@ -204,8 +205,8 @@ def left_of(seen: Seen) -> float | None:
 
 
 def over(seen: Seen) -> bool:
-    """Whether nothing more can come: all runs are finished or failed, and there is one at least."""
-    ended = all(view.status in ("finished", "failed") for view in seen.views.values())
+    """Whether nothing more can come: all runs are finished, dropped or failed, and there is one at least."""
+    ended = all(view.status in ENDED for view in seen.views.values())
     return bool(seen.views) and ended and not seen.waiting
 
 
@@ -217,7 +218,7 @@ def shown(seen: Seen, now: float, most: int) -> Group:
       now: when.
       most: rows of the table.
     """
-    order = {status: n for n, status in enumerate(("running", "failed", "stopped", "waiting", "finished"))}
+    order = {status: n for n, status in enumerate(("running", "failed", "stopped", "waiting", "dropped", "finished"))}
     views = sorted(seen.views.values(), key=lambda v: (order[v.status], -v.seen, v.name))
     parts: list[Any] = [draw.table(str(seen.folder), HEADER, [_cells(v, now) for v in views[:most]], 3)]
     if len(views) > most:
@@ -287,6 +288,8 @@ def _judged(path: Path, view: View, ended: bool, failure: str | None, now: float
         status = "running"
     elif failure is not None:
         status, why = "failed", failure
+    elif _dropped(path):
+        status = "dropped"
     elif owner is False:
         why = "its process is gone; the same command goes on"
     elif now - max(view.seen, _changed_at(path / "config.json", 0.0)) < QUIET:
@@ -349,6 +352,15 @@ def _failures(folder: Path) -> dict[str, str]:
         except (RunError, KeyError, TypeError):
             found[file.stem] = "failed"
     return found
+
+
+def _dropped(path: Path) -> bool:
+    """Whether the run is a trial of a sweep that was dropped early."""
+    file = path.parents[1] / "scores" / f"{path.name}.json"
+    try:
+        return file.exists() and read_json(file)["dropped"] is not None
+    except (RunError, KeyError, TypeError):
+        return False
 
 
 def _waiting(folder: Path, begun: set[str]) -> int:

@@ -32,11 +32,11 @@ class _Actor:
         warm.keep_programs()
         self._stop = threading.Event()
 
-    def run(self, config: dict[str, Any], path: str) -> list[Any]:
+    def run(self, config: dict[str, Any], path: str, drop: str) -> list[Any]:
         """Runs a trial; returns the fields of its Outcome."""
         from fednas_jax.sweep.attempts import attempted
 
-        return list(attempted(config, path, self._stop.is_set))
+        return list(attempted(config, path, self._stop.is_set, drop))
 
     def stop(self) -> None:
         """Lets a running trial save and stop, while `run` is at work."""
@@ -75,7 +75,7 @@ class Actors:
         """Gives a job to a worker that has none; one that was lost is replaced."""
         if worker not in self._actors:
             self._actors[worker] = self._kind.remote()
-        self._running[self._actors[worker].run.remote(job.config(), job.path)] = worker
+        self._running[self._actors[worker].run.remote(job.config(), job.path, job.drop)] = worker
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """Workers whose trials ended, and what became of them."""

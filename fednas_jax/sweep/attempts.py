@@ -17,28 +17,36 @@ from fednas_jax.registry import said_of
 from fednas_jax.run.lock import Lock
 from fednas_jax.run.loop import run_search
 from fednas_jax.runtime import hosts
+from fednas_jax.sweep.dropping import Watch
 from fednas_jax.sweep.scheduling import Outcome
 
 FREE_SECONDS = 30.0  # how long a run is waited for that a worker of a killed sweep still holds
 
 
-def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]) -> Outcome:
+def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool], drop: str = "") -> Outcome:
     """Runs a trial, or goes on with it.
 
     Args:
       config: resolved, as JSON values.
       path: of its run.
       should_stop: asked after every round.
+      drop: the policy that may drop it early; '': none.
 
     Raises:
       Exception: what is no user's error, where several hosts work together: one cannot go on without the others.
     """
     began = time.perf_counter()
     first: list[float] = []
+    watch: Watch | None = None
 
     def observe(event: dict[str, Any]) -> None:
         if not first:
             first.append(time.perf_counter() - began)
+        if watch is not None:
+            watch.heard(event)
+
+    def stops() -> bool:
+        return should_stop() or (watch is not None and watch.dropped)
 
     def outcome(kind: Any, error: str = "", trace: str = "") -> Outcome:
         seconds = time.perf_counter() - began
@@ -46,10 +54,13 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
 
     try:
         hosts.from_first_host(lambda: _wait_until_free(Path(path)))
-        run_search(from_json(config), Path(path), observe, should_stop)
+        if drop and hosts.first():
+            watch = Watch(Path(path), drop)
+        run_search(from_json(config), Path(path), observe, stops)
         return outcome("finished")
     except Interrupted:
-        return outcome("stopped")
+        dropped = hosts.from_first_host(lambda: watch is not None and watch.dropped)
+        return outcome("dropped" if dropped else "stopped")
     except FednasError as error:
         return outcome("failed", " ".join(str(error).split()))
     except Exception as error:  # a bug, or what a machine ran out of

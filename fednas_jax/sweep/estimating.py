@@ -27,10 +27,11 @@ from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
 from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.processes import Processes
-from fednas_jax.sweep.running import chosen, finished_row, known_of
+from fednas_jax.sweep.running import chosen, dropped_row, finished_row, known_of
 from fednas_jax.sweep.scheduling import Job, Outcome
 
 STAGES = ("pretrain", "search", "finetune")
+ENDED = ("finished", "dropped")  # trials that are not run again unasked
 
 
 class Measured(NamedTuple):
@@ -80,10 +81,10 @@ def estimated(
     folder = SweepDir(out)
     folder.check()
     planned = chosen(plan(base, trials, known_of(folder)), part)
-    rows = {trial.name: finished_row(folder, planned, trial) for trial in planned.trials}
+    rows = {t.name: finished_row(folder, planned, t) or dropped_row(folder, t) for t in planned.trials}
     begun = {True: "stopped", False: "waiting"}
     status = {name: row["status"] if row else begun[folder.begun(name)] for name, row in rows.items()}
-    open_ones = [trial for trial in planned.trials if status[trial.name] != "finished"]
+    open_ones = [trial for trial in planned.trials if status[trial.name] not in ENDED]
     found = measured(planned, (open_ones or list(planned.trials))[0])
     return Estimates([_estimate(planned.config(t), t.name, status[t.name], found) for t in planned.trials], found)
 
@@ -193,7 +194,7 @@ def print_estimates(console: Console, estimates: Estimates) -> None:
     for one in estimates.trials:
         table.add_row(one.name, one.status, spelled(one.wall_seconds), spelled(one.client_seconds))
     console.print(table)
-    found, left = estimates.measured, [one for one in estimates.trials if one.status != "finished"]
+    found, left = estimates.measured, [one for one in estimates.trials if one.status not in ENDED]
     total = sum(one.wall_seconds for one in left) + (found.first_seconds if left else 0)
     console.print(
         f"{len(left):,} of {len(estimates.trials):,} trials are to be run: about {spelled(total)} with one worker, of "

@@ -4,6 +4,7 @@ DIR/sweep.json           the trials' resolved configs, and what was given
 DIR/trials.parquet       a row for each trial
 DIR/trials/NAME/         a run, as `fednas search` leaves it
 DIR/failed/NAME.json     why a trial failed; NAME.txt has the traceback of a bug
+DIR/scores/NAME.json     what a trial has reported, where trials may be dropped early, and whether it was
 DIR/workers/N.log        what a worker process printed
 DIR/replaced/NAME-N/     runs of trials that were changed and replaced
 """
@@ -24,6 +25,7 @@ from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import LOCK, OWNER, SOFT
 from fednas_jax.run.manifest import check_seal, sealed
 from fednas_jax.run.session import saving
+from fednas_jax.sweep import dropping
 from fednas_jax.sweep.planning import Plan, Planned, checksum_of, leaves, nested, told
 
 SCHEMA = 1  # of sweep.json
@@ -188,6 +190,7 @@ class SweepDir:
     def _put_aside(self, name: str) -> None:
         """Moves a trial's run to where it is in nobody's way."""
         self.forgive(name)
+        dropping.forget(self.path, name)
         source, aside = self.trial(name), self.path / "replaced"
         if not source.exists():
             return

@@ -32,7 +32,7 @@ class Here:
         """Runs it."""
         assert self._job is not None
         job, self._job = self._job, None
-        return [(0, attempted(job.config(), job.path, self._should_stop))]
+        return [(0, attempted(job.config(), job.path, self._should_stop, job.drop))]
 
     def stop(self) -> None:
         """Nothing runs between two trials, and a running one asks by itself."""

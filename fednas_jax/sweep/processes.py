@@ -57,7 +57,7 @@ class Processes:
         """Gives a job to a worker that has none; starts it where it isn't there."""
         if worker not in self._workers:
             self._start(worker)
-        self._tell(worker, {"path": job.path, "config": job.config()})
+        self._tell(worker, {"path": job.path, "config": job.config(), "drop": job.drop})
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """Workers whose trials ended, and what became of them.

@@ -14,6 +14,7 @@ from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.files import make_folder
 from fednas_jax.run.lock import Lock
 from fednas_jax.runtime import hosts
+from fednas_jax.sweep import dropping
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
 from fednas_jax.sweep.planning import Plan, Planned, plan
@@ -29,6 +30,7 @@ class Swept(NamedTuple):
     path: Path
     finished: int  # trials
     failed: int
+    dropped: int = 0  # early
 
 
 def run_sweep(
@@ -40,6 +42,8 @@ def run_sweep(
     retry_failed: bool = False,
     replace: bool = False,
     part: tuple[int, int] = (0, 1),
+    drop: str | None = None,
+    continue_dropped: bool = False,
     observe: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Swept:
@@ -59,12 +63,15 @@ def run_sweep(
       retry_failed: try trials again that failed.
       replace: begin trials anew whose configs have changed under the same name; their runs are put aside.
       part: (index, count): only every count-th trial from this index on, in a folder of its own.
+      drop: an elimination policy, such as "halving(eta=3)", which drops trials early: a trial is a candidate, an
+        iteration of its search a round (`dropping`). None: all run to their end.
+      continue_dropped: let trials go on that were dropped; they are not dropped again.
       observe: is called with {"event": "trial", "trial": name, "status": ..., "done": n, "of": n, ...} as trials end,
         and once before with {"event": "sweep", ...}.
       should_stop: asked all the time; True lets running trials save, and raises `Interrupted`.
 
     Returns:
-      How many trials are finished, and how many failed, whose errors are in the table.
+      How many trials are finished, how many failed, whose errors are in the table, and how many were dropped early.
 
     Raises:
       FednasError: one line in the user's words: the trials or the folder cannot be used.
@@ -77,11 +84,11 @@ def run_sweep(
     with Lock(folder.path) as lock:
 
         def begin() -> tuple[Plan, dict[str, Any]]:
-            return _begun(folder, lock, base, trials, part, replace)
+            return _begun(folder, lock, base, trials, part, replace, drop)
 
         planned, news = first(begin)
         table = Table(planned, folder.table)
-        todo = first(lambda: _looked_at(folder, table, retry_failed))
+        todo = first(lambda: _looked_at(folder, table, retry_failed, continue_dropped))
         done = len(planned.trials) - len(todo)
         first(lambda: observe({"event": "sweep", "trials": len(planned.trials), "done": done, **news}))
         by_name = {trial.name: trial for trial in planned.trials}
@@ -100,13 +107,13 @@ def run_sweep(
 
         pool = _pool(workers, engine, folder, should_stop)
         try:
-            stopped = run_all(_jobs(folder, planned, todo), pool, ended, _agreed(alone, should_stop))
+            stopped = run_all(_jobs(folder, planned, todo, drop or ""), pool, ended, _agreed(alone, should_stop))
         finally:
             pool.close()
             first(lambda: table.write(now=True))
         if stopped and done < len(by_name):
             raise Interrupted
-        return Swept(folder.path, *first(lambda: (table.count("finished"), table.count("failed"))))
+        return Swept(folder.path, *first(lambda: tuple(map(table.count, ("finished", "failed", "dropped")))))
 
 
 def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
@@ -141,10 +148,13 @@ def _begun(
     trials: Iterable[Trial],
     part: tuple[int, int],
     replace: bool,
+    drop: str | None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan, once it is in the folder, which is then held; and what of it is new or no longer there."""
     folder.check()
     planned = chosen(plan(base, trials, known_of(folder)), part)
+    if drop is not None:
+        dropping.policy_named(drop, len(planned.trials), tried=False)
     make_folder(folder.path)
     lock.acquire()
     entries = folder.entries()
@@ -157,7 +167,7 @@ def known_of(folder: SweepDir) -> dict[str, str]:
     return {entry["checksum"]: entry["name"] for entry in folder.entries()}
 
 
-def _looked_at(folder: SweepDir, table: Table, retry_failed: bool) -> list[Planned]:
+def _looked_at(folder: SweepDir, table: Table, retry_failed: bool, continue_dropped: bool) -> list[Planned]:
     """The trials that are to be run; the table says what the folder has of all."""
     todo = []
     for trial in table.plan.trials:
@@ -166,7 +176,9 @@ def _looked_at(folder: SweepDir, table: Table, retry_failed: bool) -> list[Plann
             folder.forgive(trial.name)
             failure = None
         row = finished_row(folder, table.plan, trial)
-        if row is not None:
+        if row is None and continue_dropped and dropped_row(folder, trial) is not None:
+            dropping.spare(folder.path, trial.name)
+        if (row := row or dropped_row(folder, trial)) is not None:
             table.put(trial.name, row)
         elif failure is not None:
             table.put(trial.name, _failed(failure["error"], failure["wall_seconds"]))
@@ -190,22 +202,35 @@ def _written(folder: SweepDir, planned: Plan, trial: Planned, outcome: Outcome) 
     """The table's row of a trial that ended; a failure is kept."""
     if outcome.kind == "stopped":
         return {"status": "stopped" if folder.begun(trial.name) else "waiting"}
-    if outcome.kind == "finished":
-        row = finished_row(folder, planned, trial)
+    if outcome.kind in ("finished", "dropped"):
+        row = finished_row(folder, planned, trial) or dropped_row(folder, trial, outcome.wall_seconds)
         if row is not None:
             return row
         outcome = outcome._replace(error=f"{folder.trial(trial.name)}: has no result here, want a path all workers see")
     return _failed(folder.fail(trial, outcome.error, outcome.traceback, outcome.wall_seconds), outcome.wall_seconds)
 
 
+def dropped_row(folder: SweepDir, trial: Planned, wall_seconds: float | None = None) -> dict[str, Any] | None:
+    """The table's row of a trial that was dropped early; None where it was not."""
+    found = dropping.reported(folder.path, trial.name)["dropped"]
+    if found is None:
+        return None
+    return {
+        "status": "dropped",
+        "stop_reason": dropping.said(found),
+        "iterations": found["iteration"],
+        "wall_seconds": wall_seconds,
+    }
+
+
 def _failed(error: str, wall_seconds: float | None) -> dict[str, Any]:
     return {"status": "failed", "error": error, "wall_seconds": wall_seconds}
 
 
-def _jobs(folder: SweepDir, planned: Plan, todo: Sequence[Planned]) -> Iterator[Job]:
+def _jobs(folder: SweepDir, planned: Plan, todo: Sequence[Planned], drop: str) -> Iterator[Job]:
     for trial in todo:
         config = functools.partial(_config, planned, trial)
-        yield Job(trial.name, str(folder.trial(trial.name).absolute()), config)
+        yield Job(trial.name, str(folder.trial(trial.name).absolute()), config, drop)
 
 
 def _config(planned: Plan, trial: Planned) -> dict[str, Any]:

@@ -16,12 +16,13 @@ class Job(NamedTuple):
     name: str
     path: str  # of its run
     config: Callable[[], dict[str, Any]]  # its resolved config as JSON values, made when it is needed
+    drop: str = ""  # the policy that may drop it early; '': none
 
 
 class Outcome(NamedTuple):
     """What became of it."""
 
-    kind: Literal["finished", "failed", "stopped", "lost"]  # lost: the worker died
+    kind: Literal["finished", "failed", "dropped", "stopped", "lost"]  # lost: the worker died
     error: str = ""
     traceback: str = ""  # of a bug
     wall_seconds: float = 0.0

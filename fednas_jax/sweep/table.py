@@ -22,7 +22,7 @@ SHARE = 0.05  # most of the time that goes into rewriting the table while trials
 # Columns of every sweep, after `trial` and those of the fields in which trials differ.
 RESULTS = pa.schema(
     [
-        ("status", pa.string()),  # finished, failed, stopped (goes on where it was) or waiting
+        ("status", pa.string()),  # finished, failed, dropped (early), stopped (goes on where it was) or waiting
         ("error", pa.string()),
         ("stop_reason", pa.string()),
         ("warnings", pa.int64()),

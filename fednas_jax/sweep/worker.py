@@ -44,7 +44,7 @@ def main(descriptor: int, cores: list[int]) -> None:
     _say(connection, {"ready": True})
     while True:
         job = jobs.get()
-        outcome = attempted(job["config"], job["path"], stop.is_set)
+        outcome = attempted(job["config"], job["path"], stop.is_set, job["drop"])
         _say(connection, {"outcome": list(outcome)})
 
 
