@@ -42,7 +42,7 @@ def fails_with(error, *seeds):
 
 def test_the_table_has_a_row_for_each_trial_in_their_order(tmp_path, pool):
     trials = grid({"method": ["fednas", "naive"], "data.alpha": [0.5, 1], "seed": [0, 1]})
-    assert run_sweep(trials, tmp_path / "s", "digits") == (tmp_path / "s", 8, 0)
+    assert run_sweep(trials, tmp_path / "s", "digits") == (tmp_path / "s", 8, 0, 0)
     table = pq.read_table(tmp_path / "s" / "trials.parquet")
     assert table.column_names[:5] == ["trial", "method", "data.alpha", "seed", "status"]
     assert table["data.alpha"].to_pylist() == [0.5, 0.5, 1.0, 1.0] * 2
@@ -111,14 +111,14 @@ def test_changed_trials_are_refused_by_name_unless_they_are_to_be_replaced(tmp_p
 
 def test_a_failing_trial_is_recorded_and_the_rest_go_on(tmp_path, pool):
     pool.becomes = fails_with("ValueError: odd", 1)
-    assert run_sweep(seeds(0, 1, 2), tmp_path / "s", "digits") == (tmp_path / "s", 2, 1)
+    assert run_sweep(seeds(0, 1, 2), tmp_path / "s", "digits") == (tmp_path / "s", 2, 1, 0)
     row = rows(tmp_path / "s")["seed1"]
     assert (row["status"], row["error"]) == ("failed", "ValueError: odd (traceback: failed/seed1.txt)")
     assert (tmp_path / "s" / "failed" / "seed1.txt").read_text() == "Traceback"
     pool.becomes = fails_with("", 9)
     assert run_sweep(seeds(0, 1, 2), tmp_path / "s", "digits").failed == 1  # not tried again
     assert rows(tmp_path / "s")["seed1"] == row
-    assert run_sweep(seeds(0, 1, 2), tmp_path / "s", "digits", retry_failed=True) == (tmp_path / "s", 3, 0)
+    assert run_sweep(seeds(0, 1, 2), tmp_path / "s", "digits", retry_failed=True) == (tmp_path / "s", 3, 0, 0)
     assert pool.tried == ["seed0", "seed1", "seed2", "seed1"]
     assert not (tmp_path / "s" / "failed" / "seed1.txt").exists()
     assert rows(tmp_path / "s")["seed1"]["error"] is None
