@@ -20,8 +20,6 @@ from scipy import stats
 import fednas_jax as fn
 
 FASHION = 60_000  # images in its training split
-ALONE = {"train.learning_rate": 0.02, "search.settle_rounds": 4}
-"""What a centralised search is given: without averages the preset's rate diverges; and fewer passes settle it."""
 
 
 class Claim(NamedTuple):
@@ -87,6 +85,21 @@ def _base(args: argparse.Namespace) -> fn.Config:
             "finetune.rounds": round(config.finetune.rounds * more),
         }
     return fn.override(config, changes)
+
+
+def centralised(claim: Claim) -> dict[str, Any]:
+    """`netadapt` for a claim: two passes over all data for each candidate, and as many of fine-tuning as others have.
+
+    It never averages, so the presets' rates diverge; a round of it is a pass over the data of all clients.
+    """
+    stage, clients = claim.base.finetune, claim.base.data.clients
+    passes = stage.rounds * (stage.clients_per_round or clients) / clients
+    return {
+        "method": "netadapt",
+        "train.learning_rate": 0.02,
+        "search.settle_rounds": 2,
+        "finetune.rounds": max(1, round(passes)),
+    }
 
 
 def measured(claim: Claim, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, pd.DataFrame]:

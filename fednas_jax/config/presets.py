@@ -51,7 +51,9 @@ FASHION_MNIST = Config(
         growth=0.2,
         round_cap=10,
         settle_rounds=10,
-        score_clients=20,
+        score_clients=5,
+        score_most=20,
+        score_alone=False,
         compact_at=0.4,
     ),
     finetune=FinetuneConfig(rounds=10, clients_per_round=10),
@@ -186,7 +188,13 @@ def tiny(config: Config) -> Config:
         train=dataclasses.replace(config.train, batch_size=4, local_epochs=1.0),
         pretrain=StageConfig(rounds=1, clients_per_round=4),
         search=dataclasses.replace(
-            config.search, groups=2, clients_per_group=0, rungs=((1, 2), (1, 1)), score_clients=0, max_iterations=1
+            config.search,
+            groups=2,
+            clients_per_group=0,
+            rungs=((1, 2), (1, 1)),
+            score_clients=0,
+            score_most=0,
+            max_iterations=1,
         ),
         finetune=FinetuneConfig(rounds=1, clients_per_round=4),
     )

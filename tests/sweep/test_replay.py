@@ -70,9 +70,10 @@ def recorded(tmp_path_factory):
 def dropping(tmp_path_factory):
     """A run of two iterations on parts of the clients that drops candidates."""
     out = tmp_path_factory.mktemp("dropping") / "run"
-    return searching(
-        out, **RUNGS, partial_clients=True, groups=3, growth=1.0, max_iterations=2, idle_groups="help", reduction=0.1
-    )
+    scored = {"score_clients": 2, "score_most": 5, "score_alone": False}
+    alone = {"policy": "rungs", "rungs": ((2, 3), (1, 1), (2, 1))}
+    parts = {"partial_clients": True, "groups": 3, "idle_groups": "help"}
+    return searching(out, **alone, **parts, **scored, growth=1.0, max_iterations=2, reduction=0.1)
 
 
 def told(out, name):
