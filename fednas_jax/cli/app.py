@@ -32,7 +32,7 @@ COMMANDS = {
     ),
     "sweep": Command((("FILE --out DIR", "run many searches from a .toml or .py file, or go on with them"),)),
     "compare": Command((("RUN RUN ...", "runs side by side: accuracy at equal MACs, client cost, by phase"),)),
-    "report": Command((("RUN ...", "write report.html and figures of finished runs again"),)),
+    "report": Command((("RUN ...|SWEEP", "a page, figures and tables of finished runs or a sweep"),)),
     "verify": Command((("RUN ...", "whether runs' folders are what the runs wrote, file by file"),)),
     "reprice": Command((("RUN", "what a finished run would have cost on other phones and links"),)),
     "replay": Command((("RUN", "what other elimination policies would have chosen and cost, from learning curves"),)),

@@ -1,16 +1,87 @@
-"""`fednas report`: pages and figures of finished runs, drawn again."""
+"""`fednas report`: pages, figures and tables of finished runs and sweeps."""
 
 from __future__ import annotations
 
-from fednas_jax.cli.parsing import parse_runs
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from fednas_jax.cli.parsing import parse
+from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.runtime.terminal import plain
+
+if TYPE_CHECKING:
+    from fednas_jax.report.template import Page
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportArgs:
+    """Write one self-contained page, its figures as SVG and PDF, and tables. Prints what it wrote."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs, or one of a sweep."""
+    out: Path | None = None
+    """Folder for the page, figures and tables. By default that of the run or sweep; for several runs, 'report'."""
+    latex: bool = False
+    """Write the tables as OUT/tables/*.tex too (booktabs)."""
+    markdown: bool = False
+    """Write the tables as OUT/tables/*.md too."""
+    csv: bool = False
+    """Write the tables as OUT/tables/*.csv too."""
+    tensorboard: Path | None = None
+    """Folder for TensorBoard's events of the runs: scalars and hparams (pip install 'fednas-jax[tensorboard]')."""
+    pdf: bool = True
+    """Write figures as PDF beside SVG, which takes as long as all the rest."""
 
 
 def run(args: list[str]) -> int:
     """Runs `fednas report` with these arguments and returns the exit code."""
-    runs = parse_runs(args, "report")
-    from fednas_jax.report.page import write_report
+    parsed: ReportArgs = parse(ReportArgs, args, "fednas report")
+    if not parsed.runs:
+        raise ConfigError("report: got no run, want at least one finished run's folder, or a sweep's")
+    from fednas_jax.report import exporting, page
 
-    for folder in runs:
-        print(plain(write_report(folder)))
+    if parsed.tensorboard is not None:
+        from fednas_jax.report import tensorboard
+
+        tensorboard.check()
+    made, runs, folder = _page(parsed.runs)
+    out = folder if parsed.out is None else parsed.out
+    if out != folder or len(parsed.runs) > 1:
+        _make(out)
+    written = [page.write(out, made, parsed.pdf)]
+    for form in ("latex", "markdown", "csv"):
+        if getattr(parsed, form):
+            written += exporting.write_tables(out, made.tables, form)
+    if parsed.tensorboard is not None:
+        _make(parsed.tensorboard)
+        written += [tensorboard.write(each, parsed.tensorboard) for each in runs]
+    for path in written:
+        print(plain(path))
     return 0
+
+
+def _page(paths: tuple[Path, ...]) -> tuple[Page, tuple[Path, ...], Path]:
+    """What is said of them, the finished runs among them, and where it goes."""
+    from fednas_jax.report import comparison_page, page, sweep_page
+    from fednas_jax.run.finished import load_run
+
+    sweeps = [path for path in paths if (path / "sweep.json").exists()]
+    if sweeps and len(paths) > 1:
+        raise ConfigError(f"report: got {len(paths)} folders and a sweep among them, {sweeps[0]}, want it alone")
+    if sweeps:
+        made, finished = sweep_page.of_sweep(paths[0])
+        return made, finished, paths[0]
+    if len(paths) > 1:
+        return comparison_page.of_runs(paths), paths, Path("report")
+    return page.of_run(load_run(paths[0])), paths, paths[0]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise RunError(f"report: {str(folder)[:200]!a} cannot be made: {said}") from None

@@ -87,11 +87,11 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
             return
         written = parsed.out / "report.html"
         if not (done_before and written.exists()):  # killed after its result was written
-            page.write_report(parsed.out)
+            page.write_report(parsed.out, pdf=False)
         tables.print_family(console, result)
         if parsed.tiers is not None:
             tables.print_tiers(console, assigning.assign(parsed.out, assigning.read_tiers(parsed.tiers)))
-            page.write_report(parsed.out)
+            page.write_report(parsed.out, pdf=False)
         if not done_before:
             console.print(f"report: {written}", soft_wrap=True)
 

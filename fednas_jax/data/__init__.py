@@ -7,7 +7,7 @@ imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples, fingerprint
 from fednas_jax.data.imports import import_data
-from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts
+from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts, sampled_mix
 from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
@@ -42,6 +42,7 @@ __all__ = [
     "prepare",
     "read_columns",
     "register_source",
+    "sampled_mix",
     "source_checksum",
     "write_columns",
     "write_synthetic_columns",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Clients whose label mixes are compared at once: bounds the memory at many clients and labels.
 _BLOCK = 1 << 14
+# What a division is written down with at most: clients, and numbers in all.
+_MOST_CLIENTS, _MOST_CELLS = 200, 4000
 
 
 class Heterogeneity(NamedTuple):
@@ -50,3 +52,25 @@ def label_counts(labels: np.ndarray, offsets: np.ndarray, classes: int = 0) -> n
     classes = classes or int(labels.max()) + 1
     owners = np.repeat(np.arange(len(sizes)), sizes)
     return np.bincount(owners * classes + labels, minlength=len(sizes) * classes).reshape(len(sizes), classes)
+
+
+def sampled_mix(labels: np.ndarray, offsets: np.ndarray, classes: int) -> dict[str, list[Any]]:
+    """A division small enough to be written down: clients evenly over the ranks from large to small.
+
+    Args:
+      labels: [N] class numbers, client after client.
+      offsets: [C + 1] where each client's begin, and where the last's end.
+      classes: K.
+
+    Returns:
+      'sizes' [S] and 'counts' [S][K] of at most 200 clients, and fewer where classes are many; where one client would
+      be too many numbers, 'counts' is empty.
+    """
+    sizes = np.diff(offsets)
+    most = min(len(sizes), _MOST_CLIENTS, max(1, _MOST_CELLS // classes))
+    ranks = np.linspace(0, len(sizes) - 1, most).astype(int)
+    chosen = np.argsort(-sizes, kind="stable")[ranks]
+    counts = np.stack([np.bincount(labels[offsets[c] : offsets[c + 1]], minlength=classes) for c in chosen])
+    # Clients as large as each other lie by the label they hold most of, so that blocks can be seen.
+    order = np.lexsort((counts.argmax(axis=1), -sizes[chosen]))
+    return {"sizes": sizes[chosen][order].tolist(), "counts": counts[order].tolist() if classes <= _MOST_CELLS else []}

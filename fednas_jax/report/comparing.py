@@ -57,9 +57,9 @@ def compare(paths: Sequence[Path | str]) -> Comparison:
     runs = [load_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     if not runs:
         raise RunError("compare: got no run, want at least one")
-    notes = _check_comparable(runs)
+    notes = check_comparable(runs)
     named = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
-    grouped = [(group[0].result["method"], group) for group in _alike(runs)]
+    grouped = [(group[0].result["method"], group) for group in alike(runs)]
     named += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
     by_method = {method: _search_seconds(group) for method, group in grouped}
     against = "naive" if "naive" in by_method else max(by_method, key=lambda method: by_method[method])
@@ -99,7 +99,7 @@ def _line(name: str, runs: Sequence[Run], reference: float) -> Line:
     )
 
 
-def _check_comparable(runs: Sequence[Run]) -> tuple[str, ...]:
+def check_comparable(runs: Sequence[Run]) -> tuple[str, ...]:
     """Refuses runs whose accuracies are of different things; says which runs it had to take at their word."""
     for run in runs[1:]:
         if differ := _differences(runs[0], run):
@@ -129,7 +129,7 @@ def _differences(a: Run, b: Run) -> list[str]:
     return [f"{field} ({mine!a}, {theirs!a})" for field, mine, theirs in pairs if mine != theirs]
 
 
-def _alike(runs: Sequence[Run]) -> list[list[Run]]:
+def alike(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but their seed, together."""
     groups: dict[Config, list[Run]] = {}
     for run in runs:

@@ -5,62 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from fednas_jax.report import figures, findings, template, wording
 from fednas_jax.report.assigning import assigned
-from fednas_jax.report.draw import plain
-from fednas_jax.report.figures import front, hours, phases
-from fednas_jax.report.tables import (
-    HEADER,
-    TIERS,
-    cost_rows,
-    family_rows,
-    not_counted,
-    tier_rows,
-)
-from fednas_jax.run.finished import load_run, members, write_into
-
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
-</style>
-<h1>{{ title }}</h1>
-<p>{{ summary }}</p>
-{% for warning in warnings %}<p><strong>Warning:</strong> {{ warning }}</p>
-{% endfor %}
-{% for figure in figures %}<figure role="img" aria-label="{{ figure.alt }}">{{ figure.svg | safe }}</figure>{% endfor %}
-<h2>The family</h2>
-<table><tr>{% for name in header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<h2>What it cost a client</h2>
-<table><tr><th scope="col">stage</th><th scope="col">seconds, mean</th><th scope="col">p95</th>
-<th scope="col">MB up</th><th scope="col">MB down</th><th scope="col">joules (assumed power)</th></tr>
-{% for row in costs %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% if tiers %}<h2>What each class of phones runs</h2>
-<table><tr>{% for name in tier_header %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
-{% for row in tiers %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% endif %}</html>
-"""
+from fednas_jax.report.tables import TIERS, not_counted, tier_rows
+from fednas_jax.report.template import Fact, Grid, Page
+from fednas_jax.report.theme import drawn
+from fednas_jax.run.finished import Run, load_run, members, write_into
 
 
-# All that is shown is escaped, and spelled out where a page cannot hold it; figures are markup of our own.
-_ENVIRONMENT = jinja2.Environment(autoescape=True, finalize=lambda value: plain(value) if type(value) is str else value)
-
-
-def write_report(path: Path | str) -> Path:
-    """Writes `RUN/figures/*.svg` and the self-contained RUN/report.html of a finished run.
+def write_report(path: Path | str, pdf: bool = True) -> Path:
+    """Writes `RUN/figures/*.svg` and `*.pdf`, and the self-contained RUN/report.html of a finished run.
 
     Args:
       path: the run's folder.
+      pdf: write figures as PDF too, which takes as long as all the rest.
 
     Returns:
       The page.
@@ -69,34 +27,116 @@ def write_report(path: Path | str) -> Path:
       RunError: as `load_run`, a file that is shown is damaged, or one cannot be written.
     """
     run = load_run(path)
-    result, found = run.result, members(run.result)
-    figures = {
-        "front": ("Test accuracy against MACs of the family", front([run])),
-        "cost": ("Client seconds of the search by phase", phases([run])),
-    }
-    # A run of an older version has no clock.
-    if "simulated_hours" in result and all("simulated_hours" in member for member in found):
-        figures["hours"] = ("Accuracy of the search's networks against simulated hours", hours(run))
-    search = result["client_cost"]["search"]["seconds"]["mean"]
-    page = _ENVIRONMENT.from_string(PAGE).render(
-        title=run.title,
-        summary=(
-            f"{len(result['models'])} networks down to {100 * found[-1]['macs'] / result['parent']['macs']:.0f} % "
-            f"of the parent's MACs; the search took {search:,.0f} seconds of an average client's time "
-            f"({result['clients']} clients{_mixes(result)}). It stopped: {result['stop_reason']}. "
-            f"{not_counted(result)}"
-        ),
-        warnings=result.get("warnings", []),
-        figures=[{"alt": alt, "svg": svg[svg.index("<svg") :]} for alt, svg in figures.values()],
-        header=HEADER,
-        rows=family_rows(result),
-        costs=cost_rows(result),
-        tier_header=TIERS,
-        tiers=tier_rows(assigned(run.path)),
+    return write(run.path, of_run(run), pdf)
+
+
+def write(folder: Path, page: Page, pdf: bool = True) -> Path:
+    """Draws a page's figures, and writes all into a folder; raises as `write_into`."""
+    files = {figure.name: drawn(figure, pdf) for figure in page.figures}
+    for name, each in files.items():
+        write_into(folder, f"figures/{name}.svg", each.svg)
+        if each.pdf is not None:
+            write_into(folder, f"figures/{name}.pdf", each.pdf)
+    text = template.render(page, {name: each.svg for name, each in files.items()})
+    return write_into(folder, "report.html", text)
+
+
+def of_run(run: Run) -> Page:
+    """What the page of a run says; raises as `figures.of_run`."""
+    result, spent = run.result, findings.bill(run)
+    found = members(result)
+    left = wording.share(found[-1]["macs"] / result["parent"]["macs"])
+    lead = (
+        f"{len(result['models'])} networks down to {left} of the parent's MACs, for {result['clients']:,} "
+        f"clients{_mixes(result)}. The search stopped: {result['stop_reason']}. {not_counted(result)}"
     )
-    for name, (_, svg) in figures.items():
-        write_into(run.path, f"figures/{name}.svg", svg)
-    return write_into(run.path, "report.html", page)
+    tables = [family_table(run), cost_table(run, spent)]
+    if tiers := assigned(run.path):
+        tables.append(Grid("What each class of phones runs", TIERS, tier_rows(tiers), 2))
+    return Page(
+        title=run.title,
+        lead=lead,
+        facts=_facts(run, spent),
+        warnings=result.get("warnings", []),
+        figures=figures.of_run(run),
+        tables=tables,
+        notes=[
+            "Seconds are simulated ones of an average client, unless said otherwise. Intervals of accuracies are 95 % "
+            "score intervals (Wilson): they say how much other images would change them, not other seeds."
+        ],
+    )
+
+
+def _facts(run: Run, spent: findings.Bill) -> list[Fact]:
+    """The numbers at the head."""
+    tested = [m for m in members(run.result) if m["test_accuracy"] is not None]
+    facts = [
+        Fact(
+            wording.percent(m["test_accuracy"]),
+            f"test accuracy, {'parent' if not m['iteration'] else 'smallest network'} "
+            f"({wording.amount(m['macs'])} MACs)",
+        )
+        for m in ([tested[0], tested[-1]] if len(tested) > 1 else tested)
+    ]
+    facts.append(Fact(f"{wording.digits(spent.stages['search'])} s", "of a client for the search"))
+    facts.append(Fact(f"{wording.digits(spent.whole)} s", "of a client in all: pretraining, search, fine-tuning"))
+    facts.append(Fact(wording.share(spent.search_share), "of the whole is the search"))
+    if spent.alone is not None and len(spent.tuning) > 1:
+        saved = (spent.whole - spent.alone) / spent.whole if spent.whole else 0.0
+        facts.append(Fact(wording.share(saved), "saved by who fine-tunes the smallest network alone"))
+    return facts
+
+
+def family_table(run: Run) -> Grid:
+    """The family: widths, size, accuracies with intervals, what the search and the fine-tuning cost."""
+    result, spent = run.result, findings.bill(run)
+    metric = result.get("metric", "accuracy")
+    accuracy = metric == "accuracy"
+    found, whole = findings.validated(run, findings.scores(run)), result["parent"]["macs"]
+    scored = "validation, %" if accuracy else f"validation {metric}"
+    sizes = ("network", "widths", "MACs", "of parent's", "parameters")
+    header = (*sizes, scored, "test accuracy, %", "search so far, s", "fine-tuning, s")
+    rows = []
+    for m in members(result):
+        tuning = spent.tuning.get(m["iteration"])
+        rows.append(
+            [
+                str(m["iteration"]) if m["iteration"] else "parent",
+                "-".join(map(str, m["widths"].values())),
+                f"{m['macs']:,}",
+                wording.share(m["macs"] / whole),
+                f"{m['params']:,}",
+                wording.within(m["score"], found.get(m["iteration"])) if accuracy else wording.digits(m["score"], 4),
+                wording.within(m["test_accuracy"], findings.tested(run, m)),
+                wording.digits(m["client_seconds"]),
+                "" if tuning is None else wording.digits(tuning),
+            ]
+        )
+    names = "-".join(result["parent"]["widths"])
+    says = f"Widths: {names}. Validation is the score as it was found, by which networks are chosen; test accuracy is "
+    says += "after fine-tuning. In parentheses 95 % intervals."
+    return Grid("The family", header, rows, 2, says)
+
+
+def cost_table(run: Run, spent: findings.Bill) -> Grid:
+    """What each stage cost a client, and its share of the whole."""
+    header = ("stage", "seconds, mean", "of the whole", "p95", "MB up", "MB down", "joules (assumed power)")
+    rows = []
+    for stage, by in run.result["client_cost"].items():
+        seconds = by["seconds"]["mean"]
+        rows.append(
+            [
+                wording.STAGES[stage],
+                wording.digits(seconds),
+                wording.share(seconds / spent.whole if spent.whole else 0),
+                wording.digits(by["seconds"]["p95"]),
+                wording.digits(by["bytes_up"]["mean"] / 1e6),
+                wording.digits(by["bytes_down"]["mean"] / 1e6),
+                wording.digits(by["joules"]["mean"]),
+            ]
+        )
+    says = figures.saving(spent) if spent.alone is not None and len(spent.tuning) > 1 else ""
+    return Grid("What it cost a client", header, rows, 1, says)
 
 
 def _mixes(result: dict[str, Any]) -> str:
@@ -104,4 +144,4 @@ def _mixes(result: dict[str, Any]) -> str:
     if "heterogeneity" not in result:
         return ""
     found = result["heterogeneity"]
-    return f"; label distance {found['label_distance']:.2f}, Gini coefficient of sizes {found['size_gini']:.2f}"
+    return f" (label distance {found['label_distance']:.2f}, Gini coefficient of sizes {found['size_gini']:.2f})"

@@ -30,6 +30,7 @@ class Start(Event):
     clients: int
     examples: int
     heterogeneity: dict[str, float]
+    label_mix: dict[str, list[Any]]  # of some clients: their sizes, and counts of each label
     network: str
     macs: int
     params: int

@@ -14,7 +14,7 @@ import pyarrow as pa
 from fednas_jax.config.presets import PRESETS
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
-from fednas_jax.files import write_text
+from fednas_jax.files import write_bytes
 from fednas_jax.phones import ledger, totals
 from fednas_jax.run import manifest, records
 from fednas_jax.run.folder import RunDir
@@ -132,13 +132,13 @@ def at_ratio(result: dict[str, Any], ratio: float) -> dict[str, Any] | None:
     return max(fits, key=lambda m: m["macs"], default=None)
 
 
-def write_into(run: Path, name: str, text: str) -> Path:
+def write_into(run: Path, name: str, content: str | bytes) -> Path:
     """Writes a file of a run's folder, whole or not at all, and never through a link.
 
     Args:
       run: the folder.
       name: of the file in it, or FOLDER/FILE.
-      text: its content.
+      content: of the file; text is written in UTF-8.
 
     Returns:
       Where it lies.
@@ -152,7 +152,7 @@ def write_into(run: Path, name: str, text: str) -> Path:
             if path.parent.is_symlink():
                 raise RunError(f"{path.parent}: is a link, want a folder of the run's own")
             path.parent.mkdir(exist_ok=True)
-        write_text(path, text)
+        write_bytes(path, content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

@@ -136,6 +136,7 @@ def _begun(problem: Problem, session: Session, parent: parents.Parent | None) ->
             clients=problem.clients,
             examples=int(problem.fleet.train_count.sum() + problem.fleet.val_count.sum()),
             heterogeneity=problem.heterogeneity._asdict(),
+            label_mix=problem.label_mix,
             network=problem.space.network.name,
             macs=problem.space.macs(state.widths),
             params=problem.space.params(state.widths),

@@ -54,6 +54,7 @@ class Problem:
     policy: Policy
     proposer: Proposer
     heterogeneity: data.Heterogeneity  # of the clients
+    label_mix: dict[str, list[Any]]  # of some of them, see `data.sampled_mix`
     sliced: bool  # whether each candidate trains at its own physical widths, instead of masked at its parent's
 
     @property
@@ -154,6 +155,7 @@ def prepare(
         policy=loaded.policy,
         proposer=loaded.proposer,
         heterogeneity=data.heterogeneity(np.asarray(packed.labels), packed.offsets),
+        label_mix=data.sampled_mix(np.asarray(packed.labels), packed.offsets, dataset.classes),
         sliced=s.candidates == "sliced" or bool(space.inexact),
     )
 

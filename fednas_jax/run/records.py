@@ -76,6 +76,7 @@ class Member(TypedDict):
     test_score: NotRequired[float | None]
     client_seconds: Amount
     simulated_hours: NotRequired[Amount]
+    resources: NotRequired[dict[str, float]]
 
 
 class Mixes(TypedDict):
@@ -101,6 +102,8 @@ class Data(TypedDict):
         Annotated[int, Between(1, 1 << 16)], Annotated[int, Between(1, 1 << 16)], Annotated[int, Between(1, 256)]
     ]
     classes: Annotated[int, Between(1, 10**6)]
+    test_examples: NotRequired[Count]
+    validation_examples: NotRequired[Count]
     mean: list[float]
     std: list[Annotated[float, Between(1e-12)]]
 
@@ -138,6 +141,19 @@ class Repriced(TypedDict):
     wasted: dict[str, dict[str, Amount]]
     phases: NotRequired[dict[str, dict[str, Amount]]]
     simulated_hours: Hours
+
+
+class Mix(TypedDict):
+    """How the labels of some clients are divided."""
+
+    sizes: list[Count]
+    counts: list[list[Count]]
+
+
+class Start(TypedDict):
+    """A 'start' event."""
+
+    label_mix: NotRequired[Mix]
 
 
 class Round(TypedDict):
@@ -222,7 +238,14 @@ class Tiers(TypedDict):
     tiers: list[ChoiceRecord]
 
 
-_EVENTS: dict[str, Any] = {"round": Round, "parent": Round, "iteration": Iteration, "drop": Drop, "select": Select}
+_EVENTS: dict[str, Any] = {
+    "start": Start,
+    "round": Round,
+    "parent": Round,
+    "iteration": Iteration,
+    "drop": Drop,
+    "select": Select,
+}
 
 
 def config(path: Path) -> Config:

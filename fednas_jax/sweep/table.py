@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fednas_jax.files import replacing
+from fednas_jax.errors import RunError
+from fednas_jax.files import opened, replacing
 from fednas_jax.run.finished import RATIOS, at_ratio
 from fednas_jax.run.session import saving
 from fednas_jax.sweep.planning import Plan
 
+MOST_ROWS, MOST_COLUMNS = 100_000, 200  # of a table that is read
 SHARE = 0.05  # most of the time that goes into rewriting the table while trials end
 
 # Columns of every sweep, after `trial` and those of the fields in which trials differ.
@@ -39,6 +42,46 @@ RESULTS = pa.schema(
         ("wall_seconds", pa.float64()),  # of this machine
     ]
 )
+
+
+def read(path: Path) -> pa.Table:
+    """A sweep's table, as it lies on disk: `trial`, the fields that differ, and RESULTS, of their types.
+
+    Args:
+      path: trials.parquet.
+
+    Raises:
+      RunError: it is missing, damaged, too large, or no sweep's table.
+    """
+    try:
+        with opened(path) as plain, pq.ParquetFile(plain) as file:
+            rows, columns = file.metadata.num_rows, file.metadata.num_columns
+            if rows > MOST_ROWS or columns > MOST_COLUMNS:
+                want = f"want at most {MOST_ROWS:,} and {MOST_COLUMNS}"
+                raise RunError(f"{path}: got {rows:,} rows and {columns:,} columns, {want}")
+            table = file.read()
+        table.validate(full=True)
+        missing = {"trial", *RESULTS.names} - set(table.column_names)
+        if missing or len(set(table.column_names)) < len(table.column_names):
+            what = f"no column {min(missing)!r}" if missing else "two columns of one name"
+            raise RunError(f"{path}: got {what}, want the table of a sweep")
+        kinds = dict(zip(RESULTS.names, RESULTS.types, strict=True)) | {"trial": pa.string()}
+        made = {name: table[name].cast(kinds.get(name, _plain_type(table[name].type))) for name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise RunError(f"{path}: cannot be read as the table of a sweep: {said}") from None
+    for name, column in made.items():
+        if pa.types.is_floating(column.type) and pc.any(pc.invert(pc.is_finite(column))).as_py():
+            raise RunError(f"{path}: column {name!a} got what is no finite number")
+    if made["trial"].null_count:
+        raise RunError(f"{path}: column 'trial' got {made['trial'].null_count:,} rows without a name, want none")
+    return pa.table(made)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_boolean(kind):
+        return kind
+    return pa.int64() if pa.types.is_integer(kind) else pa.float64() if pa.types.is_floating(kind) else pa.string()
 
 
 def row_of(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednas_jax.data import heterogeneity, label_counts
+from fednas_jax.data import heterogeneity, label_counts, sampled_mix
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=9))
@@ -36,3 +36,17 @@ def test_many_clients_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatc
     whole = heterogeneity(labels, offsets)
     monkeypatch.setattr(sys.modules["fednas_jax.data.label_mixes"], "_BLOCK", 7)  # the name is a function's too
     np.testing.assert_allclose(heterogeneity(labels, offsets), whole, rtol=1e-12)
+
+
+def test_a_sampled_mix_is_of_clients_evenly_from_large_to_small() -> None:
+    sizes = np.arange(1, 1001)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    labels = np.random.default_rng(0).integers(0, 10, offsets[-1])
+    found = sampled_mix(labels, offsets, 10)
+    assert len(found["sizes"]) == len(found["counts"]) == 200
+    assert (found["sizes"][0], found["sizes"][-1]) == (1000, 1)
+    assert [sum(row) for row in found["counts"]] == found["sizes"] == sorted(found["sizes"], reverse=True)
+    own = labels[offsets[999] : offsets[1000]]
+    assert found["counts"][0] == np.bincount(own, minlength=10).tolist()
+    assert len(sampled_mix(labels, offsets, 1000)["counts"]) == 4
+    assert sampled_mix(labels, offsets, 5000)["counts"] == []

@@ -5,13 +5,14 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from rich.console import Console
+from scripts_of_pages import check_page
 
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
 from fednas_jax.files import write_json
 from fednas_jax.phones import ledger, totals
-from fednas_jax.report import comparing, draw, figures, page
+from fednas_jax.report import comparing, draw, figures, page, template, theme
 from fednas_jax.run.finished import load_run
 
 
@@ -46,7 +47,7 @@ def test_a_figure_names_the_parent_where_it_is_shown(tested, run):
     result = json.loads((run / "result.json").read_text())
     result["parent"]["test_accuracy"] = tested
     write_json(run / "result.json", result)
-    page.write_report(run)
+    page.write_report(run, pdf=False)
     assert ("<!-- parent -->" in (run / "figures" / "front.svg").read_text()) == (tested is not None)
 
 
@@ -57,7 +58,7 @@ def rename(run, **texts):
 
 def test_a_page_names_the_data_of_a_run_and_its_warnings(run):
     rename(run, preset="", warnings=["the parent is at chance level <10 %>"])
-    text = page.write_report(run).read_text()
+    text = page.write_report(run, pdf=False).read_text()
     assert "<title>fednas on digits (cnn), seed 0</title>" in text
     assert "<strong>Warning:</strong> the parent is at chance level &lt;10 %&gt;" in text
 
@@ -67,14 +68,29 @@ def test_a_page_names_the_data_of_a_run_and_its_warnings(run):
 )
 def test_texts_of_a_run_are_text_on_pages_and_in_figures(name, run):
     rename(run, method=name, stop_reason=name)
-    text = page.write_report(run).read_text()
-    assert "<script" not in text
-    assert "\x1b" not in text
-    for figure in (run / "figures").iterdir():
+    text = page.write_report(run, pdf=False).read_text()
+    check_page(text)
+    for figure in (run / "figures").glob("*.svg"):
         drawn = figure.read_text()
         assert "<script" not in drawn
         ET.fromstring(drawn.partition("<svg")[1] + drawn.partition("<svg")[2])  # a whole document
-    assert "seed 0" in figures.phases([load_run(run)])
+
+
+def test_a_text_in_a_chart_cannot_end_its_script():
+    hostile = {"</script><script>alert(1)</script>": ["<!--", "\u2028", float("nan"), 1e400, "&lt;"]}
+    said = template.as_script_json(hostile)
+    assert not set("<>&\u2028") & set(said)
+    (texts,) = json.loads(said).values()
+    assert texts == ["<!--", "\u2028", None, None, "&lt;"]
+
+
+def test_figures_for_papers_are_vectors_of_a_column_s_width_and_the_same_each_time(run):
+    figure = figures.front(load_run(run))
+    svg, pdf = theme.drawn(figure)
+    assert ET.fromstring(svg).get("width") == "244.8pt"  # 3.4 inches
+    assert pdf.startswith(b"%PDF")
+    assert b"/Type3" not in pdf
+    assert theme.drawn(figure) == (svg, pdf)
 
 
 def test_a_page_is_not_written_through_a_link(run, tmp_path):
@@ -82,7 +98,7 @@ def test_a_page_is_not_written_through_a_link(run, tmp_path):
     victim.write_text("precious")
     (run / "report.html").symlink_to(victim)
     (run / ".report.html.tmp").symlink_to(victim)
-    page.write_report(run)
+    page.write_report(run, pdf=False)
     assert victim.read_text() == "precious"
     assert not (run / "report.html").is_symlink()
 
@@ -91,14 +107,14 @@ def test_figures_are_not_written_into_a_folder_elsewhere(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run / "figures").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="figures: is a link, want a folder of the run's own"):
-        page.write_report(run)
+        page.write_report(run, pdf=False)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_page_that_cannot_be_written_is_one_line(run):
     (run / "report.html").mkdir()
     with pytest.raises(RunError, match=r"report\.html: cannot be written: "):
-        page.write_report(run)
+        page.write_report(run, pdf=False)
 
 
 @pytest.mark.parametrize(

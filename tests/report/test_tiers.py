@@ -130,7 +130,7 @@ def test_the_command_prints_what_each_tier_runs_and_writes_it(run, tmp_path, cap
     assert f"90 of 100 phones are served: mean test accuracy {(30 * 0.77 + 60 * 0.70) / 90:.4f}" in said
     assert "low: no member fits 1 ms; the fastest member takes 7.43 ms on s7_edge" in said
     page = (run / "report.html").read_text()
-    assert page.index("What each class of phones runs") < page.index("<td>mid</td>") < page.index("none fits")
+    assert page.index("What each class of phones runs") < page.index(">mid</th>") < page.index("none fits")
     written = json.loads((run / "tiers.json").read_text())["tiers"]
     assert [choice["iteration"] for choice in written] == [1, 3, None]
     assert written[0]["tier"] == {

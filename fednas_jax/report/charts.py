@@ -1,0 +1,343 @@
+"""Interactive charts as Vega-Lite specifications: data, never code.
+
+A chart takes the place of the drawn figure where scripts run. Texts of a run are values in rows under names of ours, so
+that none becomes a field, an expression or markup. https://vega.github.io/vega-lite/docs/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fednas_jax.report import findings, theme, wording
+from fednas_jax.report.draw import plain
+from fednas_jax.report.trials import Sweep
+from fednas_jax.run.finished import Run, members
+
+_CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "domainColor": "currentColor",
+        "tickColor": "currentColor",
+        "gridColor": "#888888",
+        "gridOpacity": 0.25,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+    },
+    "axisQuantitative": {"tickCount": 6},
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "orient": "top",
+        "symbolSize": 80,
+        "labelLimit": 220,
+    },
+    "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12},
+    "range": {"category": list(theme.COLOURS), "symbol": list(theme.SHAPES)},
+}
+_MOST_TEXT = 80
+
+
+def text(value: object) -> str:
+    """A text of a run as it may stand in a chart."""
+    return plain(str(value), _MOST_TEXT)
+
+
+def chart(rows: Sequence[dict[str, Any]], says: str, **parts: Any) -> dict[str, Any]:
+    """A specification as wide as its place.
+
+    Args:
+      rows: data.
+      says: what is seen, for those who do not see it.
+      **parts: of the specification.
+    """
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # a name: nothing is fetched
+        "description": says,
+        "width": "container",
+        "height": 260,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "data": {"values": list(rows)},
+        "config": _CONFIG,
+        **parts,
+    }
+
+
+def layers(rows: Sequence[dict[str, Any]], *made: dict[str, Any] | tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Layers of a chart; one that is given with a condition is left out where no row meets it.
+
+    Args:
+      rows: of the chart.
+      *made: layers, or the field that a row must have for a layer and that layer.
+    """
+    found = []
+    for each in made:
+        if isinstance(each, dict):
+            found.append(each)
+        elif any(row[each[0]] not in (None, False) for row in rows):
+            found.append({"transform": [{"filter": f"datum.{each[0]}"}], **each[1]})
+    return found
+
+
+def axis(field: str, title: str, **more: Any) -> dict[str, Any]:
+    """A channel of numbers."""
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def tips(**titles: str) -> list[dict[str, Any]]:
+    """What is told of a mark: title by field."""
+    return [{"field": field, "title": title} for field, title in titles.items()]
+
+
+def front(run: Run) -> dict[str, Any] | None:
+    """Accuracy against MACs, or another of the run's resources, of a run's members."""
+    rows = []
+    for m in members(run.result):
+        if m["test_accuracy"] is None:
+            continue
+        ends = findings.tested(run, m)
+        rows.append(
+            {
+                "network": f"iteration {m['iteration']}" if m["iteration"] else "parent",
+                "macs": m["macs"] / 1e6,
+                "test": 100 * m["test_accuracy"],
+                "low": 100 * ends[0] if ends else None,
+                "high": 100 * ends[1] if ends else None,
+                "widths": text("-".join(map(str, m["widths"].values()))),
+                "share": wording.share(m["macs"] / run.result["parent"]["macs"]),
+                "interval": wording.within(m["test_accuracy"], ends),
+                "params": f"{m['params']:,}",
+            }
+        )
+    if not rows:
+        return None
+    x = axis("macs", "multiply-accumulates of one image (millions)", scale={"nice": True})
+    y = axis("test", "test accuracy (%)", scale={"zero": False})
+    told = tips(
+        network="network",
+        widths="widths",
+        share="MACs, of the parent's",
+        params="parameters",
+        interval="test accuracy, %",
+    )
+    return chart(
+        rows,
+        "Test accuracy against multiply-accumulates of each network",
+        layer=layers(
+            rows,
+            ("high", {"mark": {"type": "rule", "color": theme.colour(0), "opacity": 0.5},
+                      "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}}}),
+            {"mark": {"type": "line", "color": theme.colour(0)}, "encoding": {"x": x, "y": y}},
+            {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+             "encoding": {
+                 "x": x, "y": y, "tooltip": told,
+                 "color": {"condition": {"test": "datum.network === 'parent'", "value": theme.colour(1)},
+                           "value": theme.colour(0)},
+                 "shape": {"condition": {"test": "datum.network === 'parent'", "value": "square"}, "value": "circle"}}},
+        ),
+    )  # fmt: skip
+
+
+def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[str, Any]:
+    """Candidates' curves; one candidate is picked out by its name in the legend.
+
+    Args:
+      scores: of the search.
+      names: of the candidates, in the order of their colours.
+    """
+    last = {(s.iteration, s.candidate): s.at for s in scores}
+    rows = [
+        {
+            "iteration": s.iteration,
+            "candidate": text(s.candidate),
+            "curve": f"{s.iteration} {text(s.candidate)}",
+            "round": s.at,
+            "score": 100 * s.score,
+            "low": None if s.low is None else 100 * s.low,
+            "high": None if s.high is None else 100 * s.high,
+            "interval": wording.within(s.score, None if s.low is None or s.high is None else (s.low, s.high)),
+            "examples": s.examples,
+            "dropped": s.dropped,
+            "won": s.won and last[s.iteration, s.candidate] == s.at,
+            "fate": "dropped here" if s.dropped else "wins its iteration" if s.won else "goes on or is not chosen",
+        }
+        for s in scores
+    ]
+    x = axis("round", "round of the search", axis={"tickMinStep": 1, "format": "d"}, scale={"nice": False})
+    y = axis("score", "validation accuracy (%)", scale={"zero": False})
+    domain = {"domain": [text(name) for name in names]}
+    color = {"field": "candidate", "type": "nominal", "title": "candidate (choose one)", "scale": domain}
+    shown = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
+    told = tips(
+        candidate="candidate",
+        iteration="iteration",
+        interval="validation accuracy, %",
+        examples="validation images",
+        fate="what follows",
+    )
+    picked = {"name": "picked", "select": {"type": "point", "fields": ["candidate"]}, "bind": "legend"}
+    return chart(
+        rows,
+        "Validation accuracy of every candidate after every round of the search; dropped ones end at a cross",
+        height=300,
+        layer=layers(
+            rows,
+            ("high", {"mark": {"type": "rule"},
+                      "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": color,
+                                   "opacity": {"condition": {"param": "picked", "value": 0.4}, "value": 0.05}}}),
+            {"mark": {"type": "line", "strokeWidth": 1.5},
+             "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "curve"}, "opacity": shown}},
+            {"params": [picked], "mark": {"type": "point", "filled": True, "size": 60},
+             "encoding": {"x": x, "y": y, "color": color, "opacity": shown, "tooltip": told,
+                          "shape": {"field": "candidate", "type": "nominal", "scale": domain}}},
+            ("dropped", {"mark": {"type": "text", "text": "\u00d7", "fontSize": 20, "color": "currentColor"},
+                         "encoding": {"x": x, "y": y, "tooltip": told}}),
+            ("won", {"mark": {"type": "point", "size": 200, "color": "currentColor"},
+                     "encoding": {"x": x, "y": y, "tooltip": told}}),
+        ),
+    )  # fmt: skip
+
+
+def methods_front(rows: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:
+    """Mean accuracies of methods within shares of the parent's MACs.
+
+    Args:
+      rows: method, share, accuracy, low, high, mean (in words), runs.
+      says: what is seen.
+    """
+    x = axis("share", "MACs within (% of the parent's)", scale={"domain": [0, 105], "nice": False})
+    y = axis("accuracy", "test accuracy (%)", scale={"zero": False})
+    color = {"field": "method", "type": "nominal", "title": "method (choose one)", "sort": None}
+    shown = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
+    told = tips(method="method", share="MACs, % of the parent's", mean="mean test accuracy, %", runs="runs")
+    picked = {"name": "picked", "select": {"type": "point", "fields": ["method"]}, "bind": "legend"}
+    return chart(
+        rows,
+        says,
+        layer=layers(
+            rows,
+            ("high", {"mark": {"type": "rule", "strokeWidth": 1.5},
+                      "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": color,
+                                   "opacity": shown}}),
+            {"mark": {"type": "line"}, "encoding": {"x": x, "y": y, "color": color, "opacity": shown}},
+            {"params": [picked], "mark": {"type": "point", "filled": True, "size": 80},
+             "encoding": {"x": x, "y": y, "color": color, "opacity": shown, "tooltip": told,
+                          "shape": {"field": "method", "type": "nominal", "sort": None}}},
+        ),
+    )  # fmt: skip
+
+
+def trade(
+    sweep: Sweep, rows: Sequence[dict[str, Any]], field: str, values: Sequence[str], accuracy: str
+) -> dict[str, Any]:
+    """Accuracy against the search's cost, a point for each trial.
+
+    Args:
+      sweep: that they are of.
+      rows: trials.
+      field: that colours them.
+      values: of the field, in the order of their colours; the last stands for those that are not among them.
+      accuracy: what the accuracy is of.
+    """
+    names = [text(value) for value in values]
+    made = [
+        {
+            "trial": text(row["trial"]),
+            "kind": text(wording.value(row[field])) if text(wording.value(row[field])) in names else names[-1],
+            "seconds": row["search_seconds"],
+            "accuracy": 100 * row[sweep.accuracy],
+            "mean": wording.percent(row[sweep.accuracy]),
+            "cost": wording.digits(row["search_seconds"]),
+        }
+        for row in rows
+    ]
+    color = {"field": "kind", "type": "nominal", "title": f"{text(field)} (choose one)", "scale": {"domain": names}}
+    return chart(
+        made,
+        f"{accuracy} against client seconds of the search, a point for each trial",
+        params=[{"name": "picked", "select": {"type": "point", "fields": ["kind"]}, "bind": "legend"}],
+        mark={"type": "point", "filled": True, "size": 70},
+        encoding={
+            "x": axis("seconds", "search, seconds of an average client", scale={"zero": False}),
+            "y": axis("accuracy", f"{accuracy} (%)", scale={"zero": False}),
+            "color": color,
+            "shape": color,
+            "opacity": {"condition": {"param": "picked", "value": 0.9}, "value": 0.1},
+            "tooltip": tips(trial="trial", mean="test accuracy", cost="search, s"),
+        },
+    )
+
+
+def parallel(
+    sweep: Sweep,
+    rows: Sequence[dict[str, Any]],
+    axes: Sequence[str],
+    places: Mapping[str, tuple[list[float], list[tuple[float, str]]]],
+    titles: Sequence[str],
+) -> dict[str, Any]:
+    """Parallel coordinates: a line for each trial; the one that is pointed at comes to the front.
+
+    Args:
+      sweep: that they are of.
+      rows: trials.
+      axes: columns, from left to right.
+      places: of each column where each row lies, from 0 to 1, and the texts beside the axis.
+      titles: of the axes.
+    """
+    made = [
+        {
+            "trial": text(row["trial"]),
+            "axis": n,
+            "at": places[name][0][number],
+            "value": text(wording.value(row[name])),
+            "accuracy": 100 * row[sweep.accuracy],
+            "mean": wording.percent(row[sweep.accuracy]),
+        }
+        for number, row in enumerate(rows)
+        for n, name in enumerate(axes)
+    ]
+    beside = [
+        {"axis": n, "at": at, "said": text(said)[:14]} for n, name in enumerate(axes) for at, said in places[name][1]
+    ]
+    heads = [{"axis": n, "head": text(title)[:16], "at": 1.09} for n, title in enumerate(titles)]
+    x = axis("axis", "", scale={"domain": [-0.15, len(axes) - 0.45], "nice": False}, axis=None)
+    y = axis("at", "", scale={"domain": [-0.03, 1.12], "nice": False}, axis=None)
+    color = axis("accuracy", "test accuracy (%)", scale={"scheme": "cividis"}, legend={"gradientLength": 160})
+    near = {"param": "near", "empty": False}
+    said = {"type": "text", "align": "left", "dx": 4, "fontSize": 11, "color": "currentColor"}
+    return chart(
+        made,
+        "A line for each trial through its fields, the search's cost and the accuracy",
+        height=320,
+        layer=[
+            {"data": {"values": [{"axis": n} for n in range(len(axes))]},
+             "mark": {"type": "rule", "color": "currentColor", "opacity": 0.5},
+             "encoding": {"x": x, "y": {"datum": 0, **_HIDDEN}, "y2": {"datum": 1}}},
+            {"params": [{"name": "near", "select": {"type": "point", "on": "pointerover", "fields": ["trial"]}}],
+             "mark": {"type": "line"},
+             "encoding": {"x": x, "y": y, "detail": {"field": "trial"}, "color": color,
+                          "tooltip": tips(trial="trial", mean="test accuracy"),
+                          "strokeWidth": {"condition": near | {"value": 4}, "value": 1.5},
+                          "opacity": {"condition": near | {"value": 1}, "value": 0.65}}},
+            # First the ground's colour around each letter, which lines would else run through.
+            {"data": {"values": beside}, "mark": said | {"stroke": "var(--ground)", "strokeWidth": 4},
+             "encoding": {"x": x, "y": y, "text": {"field": "said"}}},
+            {"data": {"values": beside}, "mark": said, "encoding": {"x": x, "y": y, "text": {"field": "said"}}},
+            {"data": {"values": heads},
+             "mark": said | {"align": "center", "dx": 0, "fontWeight": "bold", "clip": False},
+             "encoding": {"x": x, "y": y, "text": {"field": "head"}}},
+        ],
+    )  # fmt: skip
+
+
+_HIDDEN = {"type": "quantitative", "scale": {"domain": [-0.03, 1.12], "nice": False}, "axis": None}

@@ -1,0 +1,190 @@
+"""Figures of methods over seeds, each with the sentence that says what is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+
+from fednas_jax.phones import ledger
+from fednas_jax.report import charts, contrasts, theme, wording
+from fednas_jax.report.contrasts import Contrast
+from fednas_jax.report.draw import label
+from fednas_jax.report.statistics import Estimate
+from fednas_jax.report.theme import Shown, Sketch
+from fednas_jax.run.finished import RATIOS, Run, members
+
+_MOST = 12  # methods in a figure
+
+
+def of_methods(found: Sequence[Contrast], against: contrasts.Method) -> list[Shown]:
+    """All figures of a comparison; raises as `Run.ledger`."""
+    few = found[:_MOST]
+    shown = [front(few), seconds(few, against)]
+    if len(found) > 1:
+        shown.append(gains(few, against))
+    return [*shown, stacked(few, "bill", "The whole bill", ledger.STAGES, contrasts.stages, "all stages"),
+            stacked(few, "phases", "The search by phase", ledger.PHASES, contrasts.phases, "the search")]  # fmt: skip
+
+
+def front(found: Sequence[Contrast]) -> Shown:
+    """Accuracy at equal MACs: means with intervals over seeds, single runs behind them."""
+    points = [(0.0, c, at, e) for c in found for at, e in _points(c)]
+
+    def draw(_: Any, axes: Any) -> None:
+        for number, c in enumerate(found):
+            for run in c.method.runs:
+                x, y = _line(run)
+                axes.plot(x, y, color=theme.colour(number), alpha=0.25, linewidth=0.7)
+            known = _points(c)
+            x = [100 * at + 1.2 * (number - (len(found) - 1) / 2) for at, _ in known]
+            y = [100 * e.value for _, e in known]
+            bars, said = interval_bars([e.times(100) for _, e in known]), label(c.method.name)[:28]
+            form = theme.mark(number) + "-"
+            axes.errorbar(x, y, bars, fmt=form, color=theme.colour(number), label=said, elinewidth=0.9)
+        axes.set(xlabel="MACs within (% of the parent's)", ylabel="test accuracy (%)", xlim=(0, 108))
+        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1)
+
+    rows = [
+        {
+            "method": charts.text(c.method.name),
+            "share": 100 * at,
+            "accuracy": 100 * e.value,
+            "low": None if e.low is None else 100 * e.low,
+            "high": None if e.high is None else 100 * e.high,
+            "mean": wording.estimate(e, 100, 1),
+            "runs": e.values,
+        }
+        for _, c, at, e in points
+    ]
+    says = "Mean test accuracy of the largest network within a share of the parent's MACs; thin lines are single runs. "
+    says += _how_sure(found)
+    chart = charts.methods_front(rows, says) if rows else None
+    return Shown("front", "Accuracy at equal size", says, Sketch(draw), chart=chart)
+
+
+def seconds(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
+    """How many times cheaper a search is than the baseline's."""
+    others = [c for c in found if c.cheaper is not None]
+    estimates = [(c.method.name, c.cheaper) for c in others if c.cheaper is not None]
+    says = f"Client seconds of the search of {label(against.name)}, divided by each method's"
+    if estimates:
+        best = max(estimates, key=lambda each: each[1].value)
+        says += f": {label(best[0])} is {wording.estimate(best[1])} times cheaper. {_paired(others)}"
+    else:
+        says += ": there is nothing else to compare it with."
+    draw = _forest(estimates, "times cheaper (search seconds of a client)", 1.0, log=True)
+    return Shown("cheaper", "What the search costs, as a ratio", says, Sketch(draw, height=_height(estimates)))
+
+
+def gains(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
+    """Accuracy less the baseline's, at each share of the parent's MACs."""
+    estimates = [
+        (f"{c.method.name}, {100 * ratio:.0f} %", gain)
+        for c in found
+        for ratio, gain in c.gain.items()
+        if gain is not None
+    ]
+    scaled = [(name, gain.times(100)) for name, gain in estimates]
+    says = f"Test accuracy less that of {label(against.name)}, within each share of the parent's MACs."
+    if not estimates:
+        says += " No share of the MACs is reached by both."
+    else:
+        says += f" {_paired([c for c in found if any(gain is not None for gain in c.gain.values())])}"
+    draw = _forest(scaled, "test accuracy, difference in points", 0.0)
+    return Shown("gains", "Accuracy beside the baseline's", says, Sketch(draw, height=_height(scaled)))
+
+
+def stacked(
+    found: Sequence[Contrast],
+    name: str,
+    title: str,
+    parts: Sequence[str],
+    of: Callable[[contrasts.Method], dict[str, float]],
+    what: str,
+) -> Shown:
+    """Seconds of an average client, part by part, for each method."""
+    values = [of(c.method) for c in found]
+    most = max([sum(each.values()) for each in values] + [1e-9])
+
+    def draw(_: Any, axes: Any) -> None:
+        for place, each in enumerate(values):
+            left = 0.0
+            for number, part in enumerate(parts):
+                said = None if place else (wording.STAGES | wording.PHASES)[part]
+                axes.barh(place, each[part], left=left, height=0.6, color=theme.colour(number), label=said)
+                left += each[part]
+            axes.annotate(
+                f"{wording.digits(left)} s", (left, place), xytext=(3, 0), textcoords="offset points", va="center"
+            )
+        _rows(axes, [c.method.name for c in found])
+        axes.set(xlabel=f"seconds of an average client, {what}", xlim=(0, 1.22 * most))
+        axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=0.9, handlelength=1)
+
+    shares = [each["search"] / sum(each.values()) for each in values if "search" in each and sum(each.values()) > 0]
+    says = f"Means over seeds of the seconds of an average client in {what}."
+    if shares:
+        of_all = " to ".join(dict.fromkeys(wording.share(f(shares)) for f in (min, max)))
+        says += f" The search is {of_all} of the whole."
+    return Shown(name, title, says, Sketch(draw, height=_height(values, 1.0)))
+
+
+def _points(c: Contrast) -> list[tuple[float, Estimate]]:
+    """Share of the parent's MACs, from small to large, and the mean accuracy within it."""
+    known = [(ratio, c.accuracy[ratio]) for ratio in sorted(RATIOS)] + [(1.0, c.parent)]
+    return [(ratio, e) for ratio, e in known if e is not None]
+
+
+def _line(run: Run) -> tuple[list[float], list[float]]:
+    tested = [m for m in members(run.result) if m["test_accuracy"] is not None]
+    whole = run.result["parent"]["macs"]
+    return [100 * m["macs"] / whole for m in tested], [100 * m["test_accuracy"] for m in tested]
+
+
+def interval_bars(found: Sequence[Estimate]) -> np.ndarray:
+    """[2, N]: how far below and above an interval reaches."""
+    ends = [(0.0, 0.0) if e.low is None or e.high is None else (e.value - e.low, e.high - e.value) for e in found]
+    return np.maximum(0.0, np.asarray(ends, float).reshape(-1, 2).T)
+
+
+def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log: bool = False) -> Callable[..., None]:
+    """A drawing of estimates below each other, beside the value that means no difference."""
+
+    def draw(_: Any, axes: Any) -> None:
+        axes.axvline(none, color=theme.GREY, linewidth=0.8)
+        for place, (_name, e) in enumerate(found):
+            axes.errorbar(e.value, place, xerr=interval_bars([e]), fmt="o", color=theme.colour(0), elinewidth=1)
+        _rows(axes, [name for name, _ in found])
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axes.set(xlabel=title)
+
+    return draw
+
+
+def _rows(axes: Any, names: Sequence[str]) -> None:
+    """Names beside horizontal rows, the first on top."""
+    axes.set_yticks(range(len(names)), [label(name)[:34] for name in names])
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _height(rows: Sequence[object], least: float = 0.8) -> float:
+    return least + 0.24 * max(2, len(rows))
+
+
+def _how_sure(found: Sequence[Contrast]) -> str:
+    most = max(len(c.method.runs) for c in found)
+    return "Bars are 95 % intervals over seeds (Student's t)." if most > 1 else "One run each: there are no intervals."
+
+
+def _paired(found: Sequence[Contrast]) -> str:
+    """How the intervals came about."""
+    if max((len(c.method.runs) for c in found), default=0) < 2:
+        return "One run each: there are no intervals."
+    return "In parentheses and as bars 95 % intervals, paired where seeds are shared."

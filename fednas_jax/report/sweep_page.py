@@ -1,0 +1,98 @@
+"""One self-contained page of a sweep: its trials, and what each field does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fednas_jax.report import comparison_page, sweep_figures, trials, wording
+from fednas_jax.report.template import Fact, Grid, Page
+from fednas_jax.report.trials import Sweep
+
+_MOST_ROWS = 2000  # of the table
+_MOST_COMPARED = 64  # runs
+_OUTCOMES = ("status", *reversed(trials.ACCURACIES), "search_seconds", "seconds", "simulated_hours", "wall_seconds")
+
+
+def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
+    """What the page of a sweep says, and the finished trials' folders; raises as `trials.read`."""
+    sweep = trials.read(path)
+    count = {status: sum(row["status"] == status for row in sweep.rows) for status in ("finished", "failed")}
+    best = max(sweep.finished, key=lambda row: row[sweep.accuracy])
+    others = len(sweep.rows) - sum(count.values())
+    errors = [f"{row['trial']} failed: {row['error']}" for row in sweep.rows if row["status"] == "failed"]
+    facts = [
+        Fact(f"{len(sweep.rows):,}", f"trials, {count['finished']:,} finished, {count['failed']:,} failed"),
+        Fact(str(len(sweep.fields)), "fields differ"),
+        Fact(wording.percent(best[sweep.accuracy]), f"best {sweep_figures.NAMES[sweep.accuracy]}"),
+    ]
+    runs = tuple(sweep.run(row["trial"]) for row in sweep.rows if row["status"] == "finished")
+    methods = _compared(sweep, runs)
+    page = Page(
+        title=f"Sweep {path.resolve().name}",
+        lead=(
+            f"{len(sweep.rows):,} trials that differ in {', '.join(sweep.fields) or 'nothing'}"
+            f"{f'; {others:,} are not finished' if others else ''}. Most accurate: {best['trial']}."
+        ),
+        facts=facts,
+        warnings=errors[:5],
+        figures=[*(methods.figures if methods else ()), *sweep_figures.of_sweep(sweep)],
+        tables=[*(methods.tables if methods else ()), effects_table(sweep), trials_table(sweep)],
+        notes=[
+            "Seconds are simulated ones of an average client. Main effects are means over all finished trials with a "
+            "value, whatever the other fields; their 95 % intervals (Student's t) hold what these add.",
+            *(methods.notes if methods else ()),
+        ],
+    )
+    return page, runs
+
+
+def _compared(sweep: Sweep, runs: Sequence[Path]) -> Page | None:
+    """Methods over seeds, where the sweep has several methods on the same data, and not too many runs to verify."""
+    same = not any(field.startswith(("data.", "preset", "search.metric")) for field in sweep.fields)
+    if not ("method" in sweep.fields and same and len(runs) <= _MOST_COMPARED):
+        return None
+    return comparison_page.of_runs(runs, each=False)
+
+
+def effects_table(sweep: Sweep) -> Grid:
+    """Mean outcomes at each value of each field."""
+    rows = [
+        [
+            field,
+            wording.value(level.value),
+            str(level.accuracy.values),
+            wording.estimate(level.accuracy, 100, 1),
+            wording.estimate(level.seconds),
+        ]
+        for field in sorted(sweep.factors, key=lambda field: -trials.spread(sweep, field))
+        for level in trials.levels(sweep, field)[: 4 * trials.LEVELS]
+    ]
+    header = ("field", "value", "trials", f"{sweep_figures.NAMES[sweep.accuracy]}, %", "search, s")
+    return Grid("Main effects", header, rows, 2, "Means over trials and, in parentheses, their 95 % intervals.")
+
+
+def trials_table(sweep: Sweep) -> Grid:
+    """All trials, sortable."""
+    outcomes = [name for name in _OUTCOMES if any(row[name] is not None for row in sweep.rows)]
+    texts = [n for n in sweep.fields if any(isinstance(row[n], str) for row in sweep.rows)]
+    columns = ["trial", "status", *texts, *(n for n in sweep.fields if n not in texts), *outcomes[1:]]
+    shown = sweep.rows[:_MOST_ROWS]
+    rows = [[_cell(name, row[name]) for name in columns] for row in shown]
+    keys = [[_key(row[name]) for name in columns] for row in shown]
+    says = "A heading sorts; rows are shown that hold all words, or fit comparisons joined by 'and'."
+    if len(shown) < len(sweep.rows):
+        says = f"The first {len(shown):,} of {len(sweep.rows):,} trials; trials.parquet has all. {says}"
+    return Grid("Trials", columns, rows, 2 + len(texts), says, keys)
+
+
+def _cell(name: str, value: Any) -> str:
+    """Accuracies with four digits, other outcomes with three; fields as they are."""
+    if value is None or not isinstance(value, float) or name not in _OUTCOMES:
+        return "" if value is None else wording.value(value)
+    return f"{value:.4f}" if name in trials.ACCURACIES else wording.digits(value)
+
+
+def _key(value: Any) -> float | str | None:
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,104 @@
+"""Methods over seeds: means, pairs, names, the baseline; and the page and tables that tell of them."""
+
+import json
+import shutil
+
+import pytest
+from scripts_of_pages import check_page
+
+from fednas_jax.cli import report
+from fednas_jax.cli.app import main
+from fednas_jax.errors import ConfigError
+from fednas_jax.files import write_json
+from fednas_jax.report import comparison_page, contrasts, exporting
+from fednas_jax.report.template import Grid
+
+
+@pytest.fixture(scope="module")
+def runs(unsealed_run, tmp_path_factory):
+    """Two methods with three seeds each; with method naive, every search second is ten times as many."""
+    folder = tmp_path_factory.mktemp("runs")
+    for method, times in (("fednas", 1), ("naive", 10)):
+        for seed in range(3):
+            run = folder / f"{method}{seed}"
+            shutil.copytree(unsealed_run, run)
+            result, config = (json.loads((run / name).read_text()) for name in ("result.json", "config.json"))
+            result |= {"method": method, "seed": seed}
+            result["client_cost"]["search"]["seconds"]["mean"] *= times * (1 + seed)
+            result["models"][-1]["test_accuracy"] = 0.5 + 0.1 * seed + 0.01 * times
+            result["parent"]["test_accuracy"] = 0.75
+            config["config"] |= {"method": method, "seed": seed}
+            write_json(run / "result.json", result)
+            write_json(run / "config.json", config)
+    return sorted(folder.iterdir())
+
+
+def test_methods_are_compared_seed_by_seed(runs):
+    found = contrasts.methods(contrasts.read(runs)[0])
+    assert [(m.name, len(m.runs)) for m in found] == [("fednas", 3), ("naive", 3)]
+    against = contrasts.baseline(found)
+    assert against.name == "naive"
+    told = contrasts.contrast(found[0], against)
+    assert told.cheaper == pytest.approx((10.0, 10.0, 10.0, 3))  # each pair's ratio is the same
+    ratio = min(r for r, gain in told.gain.items() if gain is not None)
+    assert told.gain[ratio].value == pytest.approx(-0.09)
+    assert told.gain[ratio].high - told.gain[ratio].low == pytest.approx(0, abs=1e-9)
+    assert told.parent[:3] == pytest.approx((0.75, 0.75, 0.75))
+    assert told.accuracy[ratio].value == pytest.approx(0.61)
+    own = contrasts.contrast(against, against)
+    assert own.cheaper is None
+    assert set(own.gain.values()) == {None}
+
+
+def test_one_method_with_other_fields_has_names_of_its_own(runs, tmp_path):
+    shutil.copytree(runs[0], tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["config"]["train"]["learning_rate"] = 0.25
+    write_json(tmp_path / "other" / "config.json", config)
+    names = [m.name for m in contrasts.methods(contrasts.read([*runs[:3], tmp_path / "other"])[0])]
+    assert [name.partition(", ")[2] for name in names] == ["learning_rate 0.05", "learning_rate 0.25"]
+
+
+def test_a_page_of_several_runs_tells_means_intervals_and_ratios(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *map(str, runs), "--no-pdf", "--latex", "--markdown", "--csv"]) == 0
+    printed = capsys.readouterr().out.split()
+    assert printed[0] == "report/report.html"
+    assert all((tmp_path / path).is_file() for path in printed)
+    text = (tmp_path / "report" / "report.html").read_text()
+    check_page(text)
+    assert "10.0 (10.0 to 10.0)" in text
+    assert "the baseline is naive, the straightforward design" in text
+    assert {path.stem for path in (tmp_path / "report" / "figures").iterdir()} == {
+        *("front", "cheaper", "gains", "bill", "phases")
+    }
+    csv = (tmp_path / "report" / "tables" / "runs.csv").read_text().splitlines()
+    assert len(csv) == 7
+    assert "\\begin{tabular}{lrrr" in (tmp_path / "report" / "tables" / "methods.tex").read_text()
+
+
+def test_a_run_is_not_mixed_with_a_sweep(runs, tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    assert main(["report", str(runs[0]), str(tmp_path)]) == 2
+    with pytest.raises(ConfigError, match="want it alone"):
+        report.run([str(runs[0]), str(tmp_path)])
+
+
+def test_tables_keep_a_stranger_s_text_as_text():
+    table = Grid("A & B", ("name", "50 %"), [(r"a_b\input{x}|~^", "1"), ("=1+2", "-0.5 (-1 to +1)")], 1, "100 % <b>")
+    assert r"a\_b\textbackslash{}input\{x\}\textbar{}\textasciitilde{}\textasciicircum{} & 1 \\" in exporting.latex(
+        table
+    )
+    assert "\\%" in exporting.latex(table).splitlines()[3]
+    assert "| a\\_b\\\\input\\{x\\}\\|\\~^ | 1 |" in exporting.markdown(table)
+    assert exporting.as_csv(table).splitlines()[2] == "'=1+2,-0.5 (-1 to +1)"
+
+
+def test_runs_of_other_data_are_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs[0], tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    config["config"]["data"]["alpha"] = 9.0
+    write_json(tmp_path / "other" / "config.json", config)
+    assert main(["report", str(runs[0]), str(tmp_path / "other"), "--out", str(tmp_path / "page")]) == 2
+    assert "data.alpha" in capsys.readouterr().err
+    assert comparison_page.of_runs(runs[:1]).title

@@ -1,0 +1,105 @@
+"""What a sweep's page says: main effects, the table, and what a stranger's table may not do."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scripts_of_pages import check_page
+from stub_trials import StubPool
+
+from fednas_jax.cli.app import main
+from fednas_jax.errors import RunError
+from fednas_jax.report import sweep_page, theme, trials
+from fednas_jax.sweep import running
+from fednas_jax.sweep.designs import grid
+from fednas_jax.sweep.scheduling import Outcome
+
+HOSTILE = "</script><script>alert(1)</script>\u2028$x_{$"
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Sixteen trials that train nothing, whose accuracy grows with the seed; one failed."""
+
+    def becomes(values, tries):
+        last = values["seed"] == 3 and values["method"] == "naive" and values["data"]["alpha"] == 1
+        return Outcome("failed", f"no memory {HOSTILE}", "", 2.0) if last else None
+
+    monkeypatch.setattr(running, "_pool", lambda *of_sweep: StubPool(becomes))
+    design = grid({"method": ["fednas", "naive"], "data.alpha": [0.5, 1.0], "seed": [0, 1, 2, 3]})
+    running.run_sweep(design, tmp_path / "sweep", "digits")
+    return tmp_path / "sweep"
+
+
+def changed(sweep, **columns):
+    """The table with columns of other values."""
+    table = pq.read_table(sweep / "trials.parquet")
+    for name, values in columns.items():
+        made = pa.array(values) if isinstance(values, list) else values
+        table = (
+            table.drop_columns(name) if made is None else table.set_column(table.column_names.index(name), name, made)
+        )
+    pq.write_table(table, sweep / "trials.parquet")
+
+
+def test_main_effects_are_means_over_the_finished_trials_of_a_value(sweep):
+    found = trials.read(sweep)
+    assert found.accuracy == "accuracy_25"
+    assert found.factors == ("method", "data.alpha")
+    low, high = trials.levels(found, "data.alpha")
+    assert (low.value, low.accuracy.values, high.accuracy.values) == (0.5, 8, 7)
+    assert low.accuracy.value == pytest.approx(0.7015)  # 0.7 + seed / 1000, seeds 0 to 3 twice
+    assert high.accuracy.value == pytest.approx(0.7 + (6 + 3) / 7000)
+
+
+def test_a_sweep_s_page_holds_its_figures_and_all_trials(sweep, capsys):
+    assert main(["report", str(sweep), "--no-pdf", "--csv"]) == 0
+    text = (sweep / "report.html").read_text()
+    check_page(text)
+    assert "no memory &lt;/script&gt;" in text
+    assert text.count('<tr><th scope="row" data-key="') == 16
+    assert {path.stem for path in (sweep / "figures").iterdir()} == {"trials", "parallel", "effects", "multiples"}
+    assert len((sweep / "tables" / "trials.csv").read_text().splitlines()) == 17
+
+
+def test_a_field_s_texts_are_text(sweep):
+    changed(sweep, method=[HOSTILE, "=x", "_y", "\x1b[2J"] * 4)
+    assert main(["report", str(sweep), "--no-pdf"]) == 0
+    check_page((sweep / "report.html").read_text())
+
+
+@pytest.mark.parametrize("kind", ["one value", "many numbers", "mixed", "missing"])
+def test_any_kind_of_field_is_shown(kind, sweep):
+    values = {
+        "one value": [1] * 16,
+        "many numbers": [n / 7 for n in range(16)],
+        "mixed": ["a", "b", None, "c"] * 4,
+        "missing": pa.nulls(16, pa.float64()),
+    }
+    changed(sweep, **{"data.alpha": values[kind]})
+    page, finished = sweep_page.of_sweep(sweep)
+    assert len(finished) == 15
+    for figure in page.figures:
+        assert "<svg" in theme.drawn(figure, pdf=False).svg
+
+
+@pytest.mark.parametrize(
+    ("columns", "want"),
+    [
+        ({"status": None}, "no column 'status'"),
+        ({"seconds": [float("inf")] * 16}, "no finite number"),
+        ({"trial": ["../x"] * 16}, "want a name of letters"),
+        ({"trial": [None] * 16}, "without a name"),
+        ({"status": ["failed"] * 16}, "no finished trial"),
+        ({"seconds": ["x"] * 16}, "cannot be read as the table"),
+    ],
+)
+def test_a_table_that_cannot_be_a_sweep_s_is_one_line(columns, want, sweep):
+    changed(sweep, **columns)
+    with pytest.raises(RunError, match=want):
+        trials.read(sweep)
+
+
+def test_a_damaged_table_is_one_line(sweep):
+    (sweep / "trials.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match="cannot be read as the table"):
+        trials.read(sweep)
