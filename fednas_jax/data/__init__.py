@@ -7,6 +7,7 @@ imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
 from fednas_jax.data.examples import Dataset, Examples, fingerprint
 from fednas_jax.data.imports import import_data
+from fednas_jax.data.kept import clients_of, load_kept
 from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts, sampled_mix
 from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
@@ -28,6 +29,7 @@ __all__ = [
     "PackedClients",
     "Partition",
     "chunks",
+    "clients_of",
     "feature_skew",
     "fingerprint",
     "heterogeneity",
@@ -35,6 +37,7 @@ __all__ = [
     "label_counts",
     "list_sources",
     "load",
+    "load_kept",
     "merge",
     "normalise",
     "pack",

@@ -20,7 +20,6 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
 from fednas_jax.data import PackedClients, normalise
 from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, programs, warm
@@ -44,7 +43,7 @@ from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, Sco
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import lowerings
-from fednas_jax.registry import Registry, attempt
+from fednas_jax.registry import attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
 
@@ -391,7 +390,7 @@ def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
     Choices of the user's own are told by their names, whose modules are imported once in a process.
     """
     train = spec.train
-    if not any(registry.parse(text).own for registry, text in _optimisers(train)):
+    if not any(registry.parse(text).own for registry, text in optimizers.named(train)):
         # Arguments of the programs, or what the host plans by: only an optimiser of the user's own may look at them.
         train = dataclasses.replace(
             train, learning_rate=1.0, learning_rate_decay=1.0, schedule="constant", local_epochs=1.0
@@ -400,10 +399,6 @@ def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
     numbers = (recipe.slots, recipe.lanes, recipe.eval_batch, recipe.capacity, recipe.streams, recipe.classes)
     looks = (tuple(spec.mean), tuple(spec.std), images.shape[1:], str(images.dtype))
     return (spec.network, train, recipe.mesh, numbers, looks, spec.metric, recipe.attack)
-
-
-def _optimisers(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
-    return (CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)
 
 
 def _slots(stack: Variables) -> int:

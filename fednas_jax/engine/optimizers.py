@@ -8,6 +8,7 @@ gradient is the averaged update, negated [FedOpt, algorithm 2].
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -102,7 +103,18 @@ def check(train: TrainConfig) -> None:
       ConfigError: one is no optax transformation that can be called with gradients and weights alone, or it moves a
         weight of 0 whose gradient is 0: then removed channels would not stay removed.
     """
-    for registry, text in ((CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)):
+    own = any(registry.parse(text).own for registry, text in named(train))
+    (_tried.__wrapped__ if own else _tried)(train)  # code of the user's own may have changed
+
+
+def named(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
+    """The two optimisers that a config names, each with its registry."""
+    return (CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)
+
+
+@functools.lru_cache(maxsize=64)  # a run has two fleets, a worker many runs
+def _tried(train: TrainConfig) -> None:
+    for registry, text in named(train):
         _try(registry, text, registry.get(text)(train))
 
 

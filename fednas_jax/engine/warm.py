@@ -1,36 +1,22 @@
-"""Compiled programs that outlive their fleet, for processes that do one run after another.
-
-Off by default: a process of one run has no use for them, and they take memory.
-"""
+"""Compiled programs that outlive their fleet, for processes that do one run after another (`runtime.shelf`)."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 
-MOST_PROGRAMS = 128  # kept; those that were not used for longest go first
+from fednas_jax.runtime.shelf import Shelf
 
 Program = Callable[..., Any]
 
-_kept: OrderedDict[Hashable, Program] | None = None
-
-
-def keep_programs(keep: bool = True) -> None:
-    """From now on compiled programs are kept in this process, or no longer; those that were are forgotten.
-
-    Args:
-      keep: whether they are.
-    """
-    global _kept
-    _kept = OrderedDict() if keep else None
+PROGRAMS: Shelf[Program] = Shelf(most=128)
 
 
 def kept(recipe: Hashable, args: tuple[Any, ...]) -> bool:
     """Whether `compiled` would not compile; arguments may be given by their forms."""
-    return _kept is not None and _key(recipe, args) in _kept
+    return _key(recipe, args) in PROGRAMS
 
 
 def compiled(recipe: Hashable, args: tuple[Any, ...], compile_program: Callable[[], Program]) -> tuple[Program, bool]:
@@ -44,16 +30,7 @@ def compiled(recipe: Hashable, args: tuple[Any, ...], compile_program: Callable[
     Returns:
       The program, and whether it was compiled just now.
     """
-    if _kept is None:
-        return compile_program(), True
-    key = _key(recipe, args)
-    fresh = key not in _kept
-    if fresh:
-        _kept[key] = compile_program()
-    _kept.move_to_end(key)
-    while len(_kept) > MOST_PROGRAMS:
-        _kept.popitem(last=False)
-    return _kept[key], fresh
+    return PROGRAMS.get(_key(recipe, args), compile_program)
 
 
 def _key(recipe: Hashable, args: tuple[Any, ...]) -> Hashable:

@@ -228,10 +228,8 @@ class _Loaded:
 
 def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     s = config.search
-    dataset = given or data.load(config.data, config.seed)
-    divided = data.partition(dataset.train.labels, config.data, config.seed, dataset.natural)
-    skew = data.feature_skew(config.data, len(divided.offsets) - 1, config.seed)
-    packed = data.pack(dataset.train, divided, config.data.validation, config.seed, skew)
+    dataset = given or data.load_kept(config.data, config.seed)
+    packed = data.clients_of(dataset, config.data, config.seed, given is not None)
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)

@@ -24,12 +24,12 @@ class _Actor:
     """What runs in a process of Ray's: as `worker.main`, keeps jax and compiled programs from trial to trial."""
 
     def __init__(self) -> None:
-        from fednas_jax.engine import warm
         from fednas_jax.runtime import cache, cores
+        from fednas_jax.runtime.shelf import keep_between_runs
 
         cores.use_all_cores()
         cache.keep_compiled_programs()
-        warm.keep_programs()
+        keep_between_runs()
         self._stop = threading.Event()
 
     def run(self, config: dict[str, Any], path: str, drop: str) -> list[Any]:

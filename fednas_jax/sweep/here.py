@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fednas_jax.engine import warm
+from fednas_jax.runtime.shelf import keep_between_runs
 from fednas_jax.sweep.attempts import attempted
 from fednas_jax.sweep.scheduling import Job, Outcome
 
@@ -22,7 +22,7 @@ class Here:
     def __init__(self, should_stop: Callable[[], bool]):
         self.number, self._should_stop = 1, should_stop
         self._job: Job | None = None
-        warm.keep_programs()
+        keep_between_runs()
 
     def begin(self, worker: int, job: Job) -> None:
         """Takes a job."""

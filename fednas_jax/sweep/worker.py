@@ -35,12 +35,12 @@ def main(descriptor: int, cores: list[int]) -> None:
     from fednas_jax.runtime.cores import use_all_cores
 
     use_all_cores()
-    from fednas_jax.engine import warm
     from fednas_jax.runtime import cache
+    from fednas_jax.runtime.shelf import keep_between_runs
     from fednas_jax.sweep.attempts import attempted
 
     cache.keep_compiled_programs()
-    warm.keep_programs()
+    keep_between_runs()
     _say(connection, {"ready": True})
     while True:
         job = jobs.get()

@@ -12,13 +12,14 @@ from fednas_jax.data import chunks, load
 from fednas_jax.engine import warm
 from fednas_jax.engine.fleet import Fleet, FleetSpec, _form
 from fednas_jax.engine.tasks import Tasks
+from fednas_jax.runtime import shelf
 
 
 @pytest.fixture
 def kept():
-    warm.keep_programs()
+    shelf.keep_between_runs()
     yield
-    warm.keep_programs(False)
+    shelf.keep_between_runs(False)
 
 
 def test_the_same_recipe_and_forms_are_compiled_once(kept):
@@ -38,7 +39,7 @@ def test_the_same_recipe_and_forms_are_compiled_once(kept):
 
 
 def test_those_that_were_not_used_for_longest_go_first(kept, monkeypatch):
-    monkeypatch.setattr(warm, "MOST_PROGRAMS", 2)
+    monkeypatch.setattr(warm.PROGRAMS, "most", 2)
     fresh = [warm.compiled(name, (), lambda: print)[1] for name in ("a", "b", "a", "c", "a", "b")]
     assert fresh == [True, True, False, True, False, True]
 

@@ -19,13 +19,13 @@ from fednas_jax.config.schema import (
     StageConfig,
     TrainConfig,
 )
-from fednas_jax.engine import warm
 from fednas_jax.errors import ConfigError, Interrupted
 from fednas_jax.nets import from_nnx
 from fednas_jax.phones import ledger
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.run.model_files import load_tree
+from fednas_jax.runtime import shelf
 
 TINY = Config(
     data=DataConfig(clients=6, partition="dirichlet", alpha=1.0, size_sigma=0.3),
@@ -71,7 +71,7 @@ def sliced(config):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of a config, once; programs are shared by all of them."""
-    warm.keep_programs()
+    shelf.keep_between_runs()
 
     @functools.cache
     def made(config, devices=1):
@@ -79,7 +79,7 @@ def run(tmp_path_factory):
         return run_search(config, out, devices=jax.devices()[:devices]), out
 
     yield made
-    warm.keep_programs(False)
+    shelf.keep_between_runs(False)
 
 
 def assert_alike(one, other):
