@@ -31,7 +31,8 @@ from fednas_jax.runtime.hosts import Hosts
 OPTIONS = shlex.split(
     "--data.clients 5 --data.size-sigma 0.3 --net.widths 4 8 16 --pretrain.rounds 3 --finetune.rounds 1 "
     "--train.batch-size 60 --train.server-optimizer momentum --search.reduction 0.2 --search.budget 0.5 "
-    "--search.groups 2 --search.score-clients 3 --search.max-iterations 1 --engine.lanes 2 --engine.checkpoint-rounds 2"
+    "--search.groups 2 --search.score-clients 2 --search.score-most 4 --search.max-iterations 1 "
+    "--engine.lanes 2 --engine.checkpoint-rounds 2"
 )
 SECONDS = 240  # after which a process that hangs is ended
 
