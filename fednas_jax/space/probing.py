@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fednas_jax.errors import ConfigError, NetworkError
+from fednas_jax.space import causes
 from fednas_jax.space.costs import (
     grown,
     macs_table,
@@ -94,8 +95,10 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> str:
     # Every second channel or block goes, so that a wrong order of channels is seen too.
     half = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
     want = "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
-    found = _difference(space, whole, half, tolerance)
-    if not found and space.gone:
+    found, cause = _difference(space, whole, half, tolerance), None
+    if found:
+        cause = _cause(space, whole, half)
+    elif space.gone:
         bare = tuple(k & (least > 0) for k, least in zip(half, space.smallest, strict=True))
         want = "x + nets.unless_removed(branch, kernel) where a block can be removed"
         found = _difference(space, whole, bare, tolerance)
@@ -103,7 +106,15 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> str:
         return ""
     if order := _order_matters(space, whole, tolerance):
         raise NetworkError(f"{space.network.name}: {order}")
+    if cause:
+        found, want = f"{cause.what} ({found})", cause.instead
     return f"{space.network.name}: {found}; want {want}"
+
+
+def _cause(space: Space, whole: Widths, keep: tuple[np.ndarray, ...]) -> causes.Cause | None:
+    """Where in the forward pass masked and sliced part, if they do."""
+    start = space.mask(_random_variables(space.network.abstract(whole)), keep)
+    return causes.first_cause(space.network, whole, keep, start, space.slice(start, keep))
 
 
 def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], tolerance: float) -> str:

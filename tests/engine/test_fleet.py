@@ -107,6 +107,41 @@ def test_a_crop_larger_than_the_images_is_refused(network, dataset, packed):
         fleet(network, dataset, packed, 1, 1, with_config(augment=AugmentConfig(crop=9)))
 
 
+@pytest.mark.parametrize(
+    ("devices", "share"), [(2, 0.25), pytest.param(1, 0.0, marks=pytest.mark.exhaustive)], ids=["resident", "streamed"]
+)
+def test_stacks_of_other_shapes_compile_in_threads_and_equal_the_oracle(
+    network, dataset, packed, candidates, devices, share, monkeypatch
+):
+    """Two candidates, each in a stack of its own, one of them at fewer channels."""
+    engine = fleet(network, dataset, packed, 1, devices, data_share=share)
+    assert engine.streams == (not share)
+    widths, space = {0: WIDTHS, 2: (2, 4)}, probe(network, (2,), check=False)
+    start = {k: space.slice(candidates[k], [np.arange(n) for n in w]) for k, w in widths.items()}
+    compiled, threads = engine._compiled, []
+
+    def recorded(kind, size, args):
+        threads.append((kind, size, threading.current_thread().name.startswith("fednas-compile")))
+        return compiled(kind, size, args)
+
+    monkeypatch.setattr(engine, "_compiled", recorded)
+    shapes = [(w, 1) for w in widths.values()]
+    with engine.compiling("train", shapes):
+        for k, w in widths.items():
+            client, stack = TASKS.client[TASKS.candidate == k], stacked([start[k]])
+            own, server = Tasks(np.zeros_like(client), client), engine.init_server(stack)
+            got = engine.train(w, stack, server, own, MOMENT, [NAMES[k]], CONFIG.learning_rate).stack
+            pairs = [(0, c) for c in client.tolist()]
+            facts = (packed, dataset.mean, dataset.std, CONFIG, pairs, round_key(), [NAMES[k]])
+            (want,) = oracle.train_round(network, w, [start[k]], *facts)
+            assert_close(jax.tree.map(lambda a: a[0], got), want)
+    assert {(size.physical_widths, own) for kind, size, own in threads if kind == "train"} == {
+        (WIDTHS, True),
+        ((2, 4), True),
+    }
+    assert not any(own for kind, _, own in threads if kind != "train")
+
+
 def test_many_short_calls_equal_one_long_one(network, dataset, packed, candidates, expected, monkeypatch):
     monkeypatch.setattr("fednas_jax.engine.lane_plan.TASKS_PER_LANE", 1)
     trained = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)

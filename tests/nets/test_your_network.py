@@ -72,7 +72,7 @@ def without_size(message):
 def test_the_page_has_what_the_tests_look_for():
     assert list(FILES) == ["my_nnx.py", "my_linen.py", "to_safetensors.py"]
     assert len(COMMANDS) == 5
-    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (12, 7)
+    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (13, 7)
     assert PAGE.count("\n| `") == len(ROWS)
 
 

@@ -106,11 +106,12 @@ def test_sliced_candidates_are_masked_ones_where_masking_is_exact(run):
     assert each[0]["simulator"]["compilations"] > masked[0]["simulator"]["compilations"]
 
 
+@pytest.mark.exhaustive
 def test_a_network_that_cannot_be_masked_is_searched_and_says_so_once(run):
     result, out = run(NORMED)
     assert result["candidates"] == "sliced"
     (said,) = [e["reason"] for e in RunDir(out).events() if e["event"] == "sliced"]
-    assert re.search(r"^layer: masked training of 'first/\w+' leaks out of the mask", said)
+    assert re.search(r"^layer: a mean over the channels of first counts those that are removed, as in LayerNorm ", said)
     assert result["stop_reason"] == "budget reached"
 
 
@@ -120,11 +121,12 @@ def test_devices_change_nothing_but_the_order_of_sums(run):
 
 
 def test_stopping_does_not_matter(run, tmp_path):
-    whole, _ = run(NORMED)
+    config = sliced(TINY)
+    whole, _ = run(config)
     rounds = iter(range(100))
     with pytest.raises(Interrupted):
-        run_search(NORMED, tmp_path / "run", devices=jax.devices()[:1], should_stop=lambda: next(rounds) == 3)
-    again = run_search(NORMED, tmp_path / "run", devices=jax.devices()[:1])
+        run_search(config, tmp_path / "run", devices=jax.devices()[:1], should_stop=lambda: next(rounds) == 3)
+    again = run_search(config, tmp_path / "run", devices=jax.devices()[:1])
     assert again["models"] == whole["models"]
 
 
@@ -139,7 +141,7 @@ def test_a_vision_transformer_is_searched_and_stopping_does_not_matter(run, tmp_
     config = dataclasses.replace(
         TINY,
         net=NetConfig("vit", shallow=True, widths=(16, 8, 2, 64)),
-        search=dataclasses.replace(TINY.search, max_iterations=2),
+        search=dataclasses.replace(TINY.search, max_iterations=1),
     )
     whole, out = run(config)
     assert whole["candidates"] == "sliced"

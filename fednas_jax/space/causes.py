@@ -1,0 +1,224 @@
+"""Why masks change what a network computes: the first operation of its pass whose kept channels come out otherwise.
+
+The pass is followed value by value at the whole widths, with removed channels at zero, and at the kept widths. What a
+value's dimensions carry is found as for variables: by how they grow with the widths.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fednas_jax.space.costs import grown, powers, primes
+from fednas_jax.space.jaxprs import Operation, Program, flatten
+from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Variables, Widths
+
+TOLERANCE = 1e-4  # relative to the largest number where that is above 1
+
+BY_CHANNEL = "normalisation by channel, or by blocks of channels that `blocks` names"
+FROM_ZERO = "activations that map 0 to 0"
+
+
+class Cause(NamedTuple):
+    """Why masking is not exact, and what to write instead to have it exact."""
+
+    what: str
+    instead: str
+
+
+def first_cause(
+    network: Network, whole: Widths, keep: Sequence[np.ndarray], masked: Variables, sliced: Variables
+) -> Cause | None:
+    """The cause in the forward pass; None where none is found there.
+
+    Args:
+      network: the family.
+      whole: widths of the masked network.
+      keep: for each group a boolean mask [width].
+      masked: variables at the whole widths, zero where channels are removed.
+      sliced: the same at the kept widths.
+    """
+    kept = tuple(int(k.sum()) for k in keep)
+    factors = primes(len(whole))
+    programs = [flatten(network, widths) for widths in (whole, kept, grown(whole, factors))]
+    if len({tuple(operation.name for operation in p.operations) for p in programs}) > 1:
+        return None
+    large, small, larger = programs
+    image = np.random.default_rng(1).normal(size=(1, *network.input_shape)).astype(np.float32)
+    pass_ = _Pass(
+        network,
+        whole,
+        kept,
+        tuple(keep),
+        large,
+        small,
+        [
+            _label(*shapes, whole, factors)
+            for shapes in zip(map(_shape, large.avals), map(_shape, larger.avals), strict=True)
+        ],
+        _values(large, masked, image),
+        _values(small, sliced, image),
+    )
+    found = next((n for n in range(len(large.operations)) if pass_.differs(n)), None)
+    return pass_.leak_alone() if found is None else pass_.cause(found)
+
+
+class _Pass(NamedTuple):
+    """The forward pass of one image, masked and sliced; values are in the order of their numbers."""
+
+    network: Network
+    whole: Widths
+    kept: Widths
+    keep: tuple[np.ndarray, ...]
+    large: Program
+    small: Program
+    labels: list[Label | None]  # of the large program's values; None where a dimension is cut otherwise
+    masked: dict[int, np.ndarray]
+    sliced: dict[int, np.ndarray]
+
+    def differs(self, number: int) -> bool:
+        """Whether an operation's outputs differ in the channels that are kept."""
+        pairs = zip(self.large.operations[number].writes, self.small.operations[number].writes, strict=True)
+        return any(self._value_differs(a, b) for a, b in pairs)
+
+    def leak_alone(self) -> Cause | None:
+        """The cause where only gradients differ, since the removed channels' kernels are 0 but not their inputs."""
+        leak = next(filter(self._leaks, self.large.operations), None)
+        return None if leak is None else self._of_leak(leak)
+
+    def cause(self, number: int) -> Cause:
+        """Why they do, where the outputs of all operations before do not."""
+        here, there = self.large.operations[number], self.small.operations[number]
+        if constant := self._constant(here, there):
+            return self._of_constant(number, here, constant)
+        if any(self.labels[value] is None for value in here.reads):
+            return Cause("channels are normalised or mixed in groups that masks would cut", BY_CHANNEL)
+        leak = next((o for o in self.large.operations[: number + 1] if self._leaks(o)), None)
+        groups = self._groups(leak or here)
+        if here.name == "reduce_max":
+            return Cause(
+                f"the largest of the channels of {groups} is taken, as softmax does", "softmax over a fixed size"
+            )
+        if leak is None:
+            return Cause(f"'{here.name}' mixes the channels of {groups}", BY_CHANNEL)
+        if any(o.name == "exp" and set(o.writes) & set(here.reads) for o in self.large.operations[:number]):
+            return Cause(
+                f"a softmax over the channels of {groups} counts those that are removed", "softmax over a fixed size"
+            )
+        return self._of_leak(leak)
+
+    def _of_leak(self, leak: Operation) -> Cause:
+        return Cause(f"'{leak.name}' makes removed channels of {self._groups(leak)} something else than 0", FROM_ZERO)
+
+    def _of_constant(self, number: int, here: Operation, constant: tuple[float, float]) -> Cause:
+        writers = [o for o in self.large.operations[:number] if set(o.writes) & set(here.reads)]
+        while writers and writers[-1].name in ("reshape", "broadcast_in_dim", "squeeze", "convert_element_type"):
+            writers = [o for o in self.large.operations[:number] if set(o.writes) & set(writers[-1].reads)]
+        if writers and writers[-1].name == "reduce_sum" and (groups := self._groups(writers[-1])):
+            return Cause(
+                f"a mean over the channels of {groups} counts those that are removed, as in LayerNorm", BY_CHANNEL
+            )
+        at, instead = (f"{value:.4g}" for value in constant)
+        groups = self._where_constant(number, constant[0])
+        return Cause(
+            f"a scale depends on the width of {groups}: {at} where {instead} is at the smaller widths",
+            "a scale that does not",
+        )
+
+    def _where_constant(self, number: int, value: float) -> str:
+        """The groups on whose widths a constant depends."""
+        found = []
+        for g, name in enumerate(self.network.widths):
+            widths = (*self.whole[:g], self.kept[g], *self.whole[g + 1 :])
+            other = flatten(self.network, widths)
+            if number < len(other.operations) and value not in self._constants(other, other.operations[number]):
+                found.append(name)
+        return " and ".join(found) or "a group"
+
+    def _constants(self, program: Program, operation: Operation) -> list[float]:
+        known = (program.constants[value] for value in operation.reads if value in program.constants)
+        return [float(value) for value in known if np.ndim(value) == 0]
+
+    def _constant(self, here: Operation, there: Operation) -> tuple[float, float] | None:
+        """A number that an operation reads, where it is another one at the smaller widths."""
+        pairs = zip(self._constants(self.large, here), self._constants(self.small, there), strict=False)
+        return next(((a, b) for a, b in pairs if a != b), None)
+
+    def _value_differs(self, large: int, small: int) -> bool:
+        label = self.labels[large]
+        if label is None or not np.issubdtype(self.masked[large].dtype, np.floating):
+            return False
+        inside, want = self._inside(self.masked[large], label), self.sliced[small]
+        if inside.shape != want.shape:
+            return False
+        return bool(np.max(np.abs(inside - want), initial=0) > TOLERANCE * max(1, np.max(np.abs(want), initial=0)))
+
+    def _inside(self, value: np.ndarray, label: Label) -> np.ndarray:
+        for axis, dim in enumerate(label):
+            if dim is not None:
+                value = np.compress(np.tile(self.keep[dim.group], dim.repeat), value, axis)
+        return value
+
+    def _leaks(self, operation: Operation) -> bool:
+        """Whether removed channels that were 0 before an operation are not 0 after it."""
+        return any(map(self._outside, operation.writes)) and not any(map(self._outside, operation.reads))
+
+    def _outside(self, value: int) -> bool:
+        """Whether a value has channels that should be removed and are not 0."""
+        label = self.labels[value]
+        if label is None or not any(label) or value not in self.masked:
+            return False
+        array = np.copy(self.masked[value])
+        if not np.issubdtype(array.dtype, np.floating):
+            return False
+        array[np.ix_(*(self._kept(size, dim) for size, dim in zip(array.shape, label, strict=True)))] = 0
+        return bool(array.any())
+
+    def _kept(self, size: int, dim: Dim | None) -> np.ndarray:
+        return np.arange(size) if dim is None else np.flatnonzero(np.tile(self.keep[dim.group], dim.repeat))
+
+    def _groups(self, operation: Operation) -> str:
+        """The groups that an operation's inputs carry, and its outputs do not where it is a reduction."""
+        read = {dim.group for value in operation.reads for dim in self.labels[value] or () if dim}
+        written = {dim.group for value in operation.writes for dim in self.labels[value] or () if dim}
+        names = list(self.network.widths)
+        return " and ".join(names[g] for g in sorted(read - written or read | written))
+
+
+def _shape(aval: Any) -> tuple[int, ...]:
+    return tuple(aval.shape)
+
+
+def _label(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int]) -> Label | None:
+    """What a value's dimensions carry, from its shapes at the whole widths and at those grown by primes."""
+    found: list[Dim | None] = []
+    for size, larger in zip(before, after, strict=True):
+        exponents = powers(size, larger, factors) if size else None
+        if exponents is None or sum(exponents) > 1:
+            return None
+        group = exponents.index(1) if any(exponents) else None
+        if group is not None and size % whole[group]:
+            return None
+        found.append(None if group is None else Dim(group, size // whole[group]))
+    return tuple(found)
+
+
+def _values(program: Program, variables: Variables, image: np.ndarray) -> dict[int, np.ndarray]:
+    """Every value of the pass by its number."""
+    leaves = jax.tree.leaves(variables)
+    inputs = {program.image - len(leaves) + n: leaf for n, leaf in enumerate(leaves)} | {program.image: image}
+
+    @functools.partial(jax.jit, compiler_options=RUN_ONCE)
+    def run(given: dict[int, Any]) -> dict[int, Any]:
+        values = program.constants | given
+        for operation in program.operations:
+            equation = operation.equation
+            out = equation.primitive.bind(*(values[r] for r in operation.reads), **equation.params)
+            values |= zip(operation.writes, out if equation.primitive.multiple_results else [out], strict=True)
+        return {n: value for n, value in values.items() if n not in program.constants}
+
+    return {n: np.asarray(value) for n, value in jax.device_get(run(inputs)).items()}
