@@ -70,12 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = name_of(ALL[0])
     more = {f"{p} s": {name: claims.interval(one[p] for one in some) for name, some in spent.items()} for p in PHASES}
     more["training alone"] = {
-        name: claims.interval(a["train"] / b["train"] for a, b in zip(spent[base], some, strict=True))
+        name: claims.times([one["train"] for one in spent[base]], [one["train"] for one in some])
         for name, some in spent.items()
     }
-    more["in theory"] = {
-        name: claims.interval(a / b for a, b in zip(tasks[base], some, strict=True)) for name, some in tasks.items()
-    }
+    more["in theory"] = {name: claims.times(tasks[base], some) for name, some in tasks.items()}
     claims.tell(claim, claims.compared(found, base, "switches", more))
 
 

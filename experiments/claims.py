@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import fednas_jax as fn
 
@@ -148,11 +147,17 @@ def interval(values: Iterable[float], digits: int = 1, scale: float = 1.0) -> st
     found = np.asarray(list(values), float) * scale
     if not np.isfinite(found).all():
         return "-"
-    mean = f"{found.mean():,.{digits}f}"
-    if len(found) < 2:
-        return mean
-    half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
-    return f"{mean} ± {half:,.{digits}f}"
+    estimate = fn.estimate_mean(found.tolist())
+    half = "" if estimate.high is None else f" ± {estimate.high - estimate.value:,.{digits}f}"
+    return f"{estimate.value:,.{digits}f}{half}"
+
+
+def times(above: Iterable[float], below: Iterable[float]) -> str:
+    """How many times `below` is in `above`, each by seed: the geometric mean, and its 95 % interval, as text."""
+    found = fn.estimate_ratio(dict(enumerate(above)), dict(enumerate(below)))
+    if found is None:
+        return "-"
+    return f"{found.value:,.1f}" + ("" if found.low is None else f" ({found.low:,.1f} to {found.high:,.1f})")
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -189,7 +194,7 @@ def compared(
             interval(table[accuracy], 1, 100),
             interval(table[accuracy].to_numpy() - base[accuracy].to_numpy(), 1, 100),
             interval(table.search_seconds),
-            interval(base.search_seconds.to_numpy() / table.search_seconds.to_numpy()),
+            times(base.search_seconds, table.search_seconds),
         ]
         rows.append([name, *cells, *(column.get(name, "") for column in more.values())])
     return markdown([what, *HEADER, *more], rows)

@@ -38,13 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for population in POPULATIONS:
         naive, fednas = ([seconds(run, population) for run in some] for some in runs)
         cells = [
-            claims.interval(values)
-            for values in (
-                [mean for mean, _ in naive],
-                [mean for mean, _ in fednas],
-                [a / b for (a, _), (b, _) in zip(naive, fednas, strict=True)],
-                [a / b for (_, a), (_, b) in zip(naive, fednas, strict=True)],
-            )
+            *(claims.interval(mean for mean, _ in of) for of in (naive, fednas)),
+            *(claims.times(a, b) for a, b in zip(zip(*naive, strict=True), zip(*fednas, strict=True), strict=True)),
         ]
         rows.append([f"`{population}`", *cells])
     header = ["population", "naive s", "fednas s", "times cheaper", "for the client at 95 %"]

@@ -70,6 +70,10 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds that these are 
     from fednas_jax.report.frames import load_runs as load_runs
     from fednas_jax.report.page import write_report as write_report
     from fednas_jax.report.reprice import reprice_run as reprice_run
+    from fednas_jax.report.statistics import Estimate as Estimate
+    from fednas_jax.report.statistics import difference as estimate_difference
+    from fednas_jax.report.statistics import mean as estimate_mean
+    from fednas_jax.report.statistics import ratio as estimate_ratio
     from fednas_jax.run.finished import Run as Run
     from fednas_jax.run.finished import load_run as load_run
     from fednas_jax.run.finished import read_ledger as read_ledger
@@ -123,6 +127,7 @@ _HOMES = {
     "CostConfig": "config.schema",
     "DataConfig": "config.schema",
     "EngineConfig": "config.schema",
+    "Estimate": "report.statistics",
     "Federation": "bench.rounds",
     "FednasError": "errors",
     "FinetuneConfig": "config.schema",
@@ -155,6 +160,9 @@ _HOMES = {
     "compare": "report.comparing",
     "crossed": "sweep.designs",
     "describe_machine": "bench.machine:describe",
+    "estimate_difference": "report.statistics:difference",
+    "estimate_mean": "report.statistics:mean",
+    "estimate_ratio": "report.statistics:ratio",
     "from_arrays": "data.arrays",
     "from_linen": "nets",
     "from_nnx": "nets",
@@ -214,6 +222,7 @@ __all__ = [
     "CostConfig",
     "DataConfig",
     "EngineConfig",
+    "Estimate",
     "Federation",
     "FednasError",
     "FinetuneConfig",
@@ -246,6 +255,9 @@ __all__ = [
     "compare",
     "crossed",
     "describe_machine",
+    "estimate_difference",
+    "estimate_mean",
+    "estimate_ratio",
     "from_arrays",
     "from_linen",
     "from_nnx",

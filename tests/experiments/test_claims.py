@@ -99,7 +99,7 @@ def test_ratios_and_points_are_paired_by_seed():
     cells = [cell.strip() for cell in lines[3].split("|")[1:-1]]
     assert cells[0] == "b"
     assert cells[3] == "1.0 ± 0.0"
-    assert cells[5:] == ["10.0 ± 0.0", "7"]
+    assert cells[5:] == ["10.0 (10.0 to 10.0)", "7"]
     assert claims.interval([1.0, 2.0, 3.0]) == "2.0 ± 2.5"  # t of two degrees of freedom, 4.303 / sqrt(3)
     assert claims.interval([1.5]) == "1.5"
     assert claims.interval([1.0, None]) == "-"
