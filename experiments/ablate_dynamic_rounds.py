@@ -7,7 +7,7 @@ number of rounds.
 Command:  python experiments/ablate_dynamic_rounds.py --out runs/rounds   (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 13
-Expected: docs/results.md, "Dynamic rounds"
+Expected: to be measured
 """
 
 from __future__ import annotations

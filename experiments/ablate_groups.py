@@ -6,7 +6,7 @@ the parts change in every round. From 1 group, all clients train every candidate
 Command:  python experiments/ablate_groups.py --out runs/groups       (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 13
-Expected: docs/results.md, "Groups"
+Expected: to be measured
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ by method; each division has parents of its own. Points and ratios are against `
 Command:  python experiments/ablate_heterogeneity.py --out runs/heterogeneity   (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 24
-Expected: docs/results.md, "Heterogeneity"
+Expected: to be measured
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Command:  python experiments/client_cost.py --out runs/cost           (digits)
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 5
-Expected: docs/results.md, "Populations"
+Expected: to be measured
 """
 
 from __future__ import annotations

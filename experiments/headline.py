@@ -11,7 +11,8 @@ Command:  python experiments/headline.py --out runs/headline          (digits)
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 8 for digits
-Expected: docs/results.md, "Headline"
+Expected: docs/results.md, "Against a centralised search": Fashion-MNIST with 7,500 images, seed 0: netadapt 85.3 %,
+          fednas 83.7 %; `naive` and three seeds are to be measured so, from shared parents
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ the best candidate's score at the end of the recorded curves; means over the see
 Command:  python experiments/policies.py --out runs/policies          (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 5
-Expected: docs/results.md, "Policies"
+Expected: to be measured
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Command:  python experiments/search_methods.py --out runs/methods     (--tiny: m
           python experiments/search_methods.py --preset fashion_mnist --examples 7500 --out runs/methods-fashion
 Hardware: 2 cores
 Minutes:  about 13 for digits
-Expected: docs/results.md, "Search methods"
+Expected: to be measured
 """
 
 from __future__ import annotations

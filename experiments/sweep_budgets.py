@@ -7,7 +7,7 @@ largest network within each budget fine-tuned.
 Command:  python experiments/sweep_budgets.py --out runs/budgets      (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 10
-Expected: docs/results.md, "Budgets"
+Expected: to be measured
 """
 
 from __future__ import annotations
