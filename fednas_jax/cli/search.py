@@ -85,12 +85,12 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
             console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
             tables.print_cost(console, result)
             return
-        written = parsed.out / "report.html"
-        if not (done_before and written.exists()):  # killed after its result was written
-            page.write_report(parsed.out, pdf=False)
+        # The page comes last: where it cannot be written, all else has been said, and the run is finished anyway.
         tables.print_family(console, result)
         if parsed.tiers is not None:
             tables.print_tiers(console, assigning.assign(parsed.out, assigning.read_tiers(parsed.tiers)))
+        written = parsed.out / "report.html"
+        if parsed.tiers is not None or not (done_before and written.exists()):  # killed after its result was written
             page.write_report(parsed.out, pdf=False)
         if not done_before:
             console.print(f"report: {written}", soft_wrap=True)

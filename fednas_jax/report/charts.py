@@ -6,12 +6,11 @@ that none becomes a field, an expression or markup. https://vega.github.io/vega-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fednas_jax.report import findings, theme, wording
 from fednas_jax.report.draw import plain
-from fednas_jax.report.trials import Sweep
 from fednas_jax.run.finished import Run, members
 
 _CONFIG: dict[str, Any] = {
@@ -40,6 +39,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "orient": "top",
         "symbolSize": 80,
+        "symbolOpacity": 1,
         "labelLimit": 220,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12},
@@ -135,7 +135,7 @@ def front(run: Run) -> dict[str, Any] | None:
         "Test accuracy against multiply-accumulates of each network",
         layer=layers(
             rows,
-            ("high", {"mark": {"type": "rule", "color": theme.colour(0), "opacity": 0.5},
+            ("high", {"mark": {"type": "rule", "color": theme.colour(0), "opacity": 0.7},
                       "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}}}),
             {"mark": {"type": "line", "color": theme.colour(0)}, "encoding": {"x": x, "y": y}},
             {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
@@ -194,7 +194,7 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
             rows,
             ("high", {"mark": {"type": "rule"},
                       "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": color,
-                                   "opacity": {"condition": {"param": "picked", "value": 0.4}, "value": 0.05}}}),
+                                   "opacity": {"condition": {"param": "picked", "value": 0.6}, "value": 0.05}}}),
             {"mark": {"type": "line", "strokeWidth": 1.5},
              "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "curve"}, "opacity": shown}},
             {"params": [picked], "mark": {"type": "point", "filled": True, "size": 60},
@@ -208,11 +208,12 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
     )  # fmt: skip
 
 
-def methods_front(rows: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:
+def methods_front(rows: Sequence[dict[str, Any]], single: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:
     """Mean accuracies of methods within shares of the parent's MACs.
 
     Args:
       rows: method, share, accuracy, low, high, mean (in words), runs.
+      single: method, run, share, accuracy of every network of every run.
       says: what is seen.
     """
     x = axis("share", "MACs within (% of the parent's)", scale={"domain": [0, 105], "nice": False})
@@ -224,7 +225,11 @@ def methods_front(rows: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:
     return chart(
         rows,
         says,
-        layer=layers(
+        layer=[
+            {"data": {"values": list(single)}, "mark": {"type": "line", "strokeWidth": 1},
+             "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "run"},
+                          "opacity": {"condition": {"param": "picked", "value": 0.3}, "value": 0.03}}},
+            *layers(
             rows,
             ("high", {"mark": {"type": "rule", "strokeWidth": 1.5},
                       "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": color,
@@ -233,111 +238,5 @@ def methods_front(rows: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:
             {"params": [picked], "mark": {"type": "point", "filled": True, "size": 80},
              "encoding": {"x": x, "y": y, "color": color, "opacity": shown, "tooltip": told,
                           "shape": {"field": "method", "type": "nominal", "sort": None}}},
-        ),
+        )],
     )  # fmt: skip
-
-
-def trade(
-    sweep: Sweep, rows: Sequence[dict[str, Any]], field: str, values: Sequence[str], accuracy: str
-) -> dict[str, Any]:
-    """Accuracy against the search's cost, a point for each trial.
-
-    Args:
-      sweep: that they are of.
-      rows: trials.
-      field: that colours them.
-      values: of the field, in the order of their colours; the last stands for those that are not among them.
-      accuracy: what the accuracy is of.
-    """
-    names = [text(value) for value in values]
-    made = [
-        {
-            "trial": text(row["trial"]),
-            "kind": text(wording.value(row[field])) if text(wording.value(row[field])) in names else names[-1],
-            "seconds": row["search_seconds"],
-            "accuracy": 100 * row[sweep.accuracy],
-            "mean": wording.percent(row[sweep.accuracy]),
-            "cost": wording.digits(row["search_seconds"]),
-        }
-        for row in rows
-    ]
-    color = {"field": "kind", "type": "nominal", "title": f"{text(field)} (choose one)", "scale": {"domain": names}}
-    return chart(
-        made,
-        f"{accuracy} against client seconds of the search, a point for each trial",
-        params=[{"name": "picked", "select": {"type": "point", "fields": ["kind"]}, "bind": "legend"}],
-        mark={"type": "point", "filled": True, "size": 70},
-        encoding={
-            "x": axis("seconds", "search, seconds of an average client", scale={"zero": False}),
-            "y": axis("accuracy", f"{accuracy} (%)", scale={"zero": False}),
-            "color": color,
-            "shape": color,
-            "opacity": {"condition": {"param": "picked", "value": 0.9}, "value": 0.1},
-            "tooltip": tips(trial="trial", mean="test accuracy", cost="search, s"),
-        },
-    )
-
-
-def parallel(
-    sweep: Sweep,
-    rows: Sequence[dict[str, Any]],
-    axes: Sequence[str],
-    places: Mapping[str, tuple[list[float], list[tuple[float, str]]]],
-    titles: Sequence[str],
-) -> dict[str, Any]:
-    """Parallel coordinates: a line for each trial; the one that is pointed at comes to the front.
-
-    Args:
-      sweep: that they are of.
-      rows: trials.
-      axes: columns, from left to right.
-      places: of each column where each row lies, from 0 to 1, and the texts beside the axis.
-      titles: of the axes.
-    """
-    made = [
-        {
-            "trial": text(row["trial"]),
-            "axis": n,
-            "at": places[name][0][number],
-            "value": text(wording.value(row[name])),
-            "accuracy": 100 * row[sweep.accuracy],
-            "mean": wording.percent(row[sweep.accuracy]),
-        }
-        for number, row in enumerate(rows)
-        for n, name in enumerate(axes)
-    ]
-    beside = [
-        {"axis": n, "at": at, "said": text(said)[:14]} for n, name in enumerate(axes) for at, said in places[name][1]
-    ]
-    heads = [{"axis": n, "head": text(title)[:16], "at": 1.09} for n, title in enumerate(titles)]
-    x = axis("axis", "", scale={"domain": [-0.15, len(axes) - 0.45], "nice": False}, axis=None)
-    y = axis("at", "", scale={"domain": [-0.03, 1.12], "nice": False}, axis=None)
-    color = axis("accuracy", "test accuracy (%)", scale={"scheme": "cividis"}, legend={"gradientLength": 160})
-    near = {"param": "near", "empty": False}
-    said = {"type": "text", "align": "left", "dx": 4, "fontSize": 11, "color": "currentColor"}
-    return chart(
-        made,
-        "A line for each trial through its fields, the search's cost and the accuracy",
-        height=320,
-        layer=[
-            {"data": {"values": [{"axis": n} for n in range(len(axes))]},
-             "mark": {"type": "rule", "color": "currentColor", "opacity": 0.5},
-             "encoding": {"x": x, "y": {"datum": 0, **_HIDDEN}, "y2": {"datum": 1}}},
-            {"params": [{"name": "near", "select": {"type": "point", "on": "pointerover", "fields": ["trial"]}}],
-             "mark": {"type": "line"},
-             "encoding": {"x": x, "y": y, "detail": {"field": "trial"}, "color": color,
-                          "tooltip": tips(trial="trial", mean="test accuracy"),
-                          "strokeWidth": {"condition": near | {"value": 4}, "value": 1.5},
-                          "opacity": {"condition": near | {"value": 1}, "value": 0.65}}},
-            # First the ground's colour around each letter, which lines would else run through.
-            {"data": {"values": beside}, "mark": said | {"stroke": "var(--ground)", "strokeWidth": 4},
-             "encoding": {"x": x, "y": y, "text": {"field": "said"}}},
-            {"data": {"values": beside}, "mark": said, "encoding": {"x": x, "y": y, "text": {"field": "said"}}},
-            {"data": {"values": heads},
-             "mark": said | {"align": "center", "dx": 0, "fontWeight": "bold", "clip": False},
-             "encoding": {"x": x, "y": y, "text": {"field": "head"}}},
-        ],
-    )  # fmt: skip
-
-
-_HIDDEN = {"type": "quantitative", "scale": {"domain": [-0.03, 1.12], "nice": False}, "axis": None}

@@ -61,7 +61,13 @@ def front(found: Sequence[Contrast]) -> Shown:
     ]
     says = "Mean test accuracy of the largest network within a share of the parent's MACs; thin lines are single runs. "
     says += _how_sure(found)
-    chart = charts.methods_front(rows, says) if rows else None
+    single = [
+        {"method": charts.text(c.method.name), "run": f"{number} {n}", "share": x, "accuracy": y}
+        for number, c in enumerate(found)
+        for n, run in enumerate(c.method.runs)
+        for x, y in zip(*_line(run), strict=True)
+    ]
+    chart = charts.methods_front(rows, single, says) if rows else None
     return Shown("front", "Accuracy at equal size", says, Sketch(draw), chart=chart)
 
 

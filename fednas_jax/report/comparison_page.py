@@ -10,6 +10,8 @@ from fednas_jax.report.contrasts import Contrast
 from fednas_jax.report.template import Fact, Grid, Page
 from fednas_jax.run.finished import RATIOS, Run, at_ratio
 
+SECONDS = "Seconds are simulated ones of an average client."
+
 
 def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
     """What the page of several runs says; raises as `comparing.compare`.
@@ -25,9 +27,9 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
     seeds = sorted({run.result["seed"] for run in runs})
     why = "the straightforward design" if against.runs[0].result["method"] == "naive" else "whose search costs most"
     return Page(
-        title=f"{len(methods)} method{'' if len(methods) == 1 else 's'} on {runs[0].data}",
+        title=f"{wording.counted(len(methods), 'method')} on {runs[0].data}",
         lead=(
-            f"{wording.runs(len(runs))}, {len(seeds)} seed{'' if len(seeds) == 1 else 's'}; the baseline is "
+            f"{wording.counted(len(runs), 'run')}, {wording.counted(len(seeds), 'seed')}; the baseline is "
             f"{against.name}, {why}."
         ),
         facts=_facts(found),
@@ -35,7 +37,8 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
         figures=comparison_figures.of_methods(found, against),
         tables=[methods_table(found), differences_table(found, against), *([runs_table(runs)] if each else [])],
         notes=[
-            "Seconds are simulated ones of an average client. Means over seeds have 95 % intervals by Student's t; "
+            SECONDS,
+            "Means over seeds have 95 % intervals by Student's t; "
             "differences and ratios are paired by the seeds that both methods ran with, else by Welch's test; a ratio "
             "is the geometric mean, its interval that of the logarithm. An interval that holds 0 (a difference) or 1 "
             "(a ratio) shows no difference.",
@@ -65,6 +68,7 @@ def methods_table(found: Sequence[Contrast]) -> Grid:
         "search, s",
         "all, s",
     )
+    header = (*header, "search of all")
     rows = [
         [
             c.method.name,

@@ -47,8 +47,9 @@ def of_run(run: Run) -> Page:
     found = members(result)
     left = wording.share(found[-1]["macs"] / result["parent"]["macs"])
     lead = (
-        f"{len(result['models'])} networks down to {left} of the parent's MACs, for {result['clients']:,} "
-        f"clients{_mixes(result)}. The search stopped: {result['stop_reason']}. {not_counted(result)}"
+        f"{wording.counted(len(result['models']), 'network')} down to {left} of the parent's MACs, for "
+        f"{result['clients']:,} clients{_mixes(result)}. The search stopped: {result['stop_reason']}. "
+        f"{not_counted(result)}"
     )
     tables = [family_table(run), cost_table(run, spent)]
     if tiers := assigned(run.path):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps, colors, patheffects
 from matplotlib.cm import ScalarMappable
 
-from fednas_jax.report import charts, theme, trials, wording
+from fednas_jax.report import sweep_charts, theme, trials, wording
 from fednas_jax.report.comparison_figures import interval_bars
 from fednas_jax.report.draw import label
 from fednas_jax.report.theme import Shown, Sketch
@@ -46,7 +46,7 @@ def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
         f"A point for each of {len(rows):,} trials, coloured by {label(field)}; the most accurate is "
         f"{label(best['trial'])} with {wording.percent(best[sweep.accuracy])}."
     )
-    chart = charts.trade(sweep, rows, field, [wording.value(value) for value in shades], NAMES[sweep.accuracy])
+    chart = sweep_charts.trade(sweep, rows, field, [wording.value(value) for value in shades], NAMES[sweep.accuracy])
     return Shown("trials", "Accuracy against the cost of the search", says, Sketch(draw), chart=chart)
 
 
@@ -82,7 +82,7 @@ def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
         bar.outline.set_visible(False)
 
     says = "Each line is a trial, from its fields to what its search cost and how accurate it is; light lines are good."
-    chart = charts.parallel(sweep, rows, axes_of, places, [_short(name) for name in axes_of])
+    chart = sweep_charts.parallel(sweep, rows, axes_of, places, [_short(name) for name in axes_of])
     return Shown("parallel", "Fields and outcomes", says, Sketch(draw, theme.WIDE, 2.8), wide=True, chart=chart)
 
 

@@ -40,9 +40,10 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
         figures=[*(methods.figures if methods else ()), *sweep_figures.of_sweep(sweep)],
         tables=[*(methods.tables if methods else ()), effects_table(sweep), trials_table(sweep)],
         notes=[
-            "Seconds are simulated ones of an average client. Main effects are means over all finished trials with a "
+            comparison_page.SECONDS,
+            "Main effects are means over all finished trials with a "
             "value, whatever the other fields; their 95 % intervals (Student's t) hold what these add.",
-            *(methods.notes if methods else ()),
+            *(methods.notes[1:] if methods else ()),
         ],
     )
     return page, runs

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -126,3 +127,8 @@ def colour(number: int) -> str:
 def mark(number: int) -> str:
     """The mark of the n-th series."""
     return MARKS[number % len(MARKS)]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """All of `count` numbers, or `most` of them, evenly, the first and the last among them."""
+    return list(range(count)) if count <= most else np.linspace(0, count - 1, most).astype(int).tolist()

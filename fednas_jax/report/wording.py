@@ -74,9 +74,9 @@ def estimate(found: Estimate | None, scale: float = 1.0, places: int | None = No
     return f"{said(found.value)} ({said(found.low)} to {said(found.high)})"
 
 
-def runs(count: int) -> str:
-    """How many runs: 1 run, 3 runs."""
-    return f"{count:,} run{'' if count == 1 else 's'}"
+def counted(count: int, what: str) -> str:
+    """A number of things: 1 run, 3 runs."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def value(found: object) -> str:

@@ -93,6 +93,14 @@ class Source(TypedDict):
     client_cost: NotRequired[Spent | None]
 
 
+class Budget(TypedDict):
+    """A limited resource."""
+
+    resource: str
+    budget: float
+    unit: str
+
+
 class Data(TypedDict):
     """The data set of a run, and how its images become a network's input."""
 
@@ -125,6 +133,7 @@ class Result(TypedDict):
     wasted: NotRequired[dict[str, dict[str, Amount]]]
     simulated_hours: NotRequired[Hours]
     metric: NotRequired[str]
+    budgets: NotRequired[list[Budget]]
     warnings: NotRequired[list[str]]
     checksum: NotRequired[str]
     data: NotRequired[Data]

@@ -77,6 +77,11 @@ def test_a_page_of_several_runs_tells_means_intervals_and_ratios(runs, tmp_path,
     assert "\\begin{tabular}{lrrr" in (tmp_path / "report" / "tables" / "methods.tex").read_text()
 
 
+def test_every_row_has_a_cell_under_every_heading(runs):
+    for table in comparison_page.of_runs(runs).tables:
+        assert {len(row) for row in (*table.rows, *(table.keys or ()))} == {len(table.header)}, table.title
+
+
 def test_a_run_is_not_mixed_with_a_sweep(runs, tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     assert main(["report", str(runs[0]), str(tmp_path)]) == 2

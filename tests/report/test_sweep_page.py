@@ -78,6 +78,8 @@ def test_any_kind_of_field_is_shown(kind, sweep):
     changed(sweep, **{"data.alpha": values[kind]})
     page, finished = sweep_page.of_sweep(sweep)
     assert len(finished) == 15
+    for table in page.tables:
+        assert {len(row) for row in (*table.rows, *(table.keys or ()))} == {len(table.header)}
     for figure in page.figures:
         assert "<svg" in theme.drawn(figure, pdf=False).svg
 
