@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from fednas_jax.data.tfds_temporary import tidied
+
 Example = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def write_set(
     settings = {"config": config} if config else {}
     # Left to itself TFDS makes a folder for downloads in the root, and speaks.
     download = tfds.download.DownloadConfig(register_checksums=False)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with tidied(), contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()
         builder = Written(data_dir=str(root), file_format=file_format, **settings)
         builder.download_and_prepare(download_dir=str(root / "downloads"), download_config=download)
@@ -68,7 +70,8 @@ def write_set(
 def drawn(name: str, number: int, seed: int = 0) -> list[Example]:
     """Random examples with the features that TFDS's builder of this name has; the labels count up from 0."""
     base, _, config = name.partition("/")
-    info = tfds.builder_cls(base)(data_dir="/nowhere", **({"config": config} if config else {})).info
+    with tidied():
+        info = tfds.builder_cls(base)(data_dir="/nowhere", **({"config": config} if config else {})).info
     rng = np.random.default_rng(seed)
 
     def value(feature: Any, n: int) -> Any:

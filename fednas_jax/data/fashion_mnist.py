@@ -12,6 +12,7 @@ import numpy as np
 from fednas_jax.data.examples import Dataset, Examples, check, dataset
 from fednas_jax.data.idx import read_idx
 from fednas_jax.data.root import data_root
+from fednas_jax.data.tfds_temporary import tidied
 from fednas_jax.errors import DataError
 
 NAME = "fashion_mnist"
@@ -65,7 +66,7 @@ def prepare_fashion_mnist(source_dir: Path, root: Path | None) -> Path:
     try:
         # TFDS makes a folder for downloads, which we don't have, and speaks on stdout, which belongs to our
         # caller.
-        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        with tidied(), tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
             _write(splits, folder, Path(unused))
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error

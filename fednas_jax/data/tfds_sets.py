@@ -29,6 +29,7 @@ from fednas_jax.data.images import Raw, form_of, read_images
 from fednas_jax.data.listing import Listing, write_listing
 from fednas_jax.data.root import cache_root, data_root
 from fednas_jax.data.split import TEST_SHARE
+from fednas_jax.data.tfds_temporary import tidied
 from fednas_jax.errors import DataError
 
 PREFIX = "tfds:"
@@ -97,7 +98,7 @@ def prepare_tfds(name: str, source_dir: Path | None, root: Path | None) -> Path:
     settings = {} if source_dir is None else {"manual_dir": str(source_dir.resolve())}
     try:
         # TFDS speaks on stdout, which belongs to our caller.
-        with contextlib.redirect_stdout(sys.stderr):
+        with tidied(), contextlib.redirect_stdout(sys.stderr):
             builder = tfds.builder(name, data_dir=str(data_root(root)), file_format="array_record")
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**settings))
     except tfds.core.DatasetNotFoundError as error:
