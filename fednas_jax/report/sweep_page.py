@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ _OUTCOMES = ("status", *reversed(trials.ACCURACIES), "search_seconds", "seconds"
 def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
     """What the page of a sweep says, and the finished trials' folders; raises as `trials.read`."""
     sweep = trials.read(path)
-    count = {status: sum(row["status"] == status for row in sweep.rows) for status in ("finished", "failed")}
+    count = Counter(str(row["status"]) for row in sweep.rows)
+    states = ", ".join(f"{number:,} {status}" for status, number in count.most_common())
     best = max(sweep.finished, key=lambda row: row[sweep.accuracy])
-    others = len(sweep.rows) - sum(count.values())
     errors = [f"{row['trial']} failed: {row['error']}" for row in sweep.rows if row["status"] == "failed"]
     facts = [
-        Fact(f"{len(sweep.rows):,}", f"trials, {count['finished']:,} finished, {count['failed']:,} failed"),
+        Fact(f"{len(sweep.rows):,}", f"trials: {states}"),
         Fact(str(len(sweep.fields)), "fields differ"),
         Fact(wording.percent(best[sweep.accuracy]), f"best {sweep_figures.NAMES[sweep.accuracy]}"),
     ]
@@ -32,8 +33,8 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
     page = Page(
         title=f"Sweep {path.resolve().name}",
         lead=(
-            f"{len(sweep.rows):,} trials that differ in {', '.join(sweep.fields) or 'nothing'}"
-            f"{f'; {others:,} are not finished' if others else ''}. Most accurate: {best['trial']}."
+            f"{len(sweep.rows):,} trials that differ in {', '.join(sweep.fields) or 'nothing'}. "
+            f"Most accurate: {best['trial']}."
         ),
         facts=facts,
         warnings=errors[:5],
@@ -41,8 +42,10 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
         tables=[*(methods.tables if methods else ()), effects_table(sweep), trials_table(sweep)],
         notes=[
             comparison_page.SECONDS,
-            "Main effects are means over all finished trials with a "
-            "value, whatever the other fields; their 95 % intervals (Student's t) hold what these add.",
+            "Figures and main effects are of finished trials alone: where some were dropped early, what is left is "
+            "better than all would be. Main effects are means over trials with a value, whatever the other fields; "
+            "their 95 % intervals (Student's t) hold what these add. The best of many trials on the test images is "
+            "best by luck too.",
             *(methods.notes[1:] if methods else ()),
         ],
     )
