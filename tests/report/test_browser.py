@@ -70,8 +70,15 @@ CUT = """() => [...document.querySelectorAll('main *')].filter(e => {
 }).map(e => e.outerHTML.slice(0, 200))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (400, "light"),
+        (1400, "dark"),
+        pytest.param(400, "dark", marks=pytest.mark.exhaustive),
+        pytest.param(1400, "light", marks=pytest.mark.exhaustive),
+    ],
+)
 @pytest.mark.parametrize("name", ["run", "runs", "sweep"])
 def test_a_page_asks_for_nothing_complains_of_nothing_and_cuts_nothing_off(name, width, scheme, pages, browser):
     page, said, asked = opened(browser, pages[name], width, color_scheme=scheme)
