@@ -24,7 +24,7 @@ from fednas_jax.engine import lane_search, local
 from fednas_jax.engine.lane_search import Rung, Speeds
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json
-from fednas_jax.nets import lowerings
+from fednas_jax.nets import conv, lowerings
 from fednas_jax.space.network import Network, Variables
 
 _log = logging.getLogger(__name__)
@@ -104,14 +104,19 @@ def _speeds(
     share = int(MEMORY * memory)
 
     def prepare(rung: Rung) -> Program | None:
+        own = lowerings.LOWERINGS[rung.lowering].platform is not None
         try:
+            with jax.default_matmul_precision(config.matmul_precision):
+                right = not own or conv.agrees(rung.lowering, device, jnp.dtype(config.precision))
+            if not right:
+                raise RunError(f"engine.lowering: {rung.lowering} computes other numbers here than {lowerings.DEFAULT}")
             with lowerings.using(rung.lowering):
                 found = _program(network, config, device, rung.lanes)
         except jax.errors.JaxRuntimeError as error:
             _not_taken(rung, error)
             return None
         except Exception as error:  # any: what is made for one platform alone is refused by jax in many ways
-            if lowerings.LOWERINGS[rung.lowering].platform is None or len(names) == 1:
+            if not own or len(names) == 1:
                 raise
             _not_taken(rung, error)
             return None

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.geometry import Geometry
-from fednas_jax.nets.lowerings import LOWERINGS, library, library_image, library_kernel, lowering_of
+from fednas_jax.nets.lowerings import DEFAULT, LOWERINGS, library, library_image, library_kernel, lowering_of, using
+
+TOLERANCE = 0.03  # of the largest number, where lowerings are compared in the precision of training
 
 
 def conv_general_dilated(
@@ -66,6 +70,35 @@ def conv_general_dilated(
     pads = tuple((int(lo), int(hi)) for lo, hi in padding)
     geometry = Geometry(lhs.shape, rhs.shape, strides, pads, feature_group_count, precision)  # type: ignore[arg-type]
     return _convolution(geometry, lowering_of(geometry))(lhs, rhs)
+
+
+def agrees(lowering: str, device: jax.Device, dtype: Any = jnp.float32) -> bool:
+    """Whether a device computes a small convolution and its gradients with a lowering as exactly with the default one.
+
+    A kernel of our own is only as right as a young compiler makes it, and must not be taken for its speed before that.
+
+    Args:
+      lowering: of `LOWERINGS`; in the matrix-product precision of the context.
+      device: the one to compute on.
+      dtype: of images and kernels; the roundings of bfloat16 and TF32 pass.
+    """
+    rng = np.random.default_rng(0)
+    shapes = ((2, 4, 9, 9, 8), (2, 5, 3, 8, 16))  # of two lanes; several tiles of a kernel, the last one not full
+    arrays = [jax.device_put(rng.normal(size=shape).astype(dtype), device) for shape in shapes]
+
+    def loss(image: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        out = conv_general_dilated(image, kernel, (1, 2), "SAME")
+        return jnp.sum(out**2), out
+
+    def computed(name: str, arrays: Sequence[jax.Array]) -> Any:
+        with using(name):
+            return jax.device_get(jax.jit(jax.vmap(jax.grad(loss, (0, 1), has_aux=True)))(*arrays))
+
+    found = computed(lowering, arrays)
+    with jax.default_matmul_precision("highest"):
+        exact = computed(DEFAULT, [a.astype(jnp.float32) for a in arrays])
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
+    return all(np.max(np.abs(a.astype(np.float32) - b)) <= TOLERANCE * np.max(np.abs(b)) for a, b in pairs)
 
 
 @functools.lru_cache(maxsize=512)

@@ -73,7 +73,9 @@ def _follow(jaxpr: Any, depends: Sequence[bool], times: int, found: list[int]) -
 def _follow_scan(eqn: Any, inputs: list[bool], times: int, found: list[int]) -> list[bool]:
     """A loop whose carry may come to depend on the parameters only after some turns."""
     (inner,) = inner_jaxprs(eqn)
-    first, carries = eqn.params["num_consts"], eqn.params["num_carry"]
+    # Constants, carries, and what is scanned, which has one dimension more outside; jax names their numbers by version.
+    carries = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.outvars, inner.outvars, strict=True))
+    first = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.invars, inner.invars, strict=True)) - carries
     while True:
         outputs = _follow(inner, inputs, times, [])
         after = [a or b for a, b in zip(inputs[first : first + carries], outputs, strict=False)]

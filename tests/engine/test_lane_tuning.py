@@ -11,7 +11,8 @@ from fednas_jax.config.schema import NetConfig, TrainConfig
 from fednas_jax.engine import lane_tuning as tuning
 from fednas_jax.engine.lane_search import Rung
 from fednas_jax.engine.lane_tuning import Choice
-from fednas_jax.nets import lowerings
+from fednas_jax.errors import RunError
+from fednas_jax.nets import conv, lowerings
 
 TRAIN = TrainConfig(batch_size=4)
 AUTO = Choice(0, "auto")
@@ -112,6 +113,7 @@ def accelerator(monkeypatch):
         return SimpleNamespace(lanes=number, bytes=number, speed=speed)
 
     monkeypatch.setattr(tuning, "_program", program)
+    monkeypatch.setattr(conv, "agrees", lambda *_: True)
     return SimpleNamespace(platform="gpu", device_kind="fake"), made
 
 
@@ -188,6 +190,15 @@ def test_what_is_made_for_one_platform_need_not_compile_and_what_is_asked_for_mu
     refused = "shifts"
     with pytest.raises(NotImplementedError):
         chosen(network, device)
+
+
+def test_a_kernel_of_our_own_must_agree_with_others_before_it_is_measured(network, accelerator, monkeypatch):
+    device, made = accelerator
+    monkeypatch.setattr(conv, "agrees", lambda *_: False)
+    chosen(network, device)
+    assert {rung.lowering for rung in made} == set(lowerings.LOWERINGS) - {"fused"}
+    with pytest.raises(RunError, match="fused computes other numbers here than rows"):
+        chosen(network, device, Choice(0, "fused"))
 
 
 def test_a_cpu_measures_no_lowerings(network, speeds):

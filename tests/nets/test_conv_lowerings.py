@@ -12,6 +12,7 @@ from jax import export, lax
 
 from fednas_jax.config.schema import EngineConfig
 from fednas_jax.nets import conv_general_dilated
+from fednas_jax.nets.conv import agrees
 from fednas_jax.nets.geometry import Geometry
 from fednas_jax.nets.lowerings import DEFAULT, LOWERINGS, NHWC, lowering_of, offered, using
 
@@ -88,6 +89,14 @@ def test_the_fused_kernels_equal_lax_in_the_precisions_of_training(monkeypatch, 
     for mine, lax_s in zip(ours, results(lax.conv_general_dilated, convolution, (0, 0), exact), strict=True):
         assert mine.dtype == dtype
         np.testing.assert_allclose(mine.astype(jnp.float32), lax_s, rtol=tolerance, atol=tolerance * abs(lax_s).max())
+
+
+def test_a_device_is_asked_whether_it_computes_what_others_compute(monkeypatch):
+    (device,) = jax.devices()[:1]
+    wrong = LOWERINGS["patches"]._replace(to_kernel=lambda *args: LOWERINGS["patches"].to_kernel(*args) * 1.1)
+    monkeypatch.setitem(LOWERINGS, "wrong", wrong)
+    assert agrees("fused", device, jnp.bfloat16)
+    assert not agrees("wrong", device)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
