@@ -15,12 +15,15 @@ import numpy as np
 
 from fednas_jax.space.costs import grown, powers, primes
 from fednas_jax.space.jaxprs import Operation, Program, flatten
-from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Dim, Network, Variables, Widths
 
 TOLERANCE = 1e-4  # relative to the largest number where that is above 1
 
 BY_CHANNEL = "normalisation by channel, or by blocks of channels that `blocks` names"
 FROM_ZERO = "activations that map 0 to 0"
+
+
+Carried = tuple[Dim | None, ...]  # what each dimension of a value carries
 
 
 class Cause(NamedTuple):
@@ -49,6 +52,7 @@ def first_cause(
         return None
     large, small, larger = programs
     image = np.random.default_rng(1).normal(size=(1, *network.input_shape)).astype(np.float32)
+    shapes = list(zip((a.shape for a in large.avals), (a.shape for a in larger.avals), strict=True))
     pass_ = _Pass(
         network,
         whole,
@@ -56,12 +60,10 @@ def first_cause(
         tuple(keep),
         large,
         small,
-        [
-            _label(*shapes, whole, factors)
-            for shapes in zip(map(_shape, large.avals), map(_shape, larger.avals), strict=True)
-        ],
-        _values(large, masked, image),
-        _values(small, sliced, image),
+        labels=[_label(*pair, whole, factors) for pair in shapes],
+        cut={n for n, pair in enumerate(shapes) if _is_cut(*pair, whole, factors)},
+        masked=_values(large, masked, image),
+        sliced=_values(small, sliced, image),
     )
     found = next((n for n in range(len(large.operations)) if pass_.differs(n)), None)
     return pass_.leak_alone() if found is None else pass_.cause(found)
@@ -76,7 +78,8 @@ class _Pass(NamedTuple):
     keep: tuple[np.ndarray, ...]
     large: Program
     small: Program
-    labels: list[Label | None]  # of the large program's values; None where a dimension is cut otherwise
+    labels: list[Carried | None]  # of the large program's values; None where a dimension mixes groups, or cuts one
+    cut: set[int]  # values of which a dimension is a part of a group's channels
     masked: dict[int, np.ndarray]
     sliced: dict[int, np.ndarray]
 
@@ -90,13 +93,15 @@ class _Pass(NamedTuple):
         leak = next(filter(self._leaks, self.large.operations), None)
         return None if leak is None else self._of_leak(leak)
 
-    def cause(self, number: int) -> Cause:
+    def cause(self, number: int) -> Cause | None:
         """Why they do, where the outputs of all operations before do not."""
         here, there = self.large.operations[number], self.small.operations[number]
         if constant := self._constant(here, there):
             return self._of_constant(number, here, constant)
-        if any(self.labels[value] is None for value in here.reads):
+        if self.cut & set(here.reads):
             return Cause("channels are normalised or mixed in groups that masks would cut", BY_CHANNEL)
+        if any(self.labels[value] is None for value in here.reads):
+            return None
         leak = next((o for o in self.large.operations[: number + 1] if self._leaks(o)), None)
         groups = self._groups(leak or here)
         if here.name == "reduce_max":
@@ -157,7 +162,7 @@ class _Pass(NamedTuple):
             return False
         return bool(np.max(np.abs(inside - want), initial=0) > TOLERANCE * max(1, np.max(np.abs(want), initial=0)))
 
-    def _inside(self, value: np.ndarray, label: Label) -> np.ndarray:
+    def _inside(self, value: np.ndarray, label: Carried) -> np.ndarray:
         for axis, dim in enumerate(label):
             if dim is not None:
                 value = np.compress(np.tile(self.keep[dim.group], dim.repeat), value, axis)
@@ -189,11 +194,7 @@ class _Pass(NamedTuple):
         return " and ".join(names[g] for g in sorted(read - written or read | written))
 
 
-def _shape(aval: Any) -> tuple[int, ...]:
-    return tuple(aval.shape)
-
-
-def _label(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int]) -> Label | None:
+def _label(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int]) -> Carried | None:
     """What a value's dimensions carry, from its shapes at the whole widths and at those grown by primes."""
     found: list[Dim | None] = []
     for size, larger in zip(before, after, strict=True):
@@ -205,6 +206,12 @@ def _label(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, facto
             return None
         found.append(None if group is None else Dim(group, size // whole[group]))
     return tuple(found)
+
+
+def _is_cut(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int]) -> bool:
+    """Whether a dimension is a part of a group's channels."""
+    grows = ((size, powers(size, larger, factors)) for size, larger in zip(before, after, strict=True) if size)
+    return any(e is not None and sum(e) == 1 and size % whole[e.index(1)] > 0 for size, e in grows)
 
 
 def _values(program: Program, variables: Variables, image: np.ndarray) -> dict[int, np.ndarray]:
