@@ -255,12 +255,13 @@ class Fleet:
         wanted: dict[Any, Callable[[], Program]] = {}
         # What keeps its updates has a size that only its tasks say; a lone stack has nothing to run meanwhile.
         if len(shapes) > 1 and (kind == "score" or self._recipe.aggregation.together is None):
-            for physical_widths, slots in shapes:
-                size = Size(physical_widths, slots)
-                recipe = dataclasses.replace(self._recipe, slots=slots)
-                one = self.spec.network.abstract(physical_widths)
+            for size in (Size(*shape) for shape in shapes):
+                if (kind, size) in self._programs:
+                    continue
+                recipe = dataclasses.replace(self._recipe, slots=size.slots)
+                one = self.spec.network.abstract(size.physical_widths)
                 args = ahead.arguments(kind, recipe, self._layout, self._columns_form(), one)
-                if (kind, size) not in self._programs and not warm.kept(self._recipe_of(kind, size), args):
+                if not warm.kept(self._recipe_of(kind, size), args):
                     wanted[kind, size] = functools.partial(self._compiled, kind, size, args)
         with ahead.in_threads(wanted) as self._ahead:
             try:
