@@ -1,7 +1,7 @@
 """How far off is a score, by who scores: the clients that just trained the candidate, or few others?
 
 Claim: the clients that trained a candidate score it too high, by an amount that differs from candidate to candidate,
-since each has others; a common panel errs by chance alone, less in differences than in scores. Eight random candidates
+since each has others; a common panel errs by chance alone, less in differences than in scores. Up to eight random candidates
 are trained for one round from the same parent, twice, by larger and smaller reductions; everything but who scores is
 the same, so they are the same networks. Truth is their score by all clients.
 
@@ -9,8 +9,9 @@ Command:  python experiments/scoring_bias.py --out runs/bias          (digits)
           python experiments/scoring_bias.py --preset fashion_mnist --examples 7500 --out runs/bias-fashion
           (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 3 for digits
-Expected: docs/results.md, "Who scores"
+Minutes:  about 4 a seed for Fashion-MNIST
+Expected: docs/results.md, "Who scores". Fashion-MNIST, seed 0: own cohort 0.6 and 2.6 points too high, then off by 8;
+          5 clients off by 2.5
 """
 
 from __future__ import annotations
