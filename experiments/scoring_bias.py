@@ -1,9 +1,9 @@
 """How far off is a score, by who scores: the clients that just trained the candidate, or few others?
 
 Claim: the clients that trained a candidate score it too high, by an amount that differs from candidate to candidate,
-since each has others; a common panel errs by chance alone, less in differences than in scores. Up to eight of random widths
-are trained for one round from the same parent, twice, by larger and smaller reductions; everything but who scores is
-the same, so they are the same networks. Truth is their score by all clients.
+since each has others; a common panel errs by chance alone, less in differences than in scores. Up to eight candidates
+of random widths are trained for one round from the same parent, twice, by larger and smaller reductions; everything
+but who scores is the same, so they are the same networks. Truth is their score by all clients.
 
 Command:  python experiments/scoring_bias.py --out runs/bias          (digits)
           python experiments/scoring_bias.py --preset fashion_mnist --examples 7500 --out runs/bias-fashion
