@@ -135,9 +135,13 @@ def _counted(trials: Any, yes: bool) -> Any:
     """The trials, unless they are many and nobody said so."""
     if yes or not hasattr(trials, "__iter__") or isinstance(trials, str | dict):  # told to the user later, in words
         return trials
+    from fednas_jax.sweep.designs import MOST_TRIALS
+
     few = list(itertools.islice(trials, MOST_UNASKED + 1))
     if len(few) > MOST_UNASKED:
         number = f"{len(trials):,}" if hasattr(trials, "__len__") else f"more than {MOST_UNASKED:,}"
+        if hasattr(trials, "__len__") and len(trials) > MOST_TRIALS:  # a file's generator is walked only so far
+            number = f"more than {MOST_TRIALS:,}"
         raise ConfigError(f"trials: got {number}, want at most {MOST_UNASKED:,}, or --yes")
     return few
 

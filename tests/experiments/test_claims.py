@@ -13,7 +13,7 @@ import fednas_jax as fn
 from fednas_jax.config.schema import Config, SearchConfig
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-NOT_CLAIMS = ("bench_engine", "bench_gpu", "settle_rounds", "claims", "fashion_part")
+NOT_CLAIMS = ("bench_engine", "bench_gpu", "bench_sweep", "settle_rounds", "claims", "fashion_part")
 CLAIMS = sorted({path.stem for path in FOLDER.glob("*.py")} - set(NOT_CLAIMS))
 QUICK = ("headline",)  # which tries what the others are made of too
 

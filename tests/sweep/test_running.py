@@ -280,3 +280,26 @@ def test_very_many_trials_are_only_run_when_told(tmp_path, pool, capsys):
     path.write_text("base = 'digits'\ntrials = [{'seed': n} for n in range(1_000_000)]\n")
     assert main(["sweep", str(path), "--out", str(tmp_path / "s"), "--yes"]) == 2
     assert "trials: got more than 100,000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        ("[{'train.learning_rat': 0.1}]", "train.learning_rat"),
+        ("[{'train.learning_rate': 'fast'}]", "train.learning_rate"),
+        ("[{'seed': 1}, {'seed': 2}, {'seed': 1}]", "trials[2]: is the same run as trials[0]"),
+        ("[]", "trials: got none"),
+        ("fn.grid({'seed': []})", "grid: seed: got no values"),
+        ("[1 // 0]", "ZeroDivisionError"),
+        ("fn.grid({'seed': range(1000), 'data.clients': range(1000)})", "grid: got 1,000,000 trials"),
+        ("({'seed': n} for n in range(10**6))", "trials: got more than 100,000, want at most 1,000, or --yes"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_nothing(tmp_path, capsys, trials, said):
+    path = tmp_path / "bad.py"
+    path.write_text(f"import fednas_jax as fn\nbase = 'digits'\ntrials = {trials}\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "s")]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,82 @@
+"""What a warm worker saves is measured in turns, and only where both ways find the same networks."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+import fednas_jax as fn
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nowhere")  # which the command changes for all that it starts
+    return importlib.import_module("bench_sweep")
+
+
+def leave(run, widths):
+    run.mkdir(parents=True)
+    (run / "result.json").write_text(json.dumps({"models": [{"widths": {"conv": widths}}]}))
+
+
+def fake(monkeypatch, bench, warm_widths=4):
+    """Both ways leave a result at once; returns in which order they were asked."""
+    asked = []
+
+    def run_sweep(trials, out, base, observe):
+        observe({"event": "sweep"})
+        for n, fields in enumerate(trials):
+            leave(Path(out) / "trials" / str(n), warm_widths)
+            asked.append(("warm", fields["seed"], fields["train.learning_rate"]))
+            observe({"event": "trial", "trial": str(n), "status": "finished"})
+
+    def own_process(fields, out, tiny):
+        leave(out, 4)
+        asked.append(("processes", fields["seed"], fields["train.learning_rate"]))
+        return 50.0
+
+    monkeypatch.setattr(fn, "run_sweep", run_sweep)
+    monkeypatch.setattr(bench, "own_process", own_process)
+    return asked
+
+
+def test_trials_take_turns(bench, monkeypatch, tmp_path, capsys):
+    asked = fake(monkeypatch, bench)
+    bench.main(["--seeds", "2", "--rates", "0.1", "0.2", "--out", str(tmp_path / "b")])
+    each = [(seed, rate) for seed in (0, 1) for rate in (0.1, 0.2)]
+    assert asked == [(mode, *trial) for trial in each for mode in ("warm", "processes")]
+    said = capsys.readouterr().out
+    assert (tmp_path / "b" / "table.md").read_text() == said
+    assert "| processes | 50.0 | 50.0 | 200 | 1.00 |" in said
+
+
+def test_the_table_by_hand(bench):
+    lines = bench.table({"processes": [40.0, 30.0, 20.0, 30.0], "warm": [42.0, 6.0, 8.0, 4.0]}).splitlines()
+    assert lines[2:] == ["| processes | 40.0 | 30.0 | 120 | 1.00 |", "| warm | 42.0 | 6.0 | 60 | 2.00 |"]
+
+
+def test_other_networks_are_an_error_and_not_a_result(bench, monkeypatch, tmp_path):
+    fake(monkeypatch, bench, warm_widths=8)
+    with pytest.raises(SystemExit, match="0: the modes found other networks"):
+        bench.main(["--tiny", "--out", str(tmp_path / "b")])
+
+
+def test_a_folder_that_is_there_and_one_trial_are_refused(bench, tmp_path, capsys):
+    for options, said in (
+        (["--out", str(tmp_path)], "want a new folder"),
+        (["--out", str(tmp_path / "b"), "--seeds", "1", "--rates", "0.1"], "want at least two"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            bench.main(options)
+        assert error.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.exhaustive
+def test_the_tiny_form_measures_both(bench, tmp_path, capsys):
+    bench.main(["--tiny", "--out", str(tmp_path / "b")])
+    assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["| processes", "| warm"]
