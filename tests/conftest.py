@@ -22,14 +22,20 @@ gc.set_threshold(100_000, 50, 100)
 
 # Files that take longest, in that order. They are begun first, so that at the end no worker waits for another.
 LONGEST = (
-    "test_loop",
-    "test_hosts",
-    "test_registry",
     "test_fleet",
+    "test_loop",
+    "test_registry",
+    "test_probing",
     "test_app",
-    "test_reprice",
-    "test_pretrain",
+    "test_plain",
+    "test_replay",
+    "test_aggregation",
+    "test_policy_contract",
+    "test_bench",
+    "test_hosts",
+    "test_bench_gpu",
     "test_damage",
+    "test_reprice",
 )
 
 
