@@ -110,7 +110,7 @@ class PlainRounds:
 
             states = jax.vmap(lambda _: client.init(start))(first)
             states = lax.fori_loop(0, steps.max(), step, states)
-            updates = jax.vmap(lambda state: client.final(start, state))(states)
+            updates = jax.vmap(lambda state: client.final(start, state.variables))(states)
             return jax.tree.map(lambda u: jnp.tensordot(count.astype(u.dtype), u, 1), updates)
 
         self._chunk = jax.jit(chunk)

@@ -52,7 +52,7 @@ class Sequential:
             return client.step(state, prepare(images, key), labels, rate, key)
 
         def add(total: Variables, start: Variables, state: local.LocalState, weight: jax.Array) -> Variables:
-            return jax.tree.map(lambda s, u: s + weight * u, total, client.final(start, state))
+            return jax.tree.map(lambda s, u: s + weight * u, total, client.final(start, state.variables))
 
         # Copied: the first step is given the client's weights away, and the next client starts from them too.
         self._init = jax.jit(lambda start: client.init(jax.tree.map(jnp.copy, start)))

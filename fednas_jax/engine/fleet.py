@@ -340,8 +340,7 @@ class Fleet:
                     place=place[mine],
                     begun=None,
                 )
-                busy = lane_plan.all_busy(plan, steps[mine])
-                tables.append(Table(programs.lane_table(plan, facts), plan.length, busy, np.int32(plan.number)))
+                tables.append(Table(programs.lane_table(plan, facts), plan.length, np.int32(plan.number)))
             columns = self._resident or Columns(*(placed_each(layout, c) for c in zip(*gathered, strict=True)))
             table = Table(*(placed_each(layout, field) for field in zip(*tables, strict=True)))
             return columns, table, lane_steps

@@ -56,20 +56,6 @@ def segments(steps: np.ndarray, lanes: int, boundary: float = BOUNDARY) -> Segme
     return plan
 
 
-def all_busy(plan: Segments, steps: np.ndarray) -> np.ndarray:
-    """How many of each segment's first steps find work in every lane.
-
-    Args:
-      plan: of one device.
-      steps: [n] steps of each of its tasks.
-
-    Returns:
-      [S] int32, 0 for a segment in which a lane has no task.
-    """
-    left = np.where(plan.task >= 0, np.append(steps, 0)[plan.task] - plan.begun, 0)  # task -1 is the last
-    return np.minimum(plan.length, left.min(1)).astype(np.int32)
-
-
 def _idle(plan: Segments, steps: np.ndarray) -> float:
     """Share of the lane-steps that have no work."""
     return 1 - steps.sum() / max(1, plan.length.sum() * plan.task.shape[1])

@@ -17,7 +17,7 @@ from jax import lax
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine.compression import compress
 from fednas_jax.engine.losses import loss_of
-from fednas_jax.engine.optimizers import client_optimizer
+from fednas_jax.engine.optimizers import client_optimizer, is_plain_sgd
 from fednas_jax.space.network import Network, Variables, Widths
 
 
@@ -30,11 +30,11 @@ class LocalState(NamedTuple):
 
 
 class Local(NamedTuple):
-    """A client's training: `init(start)`, `step(state, images, labels, learning_rate, key)`, `final(start, state)`."""
+    """A client's training: `init(start)`, `step(state, images, labels, rate, key)`, `final(start, trained)`."""
 
     init: Callable[[Variables], LocalState]
     step: Callable[..., LocalState]
-    final: Callable[[Variables, LocalState], Variables]
+    final: Callable[[Variables, Variables], Variables]
 
 
 def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
@@ -43,7 +43,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
     `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
-    optimizer = client_optimizer(config)
+    optimizer, plain = client_optimizer(config), is_plain_sgd(config)
     forward = _forward(network, widths, config)
     loss_of_each = loss_of(config.loss)
 
@@ -55,20 +55,28 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     ) -> LocalState:
         params, stats = state.variables
 
+        # Where the update is the gradient times a number, the loss is multiplied by it: a product then adds to the
+        # weights what it computes, and no gradient has to be written.
+        factor = -learning_rate if plain else 1.0
+
         def loss(computed: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
             logits, new_stats = forward(Variables(computed, stats), images, train=True, key=key)
-            return loss_of_each(logits, labels).mean(), new_stats
+            return factor * loss_of_each(logits, labels).mean(), new_stats
 
         computed = params if state.computed is None else state.computed
         grads, stats = jax.grad(loss, has_aux=True)(computed)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
-        updates, memory = optimizer.update(grads, state.optimizer, params)
-        params = jax.tree.map(lambda p, u: p + learning_rate * u, params, updates)
+        memory = state.optimizer
+        if plain:
+            params = jax.tree.map(jnp.add, params, grads)
+        else:
+            updates, memory = optimizer.update(grads, memory, params)
+            params = jax.tree.map(lambda p, u: p + learning_rate * u, params, updates)
         # Rounded where they are written anyway, instead of in a pass of its own at the next step's begin.
         return LocalState(Variables(params, stats), memory, _computed(config, params))
 
-    def final(start: Variables, state: LocalState) -> Variables:
-        update = jax.tree.map(jnp.subtract, state.variables, start)
+    def final(start: Variables, trained: Variables) -> Variables:
+        update = jax.tree.map(jnp.subtract, trained, start)
         return update._replace(params=compress(config, update.params))
 
     return Local(init, step, final)

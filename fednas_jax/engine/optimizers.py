@@ -81,6 +81,11 @@ def client_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(*parts, CLIENT_OPTIMIZERS.get(train.client_optimizer)(train))
 
 
+def is_plain_sgd(train: TrainConfig) -> bool:
+    """Whether a client's update is its gradient times the negative learning rate, and nothing else."""
+    return train.client_optimizer == "sgd" and not (train.momentum or train.weight_decay or train.proximal)
+
+
 def add_proximal(mu: float) -> optax.GradientTransformation:
     """Adds mu x (weights - weights at init) to the gradient: it pulls back to the round's start [FedProx, eq. 2]."""
 

@@ -66,15 +66,7 @@ class Table(NamedTuple):
 
     lanes: Any  # [D, S, 8, L] int32: the fields of Lanes, in their order
     length: Any  # [D, S] int32
-    all_busy: Any  # [D, S] int32
     count: Any  # [D] int32
-
-
-class Span(NamedTuple):
-    """How long a segment is: its first `all_busy` steps find work in every lane."""
-
-    length: jax.Array
-    all_busy: jax.Array
 
 
 class Columns(NamedTuple):
@@ -174,7 +166,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
     client = local.make_local(recipe.network, physical_widths, recipe.train)
     batch = recipe.train.batch_size
 
-    def segment(lanes: Lanes, span: Span, carry: Carry, inputs: TrainInputs) -> Carry:
+    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
         images, labels = inputs.columns
         root = jax.random.wrap_key_data(inputs.key)
         keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, inputs.candidate_ids[k]), c))(
@@ -184,9 +176,12 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
         order = jax.vmap(stream)(keys, jnp.maximum(lanes.rows, 1))
         dropout = jax.vmap(local.dropout_key)(keys)
         start = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
-        state = _choose(recipe, lanes.begun == 0, jax.vmap(client.init)(start), carry.lanes)
+        before, taken = carry.lanes
+        state = jax.vmap(client.init)(start)
+        if recipe.lanes > 1:  # a lone lane waits for nobody: each of its segments is a whole task
+            state = _choose(lanes.begun == 0, state, before)
 
-        def step(idle: bool, t: jax.Array, state: local.LocalState) -> local.LocalState:
+        def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
             now = lanes.begun + t  # [L]
             at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
             at = lanes.first[:, None] + at  # [L, B]
@@ -195,27 +190,63 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
             told = labels[at]
             if recipe.attack:
                 told = attacks.attacked_labels(recipe.attack, lanes.malicious, told, recipe.classes)
-            new = jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, told, inputs.learning_rate, step_keys)
-            return _choose(recipe, now < lanes.steps, new, state) if idle else new
+            return jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, told, inputs.learning_rate, step_keys)
 
-        # A choice between new and old state is a pass over all weights, so it is made only where lanes are without
-        # work; a lone lane never is.
+        left = lanes.steps - lanes.begun  # [L]; none in a lane without work
+        done = (lanes.steps > 0) & (left <= length)
         if recipe.lanes == 1:
-            state = lax.fori_loop(0, span.length, functools.partial(step, False), state)
+            state = lax.fori_loop(0, length, step, state)
+            trained = state.variables
         else:
-            state = lax.fori_loop(0, span.all_busy, functools.partial(step, False), state)
-            state = lax.fori_loop(span.all_busy, span.length, functools.partial(step, True), state)
-        done = (lanes.steps > 0) & (lanes.begun + span.length >= lanes.steps)
-        update = jax.vmap(client.final)(start, state)
+            ends = jnp.where(done, left, length)
+            state, taken = _until_each_is_done(ends, length, step, state, taken)
+            trained = _choose(ends == length, state.variables, taken)
+        update = jax.vmap(client.final)(start, trained)
         if recipe.attack:
             update = jax.vmap(functools.partial(attacks.attacked_update, recipe.attack))(lanes.malicious, update)
-        return Carry(state, _handed_in(recipe, lanes, done, update, carry.totals))
+        return Carry((state, taken), _handed_in(recipe, lanes, done, update, carry.totals))
 
-    def before(inputs: TrainInputs) -> local.LocalState:
+    def nothing(inputs: TrainInputs) -> tuple[local.LocalState, Any]:
         first = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (recipe.lanes, *a.shape[1:])), inputs.stack)
-        return jax.vmap(client.init)(first)
+        return jax.vmap(client.init)(first), first if recipe.lanes > 1 else ()
 
-    return _over_segments(recipe, segment, before, table, totals, inputs)
+    return _over_segments(recipe, segment, nothing, table, totals, inputs)
+
+
+def _until_each_is_done(
+    ends: jax.Array,
+    length: jax.Array,
+    step: Callable[[jax.Array, local.LocalState], local.LocalState],
+    state: local.LocalState,
+    taken: Variables,
+) -> tuple[local.LocalState, Variables]:
+    """Steps all lanes together, and takes a lane's variables aside where it ends before the others.
+
+    A lane that has ended goes on, with nobody looking at it. So a step has no choice between new and old state, which
+    would be a pass over all weights, and is compiled once; the pass is made where a lane ends, not in every step after.
+
+    Args:
+      ends: [L] after how many steps each lane's variables are wanted; at most `length`.
+      length: of the segment.
+      step: (number, state) -> state of all lanes.
+      state: [L, ...].
+      taken: [L, ...], of the variables' shapes; what it holds is not looked at.
+
+    Returns:
+      The state after the last step, and the variables [L, ...] of each lane that ended before it, as they were then.
+    """
+
+    def stretch(carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        begin, (state, taken) = carry
+        end = jnp.min(jnp.where(ends > begin, ends, length))  # until the next lane ends
+        state = lax.fori_loop(begin, end, step, state)
+        # A loop of one turn or none, since a conditional would copy what it doesn't change.
+        early = (end < length).astype(jnp.int32)
+        taken = lax.fori_loop(0, early, lambda _, old: _choose(ends == end, state.variables, old), taken)
+        return end, (state, taken)
+
+    _, found = lax.while_loop(lambda carry: carry[0] < length, stretch, (jnp.int32(0), (state, taken)))
+    return found
 
 
 def _handed_in(recipe: Recipe, lanes: Lanes, done: jax.Array, update: Variables, totals: Sums | Kept) -> Sums | Kept:
@@ -304,7 +335,7 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
     """
     forward = local.make_forward(recipe.network, physical_widths, recipe.train)
 
-    def segment(lanes: Lanes, span: Span, carry: Carry, inputs: ScoreInputs) -> Carry:
+    def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: ScoreInputs) -> Carry:
         images, labels = inputs.columns
         variables = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
         have = jnp.where(lanes.steps > 0, lanes.rows, 0)
@@ -323,7 +354,7 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
                 counts.metric.at[0, lanes.candidate].add(statistics.astype(jnp.int32)),
             )
 
-        return Carry((), lax.fori_loop(0, span.length, one, carry.totals))
+        return Carry((), lax.fori_loop(0, length, one, carry.totals))
 
     return _over_segments(recipe, segment, lambda inputs: (), table, counts, inputs)
 
@@ -335,7 +366,7 @@ def count(recipe: Recipe, counts: Counts) -> Counts:
 
 def _over_segments(
     recipe: Recipe,
-    segment: Callable[[Lanes, Span, Carry, Any], Carry],
+    segment: Callable[[Lanes, jax.Array, Carry, Any], Carry],
     before: Callable[[Any], Any],
     table: Table,
     totals: Any,
@@ -345,7 +376,7 @@ def _over_segments(
 
     Args:
       recipe: says where the columns lie.
-      segment: (lanes, span, carry, inputs) -> carry.
+      segment: (lanes, length, carry, inputs) -> carry.
       before: inputs -> what the first segment finds in the lanes.
       table: of the part.
       totals: [D, ...].
@@ -356,12 +387,12 @@ def _over_segments(
     """
 
     def device(table: Table, totals: Any, inputs: Any) -> tuple[Any, jax.Array]:
-        lanes, length, all_busy, number = (field[0] for field in table)
+        lanes, length, number = (field[0] for field in table)
         inputs = inputs._replace(columns=jax.tree.map(lambda a: a[0], inputs.columns))
         first = Carry(before(inputs), totals)
 
         def one(n: jax.Array, carry: Carry) -> Carry:
-            return segment(Lanes(*lanes[n]), Span(length[n], all_busy[n]), carry, inputs)
+            return segment(Lanes(*lanes[n]), length[n], carry, inputs)
 
         last = lax.fori_loop(0, number, one, first)
         return last.totals, table.count + 0
@@ -371,10 +402,8 @@ def _over_segments(
     return mapped(table, totals, inputs)
 
 
-def _choose(recipe: Recipe, new: jax.Array, yes: Any, no: Any) -> Any:
-    """Lane by lane the one tree or the other; a lone lane waits for nobody, so it is always `yes`."""
-    if recipe.lanes == 1:
-        return yes
+def _choose(new: jax.Array, yes: Any, no: Any) -> Any:
+    """Lane by lane the one tree or the other."""
     return jax.tree.map(lambda a, b: jnp.where(wide(new, a), a, b), yes, no)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen, nnx, traverse_util
+from flax.nnx.nn.dtypes import promote_dtype
 
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.conv import conv_general_dilated
@@ -133,6 +134,8 @@ class NnxNetwork(_Family):
                 part.conv_general_dilated = conv_general_dilated
             if isinstance(part, nnx.Linear) and part.dot_general is jax.lax.dot_general:
                 part.dot_general = dot_general
+            if isinstance(part, nnx.BatchNorm) and part.dtype is None and part.promote_dtype is promote_dtype:
+                part.promote_dtype = _as_they_are
         return module
 
     def _shapes(self, widths: Widths) -> Any:
@@ -221,6 +224,16 @@ def _fast_lowering(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     if isinstance(module, linen.Dense) and module.dot_general_cls is None and module.dot_general is None:
         object.__setattr__(module, "dot_general", dot_general)
     return call(*args, **kwargs)
+
+
+def _as_they_are(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Takes the place of flax's `promote_dtype` in BatchNorm.
+
+    flax promotes images to the statistics' float32, and so is all that follows. The statistics and what is done with
+    them is float32 without it, and the result has the type of images, scale and bias.
+    """
+    del dtype, inexact
+    return arrays
 
 
 def _foreign(name: str, path: str) -> NetworkError:

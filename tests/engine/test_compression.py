@@ -73,7 +73,7 @@ def test_a_client_hands_in_its_compressed_update_and_whole_statistics(config):
 
         def train(variables, client=client):
             state = client.step(client.init(variables), images, labels, jnp.float32(0.1), jax.random.key(0))
-            return client.final(variables, state)
+            return client.final(variables, state.variables)
 
         said.append(jax.jit(train, compiler_options=RUN_ONCE)(start))
     whole, sent = said

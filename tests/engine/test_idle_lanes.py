@@ -1,4 +1,4 @@
-"""Lanes without work cost nothing while there are none, and keep their state where there are; no pass is made twice."""
+"""Lanes without work cost no pass over the weights in any step, and hand in what they had; no pass is made twice."""
 
 import collections
 
@@ -10,61 +10,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from rounds import CONFIG, TASKS, WIDTHS, assert_close, assert_equal, fleet, trained_and_scored
+from rounds import CONFIG, WIDTHS, assert_close, assert_equal, fleet, trained_and_scored
 
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
-from fednas_jax.engine import lane_plan, local
+from fednas_jax.engine import local, programs
 from fednas_jax.space.network import Variables
 
 
-@given(st.lists(st.integers(1, 20), max_size=40).map(np.array), st.integers(1, 6), st.sampled_from([0.0, 1.0, 50.0]))
-def test_the_steps_in_which_every_lane_works_are_counted_as_the_lanes_would_run_them(steps, lanes, boundary):
-    plan = lane_plan.segments(steps.astype(int), lanes, boundary)
-    found = lane_plan.all_busy(plan, steps.astype(int))
-    assert (found.shape, found.dtype) == ((lane_plan.SEGMENTS,), np.int32)
-    for s in range(lane_plan.SEGMENTS):
-        busy = 0
-        for t in range(plan.length[s]):
-            works = [plan.task[s, n] >= 0 and plan.begun[s, n] + t < steps[plan.task[s, n]] for n in range(lanes)]
-            assert busy in (t, found[s]), "lanes that end do not begin again in the segment"
-            busy += all(works)
-        assert found[s] == busy
+@jax.jit
+def counted(ends, length):
+    """Lanes that count their steps, and fall to NaN in the first step after they ended."""
+
+    def step(t, state):
+        number = jnp.where(t < ends, state.variables.params["a"][:, 0] + 1, jnp.nan)
+        params = {"a": jnp.stack([number] * 2, 1)}
+        return state._replace(variables=Variables(params, {}), optimizer=state.optimizer + 1)
+
+    start = Variables({"a": jnp.zeros((len(ends), 2))}, {})
+    state = local.LocalState(start, jnp.zeros(len(ends), int), None)
+    return programs._until_each_is_done(ends, length, step, state, start)
 
 
-def test_a_small_plan_has_the_counts_that_a_hand_would_write():
-    # Lanes of 5 and 3 steps, then 2 more beside the last 2 of the first; then one task alone.
-    assert lane_plan.all_busy(lane_plan.segments(np.array([5, 3, 2]), 2), np.array([5, 3, 2]))[:2].tolist() == [3, 2]
-    assert lane_plan.all_busy(lane_plan.segments(np.array([4]), 2), np.array([4]))[:1].tolist() == [0]
+@given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(0, 3))
+def test_each_lane_has_what_it_had_when_it_ended_whatever_it_computes_after(ends, more):
+    length = max(ends) + more
+    state, taken = counted(np.array(ends), length)
+    early = np.array(ends) < length
+    assert taken.params["a"][early].tolist() == [[end, end] for end in ends if end < length]
+    last = state.variables.params["a"][~early]
+    assert last.tolist() == [[length, length]] * len(last), "what ends last is the state itself"
+    assert state.optimizer.tolist() == [length] * 4, "all lanes step together, to the segment's end"
 
 
-@pytest.mark.parametrize("per_lane", [8, 16, 64])
-@pytest.mark.parametrize("lanes", [4, 32, 256])
-def test_most_steps_of_a_long_round_find_work_in_every_lane(lanes, per_lane):
-    examples = np.random.default_rng(0).lognormal(np.log(120), 0.5, lanes * per_lane).clip(20, 500)
-    steps = np.ceil(examples / 20).astype(int)
-    plan = lane_plan.segments(steps, lanes)
-    assert lane_plan.all_busy(plan, steps).sum() > 0.75 * plan.length.sum()
-
-
-@pytest.mark.parametrize(("lanes", "devices"), [(4, 1), pytest.param(2, 8, marks=pytest.mark.exhaustive)])
-def test_a_round_equals_one_that_chooses_between_states_after_every_step(
-    network, dataset, packed, candidates, monkeypatch, lanes, devices
-):
-    everyone = TASKS._replace(candidate=np.repeat([0, 1, 2], 9), client=np.tile(np.arange(9), 3))
-    quick, tally = trained_and_scored(fleet(network, dataset, packed, lanes, devices), candidates, everyone)
-    count, counted = lane_plan.all_busy, []
-
-    def none(plan, steps):
-        counted.append(count(plan, steps).sum())
-        return np.zeros(lane_plan.SEGMENTS, np.int32)
-
-    monkeypatch.setattr(lane_plan, "all_busy", none)
-    careful, same = trained_and_scored(fleet(network, dataset, packed, lanes, devices), candidates, everyone)
-    assert sum(counted) > 0, "else the two rounds are one and the same"
-    # Not bit for bit: XLA contracts multiplications and additions as they come to lie in its fusions.
-    assert_close(quick, careful, atol=1e-6)
-    assert np.array_equal(tally.total, same.total)
+def test_a_lane_that_goes_on_after_a_segment_has_its_state():
+    state, _ = counted(np.array([2, 5, 5, 3]), 5)
+    assert state.variables.params["a"][1:3].tolist() == [[5, 5], [5, 5]]
 
 
 def inner(jaxpr):
@@ -123,20 +104,42 @@ def traced(network, dataset, packed, candidates, monkeypatch):
     return trace
 
 
-def test_no_states_are_selected_in_the_steps_in_which_every_lane_works(traced, candidates):
-    first, rest = map(selected, loops_of_steps(traced(4)))
-    state = collections.Counter((4, *leaf.shape) for leaf in jax.tree.leaves(candidates[0]))
-    weights = [shape for shape in state if len(shape) > 2]
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_step_is_compiled_once_and_selects_no_states(traced, candidates, lanes):
+    (only,) = map(selected, loops_of_steps(traced(lanes)))
+    weights = [(lanes, *leaf.shape) for leaf in jax.tree.leaves(candidates[0]) if leaf.ndim > 1]
     assert len(weights) == 3
-    # Parameters, momentum and FedProx's anchor; of a shape that activations have too there may be more.
-    assert [first[shape] for shape in weights] == [0, 0, 0]
-    assert [rest[shape] for shape in weights] == [3 * state[shape] for shape in weights]
-    assert all(rest[shape] - first[shape] >= state[shape] for shape in state)
+    assert not any(only[shape] for shape in weights)
 
 
-def test_a_lone_lane_has_one_loop_without_selects(traced, candidates):
-    (only,) = map(selected, loops_of_steps(traced(1)))
-    assert not any(only[(1, *leaf.shape)] for leaf in jax.tree.leaves(candidates[0]) if leaf.ndim > 1)
+def stepped(network, candidate, steps=3, **changed):
+    """The variables after some steps in two lanes, and the program of one."""
+    config = TrainConfig(weight_decay=0.0, momentum=0.0, **changed)
+    client = local.make_local(network, tuple(network.widths.values()), config)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 8, *network.input_shape)).astype(np.float32)
+    batch = images, rng.integers(0, 10, (2, 8)), jnp.float32(0.1), jax.random.split(jax.random.key(0), 2)
+    step = jax.vmap(client.step, (0, 0, 0, None, 0))
+    state = jax.vmap(client.init)(jax.tree.map(lambda a: np.stack([a, a]), candidate))
+    program = jax.make_jaxpr(step)(state, *batch).jaxpr
+    for _ in range(steps):
+        state = jax.jit(step)(state, *batch)
+    return state.variables, program
+
+
+def test_plain_sgd_adds_a_product_to_the_dense_weights_and_writes_no_gradient(network, candidates):
+    plain, program = stepped(network, candidates[0])
+    general, _ = stepped(network, candidates[0], client_optimizer="optax:sgd")
+    assert_close(plain, general, atol=1e-6)
+    made = {str(out): e.primitive.name for e in program.eqns for out in e.outvars}
+    updates = {
+        e.outvars[0].aval.shape: [made.get(str(operand)) for operand in e.invars]
+        for e in program.eqns
+        if e.primitive.name in ("add", "add_any")
+    }
+    for path in ("dense/kernel", "classifier/kernel"):
+        # The other operand is the weights as they came in, which no equation made.
+        assert sorted(map(str, updates[2, *candidates[0].params[path].shape])) == ["None", "dot_general"]
 
 
 def test_plain_sgd_carries_no_state_of_an_optimiser(network, candidates):
