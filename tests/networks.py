@@ -113,6 +113,114 @@ class LinenResidual(linen.Module):
         return linen.Dense(CLASSES, name="classifier")(jnp.mean(x, axis=(1, 2)))
 
 
+class Concatenated(nnx.Module):
+    """A small DenseNet: layers read all before them; the image itself is put beside them, and all is flattened."""
+
+    def __init__(self, widths, rngs):
+        width, norms, layers = widths["stem"], [], []
+        self.stem = nnx.Conv(2, width, (3, 3), strides=2, rngs=rngs)
+        for _ in range(2):
+            norms.append(nnx.BatchNorm(width, momentum=0.9, rngs=rngs))
+            layers.append(nnx.Conv(width, widths["growth"], (3, 3), rngs=rngs))
+            width += widths["growth"]
+        self.norms, self.layers = nnx.List(norms), nnx.List(layers)
+        self.dense = nnx.Linear(9 * (2 + width), widths["dense"], rngs=rngs)
+        self.classifier = nnx.Linear(widths["dense"], CLASSES, rngs=rngs)
+
+    def __call__(self, images):
+        x = self.stem(images)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = jnp.concatenate([x, layer(nnx.relu(norm(x)))], axis=-1)
+        x = jnp.concatenate([images[:, ::2, ::2], x], axis=-1)
+        return self.classifier(nnx.relu(self.dense(x.reshape(len(x), -1))))
+
+
+class Between(nnx.Module):
+    """Two convolutions and a classifier, and `between` them what may change how many channels there are."""
+
+    def __init__(self, widths, rngs, *, between=lambda x: x, made=1, read=1, layer=None):
+        a, b = widths["a"], widths["b"]
+        self.first = nnx.Conv(2, made * a, (3, 3), rngs=rngs)
+        self.layer = layer(a, rngs) if layer else nnx.identity
+        self.second = nnx.Conv(read * a, b, (3, 3), rngs=rngs)
+        self.classifier = nnx.Linear(b, CLASSES, rngs=rngs)
+        self.between = between
+
+    def __call__(self, x):
+        x = self.second(self.between(nnx.relu(self.layer(nnx.relu(self.first(x))))))
+        return self.classifier(jnp.mean(nnx.relu(x), axis=(1, 2)))
+
+
+def shuffled(x, parts):
+    """The channels of several equal parts in turn."""
+    return x.reshape(*x.shape[:-1], parts, -1).swapaxes(-1, -2).reshape(x.shape)
+
+
+def maxout(x, pieces):
+    """The largest of every few neighbouring channels."""
+    return x.reshape(*x.shape[:-1], -1, pieces).max(-1)
+
+
+class UNet(nnx.Module):
+    """Down and up again, where what was there before is put beside what comes back."""
+
+    def __init__(self, widths, rngs):
+        high, low, out = widths["high"], widths["low"], widths["out"]
+        self.high = nnx.Conv(2, high, (3, 3), rngs=rngs)
+        self.low = nnx.Conv(high, low, (3, 3), strides=2, rngs=rngs)
+        self.up = nnx.ConvTranspose(low, low, (2, 2), strides=2, rngs=rngs)
+        self.out = nnx.Conv(high + low, out, (3, 3), rngs=rngs)
+        self.classifier = nnx.Linear(out, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.high(x))
+        x = jnp.concatenate([x, nnx.relu(self.up(nnx.relu(self.low(x))))], axis=-1)
+        return self.classifier(jnp.mean(nnx.relu(self.out(x)), axis=(1, 2)))
+
+
+class ChannelMajor(nnx.Module):
+    """A flatten that goes through the pixels of one channel after another, as PyTorch's does."""
+
+    def __init__(self, widths, rngs):
+        self.first = nnx.Conv(2, widths["a"], (3, 3), strides=2, rngs=rngs)
+        self.dense = nnx.Linear(9 * widths["a"], widths["b"], rngs=rngs)
+        self.classifier = nnx.Linear(widths["b"], CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.first(x)).transpose(0, 3, 1, 2)
+        return self.classifier(nnx.relu(self.dense(x.reshape(x.shape[0], -1))))
+
+
+def _grouped_conv(groups, width, per_channel=False):
+    """A layer of `width x a` channels in so many groups, or in one for each channel."""
+
+    def make(a, rngs):
+        count = a if per_channel else groups
+        return nnx.Conv(groups * a, width * a, (3, 3), feature_group_count=count, rngs=rngs)
+
+    return make
+
+
+# Networks whose dimensions are rows of segments, by what makes them so.
+SEGMENTED = {
+    "concatenated": (Concatenated, ("stem", "growth", "dense")),
+    "unet": (UNet, ("high", "low", "out")),
+    "shuffled": (functools.partial(Between, between=functools.partial(shuffled, parts=2)), ("a", "b")),
+    "maxout": (functools.partial(Between, made=3, between=functools.partial(maxout, pieces=3)), ("a", "b")),
+    "multiplied": (functools.partial(Between, read=2, layer=_grouped_conv(1, 2, per_channel=True)), ("a", "b")),
+    "in parts": (functools.partial(Between, made=2, read=2, layer=_grouped_conv(2, 2)), ("a", "b")),
+    "parts": (functools.partial(Between, made=2, read=2, layer=_grouped_conv(2, 2, per_channel=True)), ("a", "b")),
+    "channel major": (ChannelMajor, ("a", "b")),
+}
+
+
+@functools.cache
+def segmented(name):
+    """A network of SEGMENTED."""
+    make, groups = SEGMENTED[name]
+    return from_nnx(name, make, dict.fromkeys(groups, 8), SHAPE)
+
+
 @functools.cache
 def norm():
     """`Norm` as a network; one object, so that what was compiled for it is found again."""

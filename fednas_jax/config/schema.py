@@ -106,8 +106,8 @@ class NetConfig:
 
     name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
     """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16, mobilenet_v1, mobilenet_v2; resnet20,
-    resnet32 or resnet56, for small images; resnet18, resnet34; vit, deit_tiny; or MODULE:FUNCTION, your own
-    (docs/your_network.md)."""
+    resnet32 or resnet56, for small images; resnet18, resnet34; densenet100, for small images, densenet121, googlenet,
+    shufflenet_v2, vit, deit_tiny; or MODULE:FUNCTION, your own (docs/your_network.md)."""
     widths: Annotated[tuple[int, ...], AtLeast(1), AtMost(10**6)] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: Annotated[tuple[int, ...], NotEmpty("number"), AtLeast(1), AtMost(10**6)] = (8,)
@@ -117,8 +117,8 @@ class NetConfig:
     shallow: bool = False
     """Take the network's shallowest form instead, which has each kind of its layers once: for quick tries."""
     stem_stride: Annotated[int, AtLeast(1), AtMost(16)] = 2
-    """Stride of the first convolution of mobilenet_v1, mobilenet_v2, resnet18 and resnet34: 2 for 224x224 images, 1 for
-    small ones; with 1 the ResNets take a 3x3 convolution without pooling."""
+    """Stride of the first convolution of mobilenet_v1, mobilenet_v2, resnet18, resnet34, densenet121, googlenet and
+    shufflenet_v2: 2 for 224x224 images, 1 for small ones; with 1 the ResNets take a 3x3 convolution without pooling."""
     norm: Literal["batch", "group", "none"] | None = None
     """Normalisation after each convolution (default: as the network was published)."""
     group_size: Annotated[int, AtLeast(1), AtMost(10**6)] = 8

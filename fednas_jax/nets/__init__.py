@@ -7,7 +7,21 @@ from dataclasses import dataclass
 
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import alexnet, celeba_cnn, cnn, lenet5, mobilenet_v1, mobilenet_v2, own, resnet, vgg, vit
+from fednas_jax.nets import (
+    alexnet,
+    celeba_cnn,
+    cnn,
+    densenet,
+    googlenet,
+    lenet5,
+    mobilenet_v1,
+    mobilenet_v2,
+    own,
+    resnet,
+    shufflenet_v2,
+    vgg,
+    vit,
+)
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.residual import unless_removed
@@ -91,3 +105,7 @@ register("resnet18", resnet.RESNET18, resnet.build_large, resnet.SHALLOW)
 register("resnet34", resnet.RESNET34, resnet.build_large, resnet.SHALLOW)
 register("vit", vit.VIT, vit.build, vit.SHALLOW)
 register("deit_tiny", vit.DEIT_TINY, vit.build, vit.SHALLOW)
+register("densenet100", densenet.DENSENET100, densenet.build_small, densenet.SHALLOW)
+register("densenet121", densenet.DENSENET121, densenet.build_large, densenet.SHALLOW)
+register("googlenet", googlenet.GOOGLENET, googlenet.build, googlenet.SHALLOW)
+register("shufflenet_v2", shufflenet_v2.WIDTHS, shufflenet_v2.build, shufflenet_v2.SHALLOW)

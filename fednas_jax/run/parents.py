@@ -19,8 +19,9 @@ import safetensors.numpy
 from fednas_jax.errors import ConfigError
 from fednas_jax.run import model_files
 from fednas_jax.run.folder import RunDir
+from fednas_jax.space import segments
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import Dim, Variables
+from fednas_jax.space.network import Dim, Row, Variables
 
 COLLECTIONS = ("params", "stats", "batch_stats")
 TORCH = {"weight": ("kernel", "scale"), "running_mean": ("mean",), "running_var": ("var",)}
@@ -158,9 +159,18 @@ def _widths(
             if isinstance(dim, Dim):
                 width, rest = divmod(size, dim.repeat)
                 seen[dim.group].add(0 if rest else width)
-            elif size != want:
+            elif dim is None and size != want:
                 return None
-    return tuple(s.pop() for s in seen) if all(len(s) == 1 and min(s) > 0 for s in seen) else None
+    if not all(len(s) == 1 and min(s) > 0 for s in seen):
+        return None
+    widths = tuple(s.pop() for s in seen)
+    rows = [
+        (size, dim)
+        for name in wanted
+        for size, dim in zip(found[name].shape, space.labels[name], strict=True)
+        if isinstance(dim, Row)
+    ]
+    return widths if all(size == segments.size(dim, dict(enumerate(widths))) for size, dim in rows) else None
 
 
 def _source(path: Path) -> dict[str, Any]:

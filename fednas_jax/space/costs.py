@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fednas_jax.errors import NetworkError
+from fednas_jax.space import segments
 from fednas_jax.space.jaxprs import layer_macs
 from fednas_jax.space.network import Label, Network, Widths
+from fednas_jax.space.segments import Polynomial
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def macs_table(
     widths: Widths,
     layers: Callable[[Network, Widths], list[int]] = layer_macs,
     removable: Sequence[int] = (),
+    products: Sequence[Polynomial] | None = None,
 ) -> CostTable:
     """The MACs that `layers` counts, as a function of the widths.
 
@@ -123,6 +126,7 @@ def macs_table(
       widths: the parent's.
       layers: counts each layer of the network at some widths.
       removable: numbers of the groups that may reach 0.
+      products: the MACs of each layer's forward pass, where some are sums of several products of widths.
 
     Raises:
       NetworkError: a layer comes or goes with the widths (but for removable ones), or grows otherwise.
@@ -132,15 +136,22 @@ def macs_table(
     factors = primes(len(widths), base)
     whole = grown(widths, factors)
     after_growth = layers(network, whole)
-    if len(after_growth) != len(base):
+    if len(after_growth) != len(base) or len(base) != len(base if products is None else products):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
     needs = _needs(network, whole, after_growth, layers, removable)
     rows = []
     for row, (before, after) in enumerate(zip(base, after_growth, strict=True)):
+        need = needs[after].pop()
+        if products is not None:
+            times, rest = divmod(before, segments.value(products[row], widths))
+            if rest or times * segments.value(products[row], whole) != after:
+                raise NetworkError(f"{network.name}: the MACs of layer {row} are no sum of products of the widths")
+            rows += [(times * segments.value({e: c}, widths), list(e), need) for e, c in products[row].items()]
+            continue
         found = powers(before, after, factors)
         if found is None:
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
-        rows.append((before, list(found), needs[after].pop()))
+        rows.append((before, list(found), need))
     return _table(widths, rows)
 
 
@@ -185,11 +196,12 @@ def size_table(
 
     def rows() -> Iterator[tuple[int, list[int], int | None]]:
         for path, leaf in shapes.items():
-            exponents = [0] * len(widths)
-            for dim in labels[path]:
-                if dim is not None:
-                    exponents[dim.group] += 1
-            yield math.prod(leaf.shape) * each(leaf), exponents, gone.get(path)
+            sizes = [
+                {None: n} if dim is None else segments.affine(dim)
+                for n, dim in zip(leaf.shape, labels[path], strict=True)
+            ]
+            for exponents, coef in segments.product(sizes, len(widths)).items():
+                yield each(leaf) * segments.value({exponents: coef}, widths), list(exponents), gone.get(path)
 
     return _table(widths, rows())
 

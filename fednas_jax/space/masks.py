@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fednas_jax.space.costs import (
-    CostTable,
-)
-from fednas_jax.space.network import Label, Network, Variables, Widths
+from fednas_jax.space import segments
+from fednas_jax.space.costs import CostTable
+from fednas_jax.space.network import Dim, Label, Network, Row, Variables, Widths
+from fednas_jax.space.segments import Polynomial
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Space:
     params: CostTable  # trainable numbers
     size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
     gone: Mapping[str, int] = field(default_factory=dict)  # path of a variable -> the group at whose width 0 it goes
+    products: tuple[Polynomial, ...] | None = None  # MACs of each layer, where some are no product of widths
     inexact: str = ""  # why masked training is not training at the smaller widths, in words; '' where it is
 
     @property
@@ -57,7 +58,7 @@ class Space:
                 leaf = leaf * _np(leaf).any(keep[self.gone[path]]).astype(leaf.dtype)
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    whole = _np(leaf).tile(keep[dim.group], dim.repeat)
+                    whole = segments.mask(dim, keep, _np(leaf))
                     leaf = leaf * whole.reshape([-1 if a == axis else 1 for a in range(leaf.ndim)]).astype(leaf.dtype)
             return leaf
 
@@ -71,14 +72,14 @@ class Space:
           keep: for each group a boolean mask [width] or the kept channels' indices.
         """
         kept = [np.asarray(k) for k in keep]
+        whole = {g: len(k) for g, k in enumerate(kept) if k.dtype == bool} | self._widths(tree)
         kept = [np.flatnonzero(k) if k.dtype == bool else k for k in kept]
 
         def sliced(leaf: Any, path: str) -> Any:
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    width = leaf.shape[axis] // dim.repeat
-                    index = (np.arange(dim.repeat)[:, None] * width + kept[dim.group]).ravel()
-                    leaf = _np(leaf).take(leaf, index, axis=axis)
+                    widths = _width(dim, leaf.shape[axis]) or whole
+                    leaf = _np(leaf).take(leaf, segments.index(dim, widths, kept), axis=axis)
             return leaf
 
         return self._map(sliced, _without(tree, {path for path, g in self.gone.items() if not len(kept[g])}))
@@ -89,14 +90,15 @@ class Space:
         Variables of blocks that only the larger network has are zeros.
         """
 
+        whole, small = dict(enumerate(widths)), self._widths(variables)
+        first = [np.arange(small.get(g, 0)) for g in range(len(widths))]
+
         def embedded(leaf: Any, path: str) -> Any:
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    old = leaf.shape[axis] // dim.repeat
-                    shape = (*leaf.shape[:axis], dim.repeat, old, *leaf.shape[axis + 1 :])
-                    pad = [(0, widths[dim.group] - old if a == axis + 1 else 0) for a in range(len(shape))]
-                    final = (*leaf.shape[:axis], dim.repeat * widths[dim.group], *leaf.shape[axis + 1 :])
-                    leaf = _np(leaf).pad(leaf.reshape(shape), pad).reshape(final)
+                    index = segments.index(dim, whole, first)
+                    shape = (*leaf.shape[:axis], segments.size(dim, whole), *leaf.shape[axis + 1 :])
+                    leaf = _placed(leaf, index, axis, shape)
             return leaf
 
         host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(variables))
@@ -111,6 +113,7 @@ class Space:
         output in flax, carries the group. Where no last dimension does, as of attention's heads, they are the slices of
         all kernels that carry it; where removed blocks left a group none at all, it is one 0 for all channels.
         """
+        widths = self._widths(params)
         last: list[Any] = [0.0] * len(self.groups)
         anywhere: list[Any] = [0.0] * len(self.groups)
         for path, value in params.items():
@@ -118,8 +121,21 @@ class Space:
                 if dim is not None:
                     summed = jnp.sum(jnp.square(value), axis=tuple(a for a in range(value.ndim) if a != axis))
                     found = last if axis == value.ndim - 1 else anywhere
-                    found[dim.group] = found[dim.group] + summed.reshape(dim.repeat, -1).sum(0)
+                    for g, channels in segments.by_channel(dim, _width(dim, value.shape[axis]) or widths, summed):
+                        found[g] = found[g] + channels
         return tuple(jnp.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
+
+    def _widths(self, tree: Any) -> dict[int, int]:
+        """The widths at which the variables of a tree are, by group; without those that no dimension tells alone."""
+        found: dict[int, int] = {}
+
+        def look(leaf: Any, path: str) -> Any:
+            for dim, size in zip(self.labels[path], leaf.shape, strict=True):
+                found.update({} if dim is None else _width(dim, size))
+            return leaf
+
+        self._map(look, tree)
+        return found
 
     def _map(self, change: Callable[[Any, str], Any], tree: Any) -> Any:
         """Applies `change(leaf, path)` to every leaf that stands in the tree under a variable's path; others stay."""
@@ -129,6 +145,24 @@ class Space:
             return change(leaf, keys[-1]) if keys and leaf.ndim == len(self.labels[keys[-1]]) else leaf
 
         return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def _width(dim: Dim | Row, size: int) -> dict[int, int]:
+    """The width of a dimension's group, where it has no other and no fixed entries."""
+    if isinstance(dim, Dim):
+        return {dim.group: size // dim.repeat}
+    ((group, factor), *others) = segments.affine(dim).items()
+    return {} if others or group is None else {group: size // factor}
+
+
+def _placed(leaf: Any, index: np.ndarray, axis: int, shape: tuple[int, ...]) -> Any:
+    """Zeros of a shape with `leaf` at these places of an axis."""
+    at = (*[slice(None)] * axis, index)
+    if isinstance(leaf, np.ndarray):
+        wide = np.zeros(shape, leaf.dtype)
+        wide[at] = leaf
+        return wide
+    return jnp.zeros(shape, leaf.dtype).at[at].set(leaf)
 
 
 def _np(leaf: Any) -> Any:

@@ -55,4 +55,19 @@ class Dim(NamedTuple):
     repeat: int
 
 
-Label = tuple[Dim | None, ...]  # one entry for each dimension of a variable; None: the dimension is fixed
+class Segment(NamedTuple):
+    """A part of a dimension: every channel of a group, or entries that no width changes."""
+
+    group: int | None  # None: fixed entries
+    copies: int  # neighbouring entries for each channel; of fixed ones, how many there are
+    parts: int = 1  # the channels are cut into so many equal parts, which are dealt in turn, as a channel shuffle does
+
+
+class Row(NamedTuple):
+    """A dimension of several segments, all of them repeated: what concatenating, flattening and shuffling make."""
+
+    segments: tuple[Segment, ...]
+    repeat: int
+
+
+Label = tuple[Dim | Row | None, ...]  # one entry for each dimension of a variable; None: the dimension is fixed

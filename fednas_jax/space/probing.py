@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -13,16 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fednas_jax.errors import ConfigError, NetworkError
-from fednas_jax.space import causes
-from fednas_jax.space.costs import (
-    grown,
-    macs_table,
-    primes,
-    reductions,
-    size_table,
-)
+from fednas_jax.space import causes, segments
+from fednas_jax.space.costs import grown, macs_table, primes, reductions, size_table
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths
+from fednas_jax.space.provenance import follow
+from fednas_jax.space.segments import Polynomial
+
+UNCLEAR = Row((), 0)  # a dimension that grows as no single group does; channels must be followed to know more
 
 
 def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, depth: bool = True) -> Space:
@@ -58,6 +57,9 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         raise NetworkError(f"{network.name}: got '{unknown[0]}' as removable, want some of {', '.join(groups)}")
     removable = [g for g, group in enumerate(groups) if depth and group in can_leave]
     labels = _labels(network, groups, widths)
+    products: tuple[Polynomial, ...] | None = None
+    if any(dim is UNCLEAR for label in labels.values() for dim in label):
+        labels, products = _followed(network, groups, widths, multiples, labels)
     gone = _gone(network, groups, grown(widths, primes(len(groups))), labels, removable)
     shapes = network.abstract(widths)
     everything = {**shapes.params, **shapes.stats}
@@ -68,20 +70,33 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         multiple=multiples,
         blocks=blocks,
         labels=labels,
-        macs=macs_table(network, widths, removable=removable),
+        macs=macs_table(network, widths, removable=removable, products=products),
         params=size_table(shapes.params, labels, gone, widths, lambda leaf: 1),
         size=size_table(everything, labels, gone, widths, lambda leaf: leaf.dtype.itemsize),
         gone=gone,
+        products=products,
     )
-    return dataclasses.replace(space, inexact=check_masking(space)) if check else space
+    if not check:
+        return space
+    try:
+        return dataclasses.replace(space, inexact=check_masking(space))
+    except NetworkError as refusal:
+        # Sizes do not show in which order channels lie; following them does, where they were not followed yet.
+        try:
+            order = labels if products else _followed(network, groups, widths, multiples, labels)[0]
+        except NetworkError:
+            order = labels
+        if order == labels:
+            raise refusal from None
+    space = dataclasses.replace(space, labels=order)
+    return dataclasses.replace(space, inexact=check_masking(space))
 
 
 def check_masking(space: Space, tolerance: float = 1e-4) -> str:
     """Trains one step masked and sliced, at small widths, and says why the two differ, in words; '' if they do not.
 
     A layer that mixes channels (LayerNorm) or an activation that does not map 0 to 0 (sigmoid) shows up here. Where the
-    two differ, slicing itself is checked: a step from channels in the opposite order must lead to the same in that
-    order.
+    two differ, slicing itself is checked: a step from channels in another order must lead to the same in that order.
 
     Raises:
       NetworkError: it does not: the channels of a variable lie in another order than the rest of the network takes
@@ -144,14 +159,19 @@ def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], toler
 
 
 def _order_matters(space: Space, whole: Widths, tolerance: float) -> str:
-    """Where one step from channels in the opposite order leads to something else, in words."""
+    """Where one step from channels in another order leads to something else, in words."""
     start = _random_variables(space.network.abstract(whole))
-    turned = [np.arange(w)[::-1] for w in whole]
+    rng = np.random.default_rng(3)
+    turned = [
+        rng.permutation(w // block)[:, None] * block + np.arange(block)[::-1]
+        for w, block in zip(whole, space.blocks, strict=True)
+    ]
+    turned = [order.ravel() for order in turned]
     straight, back = _stepped(space, whole, start), _stepped(space, whole, space.slice(start, turned))
     path, value = _worst(jax.tree.map(np.sum, straight))
     if not np.isfinite(value):
         return f"training makes '{path}' {value} after one step, want finite numbers"
-    path, value = _worst(_gap(space.slice(back, turned), straight))
+    path, value = _worst(_gap(space.slice(back, [np.argsort(order) for order in turned]), straight))
     if value <= tolerance:
         return ""
     return (
@@ -225,12 +245,13 @@ def _blocks(network: Network, multiples: Sequence[int]) -> tuple[int, ...]:
 def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[str, Label]:
     """Labels every dimension of every variable with the group whose factor it grows by.
 
-    One build answers for all groups, since each grows by a prime of its own. A dimension made of two groups grows by
-    no single prime; two more builds with the primes dealt otherwise rule out that it looks as if it did.
+    One build answers for all groups, since each grows by a prime of its own. A dimension made of several segments grows
+    by no single prime, and is UNCLEAR; two more builds with the primes dealt otherwise rule out that it looks as if it
+    did.
     """
     base = _shapes(network, widths)
     turns = primes(len(groups))
-    labels: dict[str, list[Dim | None]] = {}
+    labels: dict[str, list[Dim | Row | None]] = {path: [None] * len(shape) for path, shape in base.items()}
     used: set[int] = set()
     for turn in range(min(3, len(groups) + 1)):
         factors = (*turns[turn:], *turns[:turn]) if len(groups) > 1 else (2 + turn,)
@@ -238,20 +259,72 @@ def _labels(network: Network, groups: tuple[str, ...], widths: Widths) -> dict[s
         if larger.keys() != base.keys():
             raise NetworkError(f"{network.name}: '{min(base.keys() ^ larger.keys())}' comes or goes with the widths")
         for path, shape in base.items():
-            found = []
             for axis, (before, after) in enumerate(zip(shape, larger[path], strict=True)):
                 g = factors.index(after // before) if after in [f * before for f in factors] else None
-                if after != before and (g is None or before % widths[g]):
-                    raise _unlabelled(network, groups, widths, path, axis)
-                found.append(None if g is None else Dim(g, before // widths[g]))
-            if labels.setdefault(path, found) != found:
-                axis = [a != b for a, b in zip(labels[path], found, strict=True)].index(True)
-                raise _unlabelled(network, groups, widths, path, axis)
-            used.update(dim.group for dim in found if dim is not None)
-    for g, group in enumerate(groups):
+                found: Dim | Row | None = None if g is None or before % widths[g] else Dim(g, before // widths[g])
+                if (after != before and found is None) or (turn and labels[path][axis] != found):
+                    found = UNCLEAR
+                labels[path][axis] = found
+                used.update({found.group} if isinstance(found, Dim) else ())
+    for g in range(len(groups)):
         if g not in used:
-            raise NetworkError(f"{network.name}: no variable's shape depends on the width of {group}")
+            raise _unused(network, groups, widths, g)
     return {path: tuple(label) for path, label in labels.items()}
+
+
+def _unused(network: Network, groups: tuple[str, ...], widths: Widths, g: int) -> NetworkError:
+    """Says that no dimension is a multiple of a group's width, or which one depends on it otherwise."""
+    before = _shapes(network, widths)
+    after = _shapes(network, grown(widths, tuple(2 if h == g else 1 for h in range(len(groups)))))
+    for path, shape in before.items():
+        for axis, size in enumerate(shape):
+            if after[path][axis] != size:
+                return _unlabelled(network, groups, widths, path, axis)
+    return NetworkError(f"{network.name}: no variable's shape depends on the width of {groups[g]}")
+
+
+def _followed(
+    network: Network,
+    groups: tuple[str, ...],
+    widths: Widths,
+    multiples: tuple[int, ...],
+    labels: Mapping[str, Label],
+) -> tuple[dict[str, Label], tuple[Polynomial, ...]]:
+    """The labels and each layer's MACs from following channels through the network, at two choices of widths."""
+    keys = [(path, axis, dim) for path, label in labels.items() for axis, dim in enumerate(label) if dim is not None]
+    growing = {(path, axis) for path, axis, _ in keys}
+    pure = {(path, axis): dim.group for path, axis, dim in keys if isinstance(dim, Dim)}
+    chosen = [tuple(max(2, m * (2 + (g + turn) % 2)) for g, m in enumerate(multiples)) for turn in (0, 1)]
+    found = []
+    for at in chosen:
+        try:
+            found.append(follow(network, at, growing, pure))
+        except Exception as error:  # whatever a layer thinks of these widths
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise NetworkError(f"{network.name}: cannot be built at widths {at}: {why}") from error
+    whole: dict[str, list[Dim | Row | None]] = {path: [None] * len(label) for path, label in labels.items()}
+    for path, axis in sorted(growing, key=lambda key: (key in pure, key)):  # what sizes do not show is told first
+        first, second = (segments.fit(*f.channels[path, axis], at) for f, at in zip(found, chosen, strict=True))
+        if first is None or first != second:
+            raise _unlabelled(network, groups, widths, path, axis)
+        whole[path][axis] = first
+    at = grown(widths, primes(len(groups)))
+    for (path, shape), axis in ((item, n) for item in _shapes(network, at).items() for n in range(len(item[1]))):
+        dim = whole[path][axis]
+        if dim is not None and segments.size(dim, dict(enumerate(at))) != shape[axis]:
+            raise _unlabelled(network, groups, widths, path, axis)
+    products = tuple(
+        segments.product([_affine(size, chosen[0]) for size in sizes], len(groups)) for sizes in found[0].layers
+    )
+    return {path: tuple(label) for path, label in whole.items()}, products
+
+
+def _affine(size: int | np.ndarray, widths: Widths) -> segments.Affine:
+    """A size from the groups of its entries at some widths."""
+    if isinstance(size, int):
+        return {None: size}
+    counts = collections.Counter(size.tolist())
+    return {None if g == segments.FIXED else g: n if g == segments.FIXED else n // widths[g] for g, n in counts.items()}
 
 
 def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path: str, axis: int) -> NetworkError:
@@ -261,8 +334,15 @@ def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path:
     doubled = (grown(widths, tuple(2 if h == g else 1 for h in range(len(groups)))) for g in range(len(groups)))
     depends = [group for group, w in zip(groups, doubled, strict=True) if _shapes(network, w)[path][axis] != size]
     if len(depends) > 1:
-        return NetworkError(f"{where} mixes the width groups {' and '.join(depends)}; want one group a dimension")
-    return NetworkError(f"{where} is no whole multiple of the width of {', '.join(depends) or 'a group'}")
+        want = "want a layer's width to be one group's, and other sizes to come from concatenating or flattening"
+        return NetworkError(f"{where} mixes the width groups {' and '.join(depends)}; {want}")
+    group = (depends or ["a group"])[0]
+    if depends and size < widths[groups.index(group)] and widths[groups.index(group)] % size == 0:
+        parts = widths[groups.index(group)] // size
+        want = f"want the width of one part as the group, and {parts} x its width where all parts are meant"
+        return NetworkError(f"{where} is the width of {group} in {parts} parts; {want}")
+    want = "want whole widths, kept in order, concatenated, repeated, or dealt in turn as a channel shuffle does"
+    return NetworkError(f"{where} is no row of the channels of {group}; {want}")
 
 
 def _gone(

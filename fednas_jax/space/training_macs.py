@@ -28,7 +28,7 @@ def training_table(space: Space) -> CostTable:
       NetworkError: as for `space.macs`.
     """
     removable = [g for g, least in enumerate(space.smallest) if not least]
-    return macs_table(space.network, space.widths, training_layer_macs, removable)
+    return macs_table(space.network, space.widths, training_layer_macs, removable, space.products)
 
 
 def training_layer_macs(network: Network, widths: Widths) -> list[int]:

@@ -124,6 +124,9 @@ PUBLISHED = [
     ("vgg11", {}, IMAGENET, 132_868_840 - 2_752, 7_609_090_048),  # without the biases that BatchNorm subtracts
     ("vgg16", {"norm": "none"}, IMAGENET, 138_357_544, 15_470_264_320),
     ("vgg16", {}, IMAGENET, 138_365_992 - 4_224, 15_470_264_320),
+    # As torchvision's; the paper names 146 M with what is no convolution or product.
+    ("shufflenet_v2", {}, IMAGENET, 2_278_604, 144_907_992),
+    pytest.param("densenet100", {}, ((32, 32, 3), 10), 769_162, 287_929_692, marks=pytest.mark.exhaustive),
 ]
 
 

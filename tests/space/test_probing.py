@@ -506,27 +506,37 @@ class Plain(nnx.Module):
         return self.classifier(jnp.mean(nnx.relu(x), axis=(1, 2)))
 
 
-class Concatenated(nnx.Module):
-    """Two branches side by side."""
+class Summed(nnx.Module):
+    """A layer as wide as two groups together."""
 
     def __init__(self, widths, rngs):
-        self.left = nnx.Conv(2, widths["a"], (3, 3), rngs=rngs)
-        self.right = nnx.Conv(2, widths["b"], (3, 3), rngs=rngs)
-        self.classifier = nnx.Linear(widths["a"] + widths["b"], 3, rngs=rngs)
+        self.first = nnx.Conv(2, widths["a"] + widths["b"], (3, 3), rngs=rngs)
+        self.second = nnx.Conv(widths["a"] + widths["b"], widths["a"], (3, 3), rngs=rngs)
+        self.third = nnx.Conv(widths["a"], widths["b"], (3, 3), rngs=rngs)
 
     def __call__(self, x):
-        x = nnx.relu(jnp.concatenate([self.left(x), self.right(x)], axis=-1))
-        return self.classifier(jnp.mean(x, axis=(1, 2)))
+        return jnp.mean(self.third(self.second(self.first(x))), axis=(1, 2))
 
 
-class Coordinate(Plain):
-    """A constant channel beside those of the group."""
+class InParts(Plain):
+    """A grouped convolution of which every part has half the width."""
 
     def __init__(self, widths, rngs):
-        def between(x):
-            return jnp.concatenate([nnx.relu(x), jnp.ones_like(x[..., :1])], axis=-1)
+        super().__init__(widths, rngs)
+        self.second = nnx.Conv(widths["a"], widths["b"], (3, 3), feature_group_count=2, rngs=rngs)
 
-        super().__init__(widths, rngs, second=widths["a"] + 1, between=between)
+
+class ShuffledParts(nnx.Module):
+    """A shuffle between grouped convolutions, after which each part has channels that the others must keep too."""
+
+    def __init__(self, widths, rngs):
+        self.first = nnx.Conv(2, 2 * widths["a"], (3, 3), rngs=rngs)
+        self.second = nnx.Conv(2 * widths["a"], 2 * widths["b"], (3, 3), feature_group_count=2, rngs=rngs)
+        self.classifier = nnx.Linear(2 * widths["b"], 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = networks.shuffled(nnx.relu(self.first(x)), 2)
+        return self.classifier(jnp.mean(nnx.relu(self.second(x)), axis=(1, 2)))
 
 
 class LayerNormed(Plain):
@@ -539,19 +549,6 @@ class LayerNormed(Plain):
     def __call__(self, x):
         x = self.second(nnx.relu(self.normalise(self.first(x))))
         return self.classifier(jnp.mean(nnx.relu(x), axis=(1, 2)))
-
-
-class ChannelMajor(nnx.Module):
-    """A flatten that goes through the pixels of one channel after another, as PyTorch's does."""
-
-    def __init__(self, widths, rngs):
-        self.first = nnx.Conv(2, widths["a"], (3, 3), rngs=rngs)
-        self.dense = nnx.Linear(16 * widths["a"], widths["b"], rngs=rngs)
-        self.classifier = nnx.Linear(widths["b"], 3, rngs=rngs)
-
-    def __call__(self, x):
-        x = nnx.relu(self.first(x)).transpose(0, 3, 1, 2)
-        return self.classifier(nnx.relu(self.dense(x.reshape(x.shape[0], -1))))
 
 
 class Growing(nnx.Module):
@@ -596,11 +593,11 @@ def ignores_b(widths, rngs):
 
 
 REFUSED = {
-    Concatenated: r"bad: dimension 0 of 'classifier/kernel', of size 16, mixes the width groups a and b",
-    Coordinate: r"bad: dimension 2 of 'second/kernel', of size 9, is no whole multiple of the width of a",
+    Summed: r"bad: dimension 0 of 'first/bias', of size 16, mixes the width groups a and b; want a layer's width to be",
+    InParts: r"bad: dimension 2 of 'second/kernel', of size 4, is the width of a in 2 parts; want the width of one",
+    ShuffledParts: r"bad: dimension . of '(first|second)/\w+', of size .*, is no row of the channels of a; want whole",
     Growing: r"bad: 'rest/\d+/(kernel|bias)' comes or goes with the widths",
     ignores_b: r"bad: no variable's shape depends on the width of b",
-    ChannelMajor: r"bad: training of '.*' depends on the order of a group's channels, .* as NHWC images are flattened",
 }
 
 MEAN = r"a mean over the channels of a counts those that are removed, as in LayerNorm .* want normalisation by channel"
@@ -701,12 +698,6 @@ def test_an_unknown_removable_group_is_refused_with_the_known_ones():
     network = from_nnx("bad", networks.Residual, {"stage": 4, "inner": 4}, networks.SHAPE, removable=["block"])
     with pytest.raises(NetworkError, match=r"^bad: got 'block' as removable, want some of stage, inner$"):
         probe(network, (2,))
-
-
-def test_concatenation_is_refused_whatever_the_widths():
-    for a, b in itertools.product((1, 2, 3, 8), repeat=2):
-        with pytest.raises(NetworkError, match="mixes the width groups a and b"):
-            probe(from_nnx("bad", Concatenated, {"a": a, "b": b}, (4, 4, 2)), (1,), check=False)
 
 
 def test_a_network_without_width_groups_is_refused():
