@@ -196,7 +196,7 @@ def size_table(
 
     def rows() -> Iterator[tuple[int, list[int], int | None]]:
         for path, leaf in shapes.items():
-            sizes = [
+            sizes: list[segments.Affine] = [
                 {None: n} if dim is None else segments.affine(dim)
                 for n, dim in zip(leaf.shape, labels[path], strict=True)
             ]

@@ -157,7 +157,7 @@ def _width(dim: Dim | Row, size: int) -> dict[int, int]:
 
 def _placed(leaf: Any, index: np.ndarray, axis: int, shape: tuple[int, ...]) -> Any:
     """Zeros of a shape with `leaf` at these places of an axis."""
-    at = (*[slice(None)] * axis, index)
+    at: Any = (*[slice(None)] * axis, index)
     if isinstance(leaf, np.ndarray):
         wide = np.zeros(shape, leaf.dtype)
         wide[at] = leaf

@@ -24,6 +24,10 @@ from fednas_jax.space.segments import Polynomial
 UNCLEAR = Row((), 0)  # a dimension that grows as no single group does; channels must be followed to know more
 
 
+class _OrderError(NetworkError):
+    """The channels of a variable lie in another order than its label says."""
+
+
 def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, depth: bool = True) -> Space:
     """Finds the width groups of a network by building it abstractly with one group changed at a time.
 
@@ -80,14 +84,11 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         return space
     try:
         return dataclasses.replace(space, inexact=check_masking(space))
-    except NetworkError as refusal:
+    except _OrderError:
         # Sizes do not show in which order channels lie; following them does, where they were not followed yet.
-        try:
-            order = labels if products else _followed(network, groups, widths, multiples, labels)[0]
-        except NetworkError:
-            order = labels
+        order = labels if products else _followed(network, groups, widths, multiples, labels)[0]
         if order == labels:
-            raise refusal from None
+            raise
     space = dataclasses.replace(space, labels=order)
     return dataclasses.replace(space, inexact=check_masking(space))
 
@@ -120,7 +121,7 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> str:
     if not found:
         return ""
     if order := _order_matters(space, whole, tolerance):
-        raise NetworkError(f"{space.network.name}: {order}")
+        raise _OrderError(f"{space.network.name}: {order}")
     if cause:
         found, want = f"{cause.what} ({found})", cause.instead
     return f"{space.network.name}: {found}; want {want}"
