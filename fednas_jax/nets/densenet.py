@@ -116,8 +116,15 @@ class DenseNet(nnx.Module):
                 x = layer(x)
             if n < len(self.transitions):
                 x = self.transitions[n](x)
-                x = nnx.avg_pool(x, (2, 2), strides=(2, 2)) if min(x.shape[1:3]) > 1 else x
+                x = _halved(x) if min(x.shape[1:3]) > 1 else x
         return self.classifier(jnp.mean(nnx.relu(self.norm(x)), axis=(1, 2)))
+
+
+def _halved(x: jax.Array) -> jax.Array:
+    """Means of 2x2 pixels; a row and column left over are dropped."""
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    pairs = x[:, : 2 * rows, : 2 * columns].reshape(len(x), rows, 2, columns, 2, x.shape[3])
+    return jnp.mean(pairs, axis=(2, 4))
 
 
 def _build(

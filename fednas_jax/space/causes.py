@@ -162,7 +162,9 @@ class _Pass(NamedTuple):
         inside, want = self._inside(self.masked[large], label), self.sliced[small]
         if inside.shape != want.shape:
             return False
-        return bool(np.max(np.abs(inside - want), initial=0) > TOLERANCE * max(1, np.max(np.abs(want), initial=0)))
+        with np.errstate(invalid="ignore"):  # what is not finite is told by the step itself
+            gap = np.max(np.abs(inside - want), initial=0)
+        return bool(gap > TOLERANCE * max(1, np.max(np.abs(want), initial=0)))
 
     def _inside(self, value: np.ndarray, label: Carried) -> np.ndarray:
         for axis, dim in enumerate(label):
