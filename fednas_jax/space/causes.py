@@ -17,8 +17,6 @@ from fednas_jax.space.costs import grown, powers, primes
 from fednas_jax.space.jaxprs import Operation, Program, flatten
 from fednas_jax.space.network import RUN_ONCE, Dim, Network, Variables, Widths
 
-Carried = tuple[Dim | None, ...]  # which group each dimension of a value carries, as its size shows
-
 TOLERANCE = 1e-4  # relative to the largest number where that is above 1
 
 BY_CHANNEL = "normalisation by channel, or by blocks of channels that `blocks` names"
