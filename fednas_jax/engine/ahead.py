@@ -40,7 +40,7 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
     devices, rows, slots = layout.mesh.size, lane_plan.SEGMENTS, recipe.slots
     stack = placed(ALL, jax.tree.map(lambda a: of((slots, *a.shape), a.dtype), one))
     facts = len(programs.Lanes._fields)
-    sizes = ((devices, rows, facts, recipe.lanes), (devices, rows), (devices, rows), (devices,))
+    sizes = ((devices, rows, facts, recipe.lanes), (devices, rows), (devices,))
     table = placed(EACH, Table(*map(of, sizes)))
     if kind == "train":
         totals = placed(EACH, jax.eval_shape(lambda s: programs.zeros(recipe, Room(), s), stack))
