@@ -86,6 +86,10 @@ class FleetSpec:
     """What scores are."""
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     """Who attacks, and how; nothing else of it is looked at."""
+    malicious: np.ndarray | None = None
+    """[C] bool: who attacks; None: drawn from the seed."""
+    client_ids: np.ndarray | None = None
+    """[C] that random numbers belong to; None: 0 to C - 1."""
 
 
 class Trained(NamedTuple):
@@ -95,6 +99,18 @@ class Trained(NamedTuple):
     server: Any  # the server optimiser's state, [K, ...] on every device
     left_out: np.ndarray  # [K] int64 updates that were no finite numbers, or beyond `train.update_bound`
     effort: Effort
+
+
+class OfRound(NamedTuple):
+    """What a round's tasks have in common, or [K, ...] each slot of its own; see `TrainInputs`."""
+
+    key: Any
+    candidate_ids: Any
+    learning_rate: Any
+    own: dict[str, Any]
+
+
+Cut = list[list[np.ndarray]]  # [P][D] of task numbers [n]
 
 
 class Size(NamedTuple):
@@ -117,7 +133,10 @@ class Fleet:
         optimizers.check(spec.train)
         losses.check(spec.train.loss, spec.classes)
         attack = spec.participation
-        self.malicious = malicious_clients(attack, data.clients, spec.seed)  # [C] bool
+        self.malicious = spec.malicious  # [C] bool
+        if self.malicious is None:
+            self.malicious = malicious_clients(attack, data.clients, spec.seed)
+        self._client_ids = np.arange(data.clients) if spec.client_ids is None else spec.client_ids
         self._layout = layout_of(spec.devices or jax.devices())
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
@@ -144,7 +163,6 @@ class Fleet:
             attack=attack if self.malicious.any() else None,
         )
         self._form = _form(spec, self._recipe)
-        self._root = jax.random.key(spec.seed)
         self._programs: OrderedDict[tuple[str, Size], Program] = OrderedDict()
         self._ahead: dict[tuple[str, Size], Future[Program]] = {}
         self._resident: Columns | None = None
@@ -163,7 +181,7 @@ class Fleet:
 
     def init_server(self, stack: Variables) -> Any:
         """The server optimiser's state for a stack, [K, ...]."""
-        return jax.vmap(optimizers.server_optimizer(self.spec.train).init)(stack.params)
+        return optimizers.server_state(self.spec.train, stack)
 
     def train(
         self,
@@ -192,17 +210,31 @@ class Fleet:
         Raises:
           ConfigError: the aggregation would keep more updates than a device has memory for.
         """
+        key = round_key(self.spec.seed, moment)
+        of_round = OfRound(key, np.asarray(candidate_ids, np.int32), np.float32(learning_rate), {})
+        return self.train_round(physical_widths, stack, server, tasks, self.cut_to_train(tasks), of_round)
+
+    def train_round(
+        self, physical_widths: Widths, stack: Variables, server: Any, tasks: Tasks, cut: Cut, of_round: OfRound
+    ) -> Trained:
+        """`train`, with the tasks cut already, and what the round's tasks have in common or each slot of its own.
+
+        Args:
+          physical_widths: as for `train`, and so are `stack`, `server` and `tasks`.
+          stack: [K, ...].
+          server: [K, ...].
+          tasks: who trains what.
+          cut: the round's program calls, and each device's tasks in them.
+          of_round: keys, candidates' ids and rates.
+
+        Raises:
+          ConfigError: as `train`.
+        """
         began = time.perf_counter()
-        stack, server = everywhere(self._layout, (stack, server))
-        key = self._root
-        for part in moment:
-            key = jax.random.fold_in(key, part)
-        of_round = (jax.random.key_data(key), np.asarray(candidate_ids, np.int32), np.float32(learning_rate))
-        of_round = everywhere(self._layout, of_round)
+        stack, server, of_round = everywhere(self._layout, (stack, server, of_round))
         steps = self.steps[tasks.client]
         examples = int(steps.sum()) * self.spec.train.batch_size
         effort = Effort(steps=int(steps.sum()), examples=examples)
-        cut = self._cut(tasks, steps, self._feed.train)
         room, place, of = self._keep(tasks, cut, stack)
         size = Size(physical_widths, _slots(stack), room)
         totals, effort = self._call("zeros", size, effort, stack)
@@ -225,12 +257,16 @@ class Fleet:
           stack: [K, ...].
           tasks: who scores what.
         """
+        return self.score_round(physical_widths, stack, tasks, self.cut_to_score(tasks))
+
+    def score_round(self, physical_widths: Widths, stack: Variables, tasks: Tasks, cut: Cut) -> Tally:
+        """`evaluate`, with the tasks cut already: the program calls, and each device's tasks in them."""
         stack, effort = everywhere(self._layout, stack), Effort()
-        batches = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
+        batches = self._batches(tasks)
         metric, slots = self._recipe.metric, _slots(stack)
         shapes = Counts(*((3, slots), (slots, *statistics_shape(metric, self.spec.classes).shape)))  # type: ignore[arg-type]
         counts = Counts(*(placed_each(self._layout, [np.zeros(s, np.int32)] * self._layout.devices) for s in shapes))
-        size, cut = Size(physical_widths, slots), self._cut(tasks, batches, self._feed.validation)
+        size = Size(physical_widths, slots)
         with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
             for columns, table in parts:
                 inputs = ScoreInputs(stack, columns)
@@ -280,13 +316,25 @@ class Fleet:
             jax.ShapeDtypeStruct(first, self.spec.data.labels.dtype, sharding=sharding),
         )
 
-    def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> list[list[np.ndarray]]:
-        """The program calls that a task list takes, and each device's tasks in them."""
+    def cut_to_train(self, tasks: Tasks) -> Cut:
+        """The program calls that a list of tasks takes to train, and each device's tasks in them."""
+        return self._cut(tasks, self.steps[tasks.client], self._feed.train)
+
+    def cut_to_score(self, tasks: Tasks) -> Cut:
+        """The program calls that a list of tasks takes to score, and each device's tasks in them."""
+        return self._cut(tasks, self._batches(tasks), self._feed.validation)
+
+    def _batches(self, tasks: Tasks) -> np.ndarray:
+        """[T] steps that each task takes to score."""
+        batches: np.ndarray = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
+        return batches
+
+    def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Cut:
         feed, layout = self._feed, self._layout
         client, sizes = np.asarray(tasks.client), (layout.hosts, layout.devices, self.lanes)
         return lane_plan.parts(steps, client, share.size, feed.owner, *sizes, feed.capacity)
 
-    def _keep(self, tasks: Tasks, cut: list[list[np.ndarray]], stack: Variables) -> tuple[Room, np.ndarray, np.ndarray]:
+    def _keep(self, tasks: Tasks, cut: Cut, stack: Variables) -> tuple[Room, np.ndarray, np.ndarray]:
         """Where updates are kept until the round's end, if they are: the room, each task's place [T], and `of` [K, n].
 
         It depends on the round alone, not on those before it: so a run that was resumed adds in the same order.
@@ -311,7 +359,7 @@ class Fleet:
         return room, place, of
 
     def _parts(
-        self, tasks: Tasks, steps: np.ndarray, share: Share, cut: list[list[np.ndarray]], place: np.ndarray
+        self, tasks: Tasks, steps: np.ndarray, share: Share, cut: Cut, place: np.ndarray
     ) -> Parts:
         """The program calls of a cut, each with its data and its table on the devices."""
         feed, layout, client = self._feed, self._layout, np.asarray(tasks.client)
@@ -332,7 +380,7 @@ class Fleet:
                 who = client[mine]
                 facts = Lanes(
                     candidate=tasks.candidate[mine],
-                    client=who,
+                    client=self._client_ids[who],
                     first=first,
                     rows=share.size[who],
                     steps=steps[mine],
@@ -382,6 +430,19 @@ class Fleet:
             "count": functools.partial(programs.count, recipe),
         }
         return kinds[kind]
+
+
+def round_key(seed: int, moment: tuple[int, int, int]) -> Any:
+    """Data of the key that a round's random numbers come from.
+
+    Args:
+      seed: the run's.
+      moment: purpose, iteration and round.
+    """
+    key = jax.random.key(seed)
+    for part in moment:
+        key = jax.random.fold_in(key, part)
+    return jax.random.key_data(key)
 
 
 def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:

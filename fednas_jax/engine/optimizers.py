@@ -22,12 +22,12 @@ from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.registry import Registry, attempt
-from fednas_jax.space.network import RUN_ONCE
+from fednas_jax.space.network import RUN_ONCE, Variables
 
 
 def client_sgd(train: TrainConfig) -> optax.GradientTransformation:
     """SGD with `train.momentum`."""
-    return optax.sgd(1.0, momentum=train.momentum or None)
+    return optax.sgd(1.0, momentum=train.momentum if _used(train.momentum) else None)
 
 
 def client_optax(name: str, train: TrainConfig, /, **arguments: Any) -> optax.GradientTransformation:
@@ -75,15 +75,22 @@ def server_optax(name: str, train: TrainConfig, /, **arguments: Any) -> optax.Gr
 
 def client_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     """The clients' optimiser up to its learning rate: weight decay, FedProx and what is chosen, in this order."""
-    parts = [optax.add_decayed_weights(train.weight_decay)] if train.weight_decay else []
-    if train.proximal:
+    parts = [optax.add_decayed_weights(train.weight_decay)] if _used(train.weight_decay) else []
+    if _used(train.proximal):
         parts.append(add_proximal(train.proximal))
     return optax.chain(*parts, CLIENT_OPTIMIZERS.get(train.client_optimizer)(train))
 
 
 def is_plain_sgd(train: TrainConfig) -> bool:
     """Whether a client's update is its gradient times the negative learning rate, and nothing else."""
-    return train.client_optimizer == "sgd" and not (train.momentum or train.weight_decay or train.proximal)
+    return train.client_optimizer == "sgd" and not any(
+        map(_used, (train.momentum, train.weight_decay, train.proximal))
+    )
+
+
+def _used(number: float | jax.Array) -> bool:
+    """Whether a term is there at all; of a traced number nobody knows, so it is."""
+    return isinstance(number, jax.Array) or number != 0
 
 
 def add_proximal(mu: float) -> optax.GradientTransformation:
@@ -99,6 +106,11 @@ def server_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     """The server's optimiser of the averaged update."""
     optimizer: optax.GradientTransformation = SERVER_OPTIMIZERS.get(train.server_optimizer)(train)
     return optimizer
+
+
+def server_state(train: TrainConfig, stack: Variables) -> Any:
+    """The server optimiser's state for a stack, [K, ...]."""
+    return jax.vmap(server_optimizer(train).init)(stack.params)
 
 
 def check(train: TrainConfig) -> None:

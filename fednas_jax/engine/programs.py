@@ -8,6 +8,7 @@ a tree of variables [K, ...].
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,9 +82,10 @@ class TrainInputs(NamedTuple):
 
     stack: Variables  # [K, ...] start of the round
     columns: Columns
-    key: Any  # data of the round's key
+    key: Any  # data of the round's key, or [K, ...] of each slot's
     candidate_ids: Any  # [K] int32
-    learning_rate: Any  # float32
+    learning_rate: Any  # float32, or [K] of each slot
+    own: dict[str, Any]  # numbers of the training's config in which slots differ, by name: [K] float32
 
 
 class ScoreInputs(NamedTuple):
@@ -163,21 +165,37 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
     Returns:
       The totals, and a small array that is there when they are.
     """
-    client = local.make_local(recipe.network, physical_widths, recipe.train)
     batch = recipe.train.batch_size
+
+    def client(own: dict[str, jax.Array]) -> local.Local:
+        """A lane's training; numbers that all slots share are constants of the program."""
+        return local.make_local(recipe.network, physical_widths, dataclasses.replace(recipe.train, **own))
+
+    def begun(own: dict[str, jax.Array], start: Variables) -> local.LocalState:
+        return client(own).init(start)
+
+    def stepped(own: dict[str, jax.Array], *args: Any) -> local.LocalState:
+        return client(own).step(*args)
 
     def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
         images, labels = inputs.columns
         root = jax.random.wrap_key_data(inputs.key)
-        keys = jax.vmap(lambda k, c: jax.random.fold_in(jax.random.fold_in(root, inputs.candidate_ids[k]), c))(
-            lanes.candidate, lanes.client
-        )
+
+        def key_of(slot: jax.Array, client: jax.Array) -> jax.Array:
+            of_round = root[slot] if root.ndim else root
+            return jax.random.fold_in(jax.random.fold_in(of_round, inputs.candidate_ids[slot]), client)
+
+        keys = jax.vmap(key_of)(lanes.candidate, lanes.client)
+        own = jax.tree.map(lambda a: a[lanes.candidate], inputs.own)
+        rate, rate_axis = inputs.learning_rate, None
+        if rate.ndim:
+            rate, rate_axis = rate[lanes.candidate], 0
         stream = functools.partial(local.stream, capacity=recipe.capacity)
         order = jax.vmap(stream)(keys, jnp.maximum(lanes.rows, 1))
         dropout = jax.vmap(local.dropout_key)(keys)
         start = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
         before, taken = carry.lanes
-        state = jax.vmap(client.init)(start)
+        state = jax.vmap(begun)(own, start)
         if recipe.lanes > 1:  # a lone lane waits for nobody: each of its segments is a whole task
             state = _choose(lanes.begun == 0, state, before)
 
@@ -190,7 +208,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
             told = labels[at]
             if recipe.attack:
                 told = attacks.attacked_labels(recipe.attack, lanes.malicious, told, recipe.classes)
-            return jax.vmap(client.step, (0, 0, 0, None, 0))(state, shown, told, inputs.learning_rate, step_keys)
+            return jax.vmap(stepped, (0, 0, 0, 0, rate_axis, 0))(own, state, shown, told, rate, step_keys)
 
         left = lanes.steps - lanes.begun  # [L]; none in a lane without work
         done = (lanes.steps > 0) & (left <= length)
@@ -201,14 +219,15 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
             ends = jnp.where(done, left, length)
             state, taken = _until_each_is_done(ends, length, step, state, taken)
             trained = _choose(ends == length, state.variables, taken)
-        update = jax.vmap(client.final)(start, trained)
+        update = jax.vmap(client({}).final)(start, trained)
         if recipe.attack:
             update = jax.vmap(functools.partial(attacks.attacked_update, recipe.attack))(lanes.malicious, update)
         return Carry((state, taken), _handed_in(recipe, lanes, done, update, carry.totals))
 
     def nothing(inputs: TrainInputs) -> tuple[local.LocalState, Any]:
-        first = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (recipe.lanes, *a.shape[1:])), inputs.stack)
-        return jax.vmap(client.init)(first), first if recipe.lanes > 1 else ()
+        first = (inputs.own, inputs.stack)
+        own, stack = jax.tree.map(lambda a: jnp.broadcast_to(a[0], (recipe.lanes, *a.shape[1:])), first)
+        return jax.vmap(begun)(own, stack), stack if recipe.lanes > 1 else ()
 
     return _over_segments(recipe, segment, nothing, table, totals, inputs)
 
