@@ -86,7 +86,8 @@ class StubPool:
         self.number, self.becomes = number, becomes
         self.running, self.tried, self.closed = {}, [], False
 
-    def begin(self, worker, job):
+    def begin(self, worker, pack):
+        (job,) = pack
         assert worker not in self.running
         self.running[worker] = job
 

@@ -41,6 +41,8 @@ class SweepArgs:
     drop: str | None = None
     """Policy that drops trials early, named as for --search.policy: a trial is a candidate, an iteration of its search
     a round. "halving(eta=3)" is asynchronous successive halving."""
+    pack: str = "off"
+    """Trials that train in one program, with the same results: a number, auto (as many as memory takes), or off."""
     continue_dropped: bool = False
     """Let trials go on that were dropped; they are not dropped again."""
     part: str = "0/1"
@@ -54,6 +56,7 @@ def run(args: list[str]) -> int:
     """Runs `fednas sweep` with these arguments and returns the exit code."""
     parsed: SweepArgs = parse(SweepArgs, args, "fednas sweep")
     part = _part(parsed.part)
+    pack = _pack(parsed.pack)
     several = parsed.hosts.auto or parsed.hosts.coordinator is not None
     parsed.hosts.validate()
     if several and (parsed.workers or parsed.engine != "local"):
@@ -73,9 +76,11 @@ def run(args: list[str]) -> int:
     if parsed.dry_run:
         from fednas_jax.sweep import estimating
 
-        estimating.print_estimates(console, estimating.estimated(trials, parsed.out, source.base, part))
+        estimating.print_estimates(
+            console, estimating.estimated(trials, parsed.out, source.base, part, pack, parsed.workers)
+        )
         return 0
-    return _run(parsed, console, several, base=source.base, trials=trials, part=part)
+    return _run(parsed, console, several, base=source.base, trials=trials, part=part, pack=pack)
 
 
 def _run(parsed: SweepArgs, console: Console, several: bool, **more: Any) -> int:
@@ -151,3 +156,16 @@ def _part(text: str) -> tuple[int, int]:
     if not (slash and index.isdecimal() and count.isdecimal()) or len(text) > 20:
         raise ConfigError(f"--part: got {text[:100]!r}, want INDEX/COUNT, such as 0/8")
     return int(index), int(count)
+
+
+def _pack(text: str) -> Any:
+    """A number, 'auto' or 'off'.
+
+    Raises:
+      ConfigError: it is none of them.
+    """
+    from fednas_jax.sweep import packing
+
+    found = int(text) if text.isdecimal() and len(text) <= 20 else text
+    packing.check(found)
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
 
+COPIES = 8  # of a stack at a round's end: before and after it, on the host too, sums, and two of the server's state
 _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -24,6 +25,17 @@ def memory() -> int | None:
         except (OSError, ValueError):  # there is none, or it says 'max'
             continue
     return min((n for n in found if n > 0), default=None)
+
+
+def pack_bytes(network: int, slots: int, data: int) -> int:
+    """Bytes of a device's memory that a run takes beside others in one program.
+
+    Args:
+      network: bytes of its largest.
+      slots: that train side by side.
+      data: bytes of its clients' examples.
+    """
+    return COPIES * slots * network + data
 
 
 def check_memory(what: str, field: str, needed: int, available: int | None) -> None:

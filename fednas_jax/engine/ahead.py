@@ -45,8 +45,8 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
     if kind == "train":
         totals = placed(EACH, jax.eval_shape(lambda s: programs.zeros(recipe, Room(), s), stack))
         key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-        of_round = placed(ALL, (key, of((slots,)), of((), jnp.float32)))
-        return totals, table, TrainInputs(stack, columns, *of_round, {})
+        of_round = placed(ALL, (key, of((slots,)), of((), jnp.float32), {}))
+        return totals, table, TrainInputs(stack, columns, *of_round)
     statistics = statistics_shape(recipe.metric, recipe.classes).shape
     counts = Counts(*map(of, ((devices, 3, slots), (devices, slots, *statistics))))  # type: ignore[arg-type]
     counts = placed(EACH, counts)

@@ -133,9 +133,8 @@ class Fleet:
         optimizers.check(spec.train)
         losses.check(spec.train.loss, spec.classes)
         attack = spec.participation
-        self.malicious = spec.malicious  # [C] bool
-        if self.malicious is None:
-            self.malicious = malicious_clients(attack, data.clients, spec.seed)
+        drawn = malicious_clients(attack, data.clients, spec.seed) if spec.malicious is None else spec.malicious
+        self.malicious = drawn  # [C] bool
         self._client_ids = np.arange(data.clients) if spec.client_ids is None else spec.client_ids
         self._layout = layout_of(spec.devices or jax.devices())
         self.train_count = np.asarray(data.train_count)
@@ -358,9 +357,7 @@ class Fleet:
             of[slot, : len(mine)] = device[mine] * room.places + place[mine]
         return room, place, of
 
-    def _parts(
-        self, tasks: Tasks, steps: np.ndarray, share: Share, cut: Cut, place: np.ndarray
-    ) -> Parts:
+    def _parts(self, tasks: Tasks, steps: np.ndarray, share: Share, cut: Cut, place: np.ndarray) -> Parts:
         """The program calls of a cut, each with its data and its table on the devices."""
         feed, layout, client = self._feed, self._layout, np.asarray(tasks.client)
         first_rows = feed.first_rows(share) if feed.resident else None

@@ -167,14 +167,14 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
     """
     batch = recipe.train.batch_size
 
-    def client(own: dict[str, jax.Array]) -> local.Local:
+    def client(own: dict[str, Any]) -> local.Local:
         """A lane's training; numbers that all slots share are constants of the program."""
         return local.make_local(recipe.network, physical_widths, dataclasses.replace(recipe.train, **own))
 
-    def begun(own: dict[str, jax.Array], start: Variables) -> local.LocalState:
+    def begun(own: dict[str, Any], start: Variables) -> local.LocalState:
         return client(own).init(start)
 
-    def stepped(own: dict[str, jax.Array], *args: Any) -> local.LocalState:
+    def stepped(own: dict[str, Any], *args: Any) -> local.LocalState:
         return client(own).step(*args)
 
     def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:

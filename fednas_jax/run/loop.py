@@ -11,13 +11,14 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from fednas_jax import data
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
+from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import RunError
 from fednas_jax.files import make_folder, write_json
 from fednas_jax.phones import ledger
@@ -26,11 +27,18 @@ from fednas_jax.run.checkpoint import Refused, Saved
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import Lock
 from fednas_jax.run.model_files import load_member
-from fednas_jax.run.problem import Problem, code_of, prepare, same_config
+from fednas_jax.run.problem import Fleets, Problem, code_of, prepare, same_config
 from fednas_jax.run.session import Session, Step, saving
 from fednas_jax.run.state import Likeness, RunState, Stage, unpack
 from fednas_jax.runtime import hosts
 from fednas_jax.space.network import Variables
+
+
+class Machine(NamedTuple):
+    """What a run works on."""
+
+    fleets: Fleets
+    worked: Callable[[], float]  # seconds that it has worked on this run
 
 
 def run_search(
@@ -57,6 +65,20 @@ def run_search(
       Interrupted: `should_stop` said so; the same call goes on.
     """
     began = time.perf_counter()
+    machine = Machine(Fleet, lambda: time.perf_counter() - began)
+    return run_on(machine, config, out, observe, should_stop, devices, dataset)
+
+
+def run_on(
+    machine: Machine,
+    config: Config,
+    out: Path,
+    observe: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    devices: Sequence[jax.Device] | None = None,
+    dataset: data.Dataset | None = None,
+) -> dict[str, Any]:
+    """`run_search`, on fleets and a clock of the caller's."""
     if dataset is not None:
         given = dataclasses.replace(config.data, source=f"{data.GIVEN}{data.fingerprint(dataset)}")
         config = dataclasses.replace(config, data=given)
@@ -75,9 +97,9 @@ def run_search(
         lanes, lowering = hosts.from_first_host(lambda: (run.lanes(kind), run.lowering(kind)))
         lanes = config.engine.lanes or lanes
         lowering = lowering if config.engine.lowering == "auto" else config.engine.lowering
-        problem = prepare(config, lanes, lowering, devices, dataset)
+        problem = prepare(config, lanes, lowering, devices, dataset, machine.fleets)
         stop, every = functools.partial(_stops, should_stop), config.engine.checkpoint_rounds
-        session = Session(run, problem.space.network, observe, stop, every, began)
+        session = Session(run, problem.space.network, observe, stop, every, machine.worked)
         parent = hosts.from_first_host(lambda: _parent(problem, session))
 
         def create() -> dict[str, Any] | None:

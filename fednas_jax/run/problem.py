@@ -23,6 +23,7 @@ from fednas_jax.config.schema import Config, LoweringName, NetConfig
 from fednas_jax.engine import schedules
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.local import stream_capacity
+from fednas_jax.engine.shared import AnyFleet
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.phones import availability, ledger
 from fednas_jax.phones.round_prices import Prices, prices_of
@@ -37,6 +38,8 @@ from fednas_jax.space import probing, stacks
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import Variables
 
+Fleets = Callable[[FleetSpec], AnyFleet]
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -45,7 +48,8 @@ class Problem:
     config: Config
     dataset: data.Dataset
     space: Space
-    fleet: Fleet
+    fleet: AnyFleet
+    fleets: Fleets  # makes others
     slots: int  # K
     groups: int  # M
     group_of: np.ndarray  # [C] group of each client
@@ -105,6 +109,7 @@ def prepare(
     lowering: LoweringName,
     devices: Sequence[jax.Device] | None,
     given: data.Dataset | None,
+    fleets: Fleets = Fleet,
 ) -> Problem:
     """Loads data, probes the network, and checks what only the two can tell; nothing is written.
 
@@ -114,6 +119,7 @@ def prepare(
       lowering: of their convolutions; 'auto' chooses it.
       devices: to train on; None: all.
       given: data of the caller's own, instead of the config's source.
+      fleets: makes the fleet of a spec.
     """
     s = config.search
     loaded = hosts.run_on_all(lambda: _loaded(config, given))
@@ -125,7 +131,7 @@ def prepare(
     for stage in (config.pretrain, config.finetune):
         schedules.rates(config.train, stage.rounds)  # refuses a schedule that cannot be followed to the end
     groups = s.groups if s.partial else 1
-    fleet = Fleet(
+    fleet = fleets(
         FleetSpec(
             network=space.network,
             data=packed,
@@ -147,6 +153,7 @@ def prepare(
         dataset=dataset,
         space=space,
         fleet=fleet,
+        fleets=fleets,
         slots=loaded.proposer.most,
         groups=groups,
         group_of=assignment.client_groups(packed.train_count, groups),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fednas_jax import data
-from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.fleet import FleetSpec
 from fednas_jax.engine.tasks import Effort, Tasks
 from fednas_jax.phones import totals
 from fednas_jax.run.manifest import sealed
@@ -43,7 +43,7 @@ def test(
     """
     split = data.chunks(problem.dataset.test, TEST_BATCH)
     config = problem.config
-    fleet = Fleet(
+    fleet = problem.fleets(
         FleetSpec(
             network=problem.space.network,
             data=split,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +53,7 @@ class Session:
     observe: Callable[[dict[str, Any]], None]
     should_stop: Callable[[], bool]  # agreed upon by all hosts
     every: int  # rounds between checkpoints
-    began: float  # time.perf_counter() at the beginning of this process's work
+    worked: Callable[[], float]  # seconds of this process's work so far
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.run.checkpoints)
@@ -63,7 +62,7 @@ class Session:
 
     def wall_seconds(self) -> float:
         """Seconds of this process and those before it."""
-        return self._wall + time.perf_counter() - self.began
+        return self._wall + self.worked()
 
     def goes_on(self, wall_seconds: float) -> None:
         """Takes over from the processes before."""

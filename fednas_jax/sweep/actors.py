@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.sweep.scheduling import Job, Outcome
+from fednas_jax.sweep.scheduling import Outcome, Pack
 
 STOP_SECONDS = 10.0  # in which an actor hears that it is to stop
 
@@ -71,8 +71,9 @@ class Actors:
         self._actors: dict[int, Any] = {}
         self._running: dict[Any, int] = {}  # what Ray promised -> the worker
 
-    def begin(self, worker: int, job: Job) -> None:
-        """Gives a job to a worker that has none; one that was lost is replaced."""
+    def begin(self, worker: int, pack: Pack) -> None:
+        """Gives a trial to a worker that has none; one that was lost is replaced."""
+        (job,) = pack
         if worker not in self._actors:
             self._actors[worker] = self._kind.remote()
         self._running[self._actors[worker].run.remote(job.config(), job.path, job.drop)] = worker

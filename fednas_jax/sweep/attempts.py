@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fednas_jax.config.files import from_json
+from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import FednasError, Interrupted, RunError
 from fednas_jax.registry import said_of
 from fednas_jax.run.lock import Lock
-from fednas_jax.run.loop import run_search
+from fednas_jax.run.loop import Machine, run_on
 from fednas_jax.runtime import hosts
 from fednas_jax.sweep.dropping import Watch
 from fednas_jax.sweep.scheduling import Outcome
@@ -23,7 +24,13 @@ from fednas_jax.sweep.scheduling import Outcome
 FREE_SECONDS = 30.0  # how long a run is waited for that a worker of a killed sweep still holds
 
 
-def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool], drop: str = "") -> Outcome:
+def attempted(
+    config: dict[str, Any],
+    path: str,
+    should_stop: Callable[[], bool],
+    drop: str = "",
+    machine: Machine | None = None,
+) -> Outcome:
     """Runs a trial, or goes on with it.
 
     Args:
@@ -31,17 +38,19 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
       path: of its run.
       should_stop: asked after every round.
       drop: the policy that may drop it early; '': none.
+      machine: what it works on, where others share it.
 
     Raises:
       Exception: what is no user's error, where several hosts work together: one cannot go on without the others.
     """
     began = time.perf_counter()
+    worked = (lambda: time.perf_counter() - began) if machine is None else machine.worked
     first: list[float] = []
     watch: Watch | None = None
 
     def observe(event: dict[str, Any]) -> None:
         if not first:
-            first.append(time.perf_counter() - began)
+            first.append(worked())
         if watch is not None:
             watch.heard(event)
 
@@ -49,14 +58,14 @@ def attempted(config: dict[str, Any], path: str, should_stop: Callable[[], bool]
         return should_stop() or (watch is not None and watch.dropped)
 
     def outcome(kind: Any, error: str = "", trace: str = "") -> Outcome:
-        seconds = time.perf_counter() - began
+        seconds = worked()
         return Outcome(kind, error, trace, seconds, _most_memory(), first[0] if first else seconds)
 
     try:
         hosts.from_first_host(lambda: _wait_until_free(Path(path)))
         if drop and hosts.first():
             watch = Watch(Path(path), drop)
-        run_search(from_json(config), Path(path), observe, stops)
+        run_on(machine or Machine(Fleet, worked), from_json(config), Path(path), observe, stops)
         return outcome("finished")
     except Interrupted:
         dropped = hosts.from_first_host(lambda: watch is not None and watch.dropped)

@@ -17,14 +17,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fednas_jax.config import needs
 from fednas_jax.config.files import override, to_json
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
 from fednas_jax.run.folder import RunDir
 from fednas_jax.search import brackets, policies
+from fednas_jax.sweep import packing
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
+from fednas_jax.sweep.packing import Pack
 from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.processes import Processes
 from fednas_jax.sweep.running import chosen, dropped_row, finished_row, known_of
@@ -46,6 +49,7 @@ class Measured(NamedTuple):
     candidates: int  # in an iteration
     progress: float  # of the way to the budget in one iteration
     memory_bytes: int  # of a worker
+    pack_bytes: int  # that a trial takes beside others in one program, of a device
 
 
 class Estimate(NamedTuple):
@@ -62,10 +66,16 @@ class Estimates(NamedTuple):
 
     trials: list[Estimate]
     measured: Measured
+    packs: tuple[tuple[str, ...], ...]  # names of the trials that train in one program, as far as memory goes
 
 
 def estimated(
-    trials: Iterable[Trial], out: Path, base: Config | str | None = None, part: tuple[int, int] = (0, 1)
+    trials: Iterable[Trial],
+    out: Path,
+    base: Config | str | None = None,
+    part: tuple[int, int] = (0, 1),
+    pack: Pack = "off",
+    workers: int = 1,
 ) -> Estimates:
     """Measures one trial that is not finished, in a temporary folder, and estimates all; nothing is written in `out`.
 
@@ -74,6 +84,8 @@ def estimated(
       out: the sweep's folder, which need not be.
       base: as of `run_sweep`.
       part: likewise.
+      pack: likewise.
+      workers: likewise.
 
     Raises:
       FednasError: as `run_sweep`, or the measured trial fails.
@@ -86,7 +98,9 @@ def estimated(
     status = {name: row["status"] if row else begun[folder.begun(name)] for name, row in rows.items()}
     open_ones = [trial for trial in planned.trials if status[trial.name] not in ENDED]
     found = measured(planned, (open_ones or list(planned.trials))[0])
-    return Estimates([_estimate(planned.config(t), t.name, status[t.name], found) for t in planned.trials], found)
+    each = [_estimate(planned.config(t), t.name, status[t.name], found) for t in planned.trials]
+    packs = packing.packed([t.name for t in open_ones], map(planned.config, open_ones), pack, workers)
+    return Estimates(each, found, tuple(packs))
 
 
 def measured(planned: Plan, trial: Planned) -> Measured:
@@ -121,6 +135,7 @@ def measured(planned: Plan, trial: Planned) -> Measured:
         candidates,
         progress,
         warm.memory_bytes,
+        _pack_bytes(result, candidates),
     )
 
 
@@ -202,6 +217,13 @@ def print_estimates(console: Console, estimates: Estimates) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    if any(len(some) > 1 for some in estimates.packs):
+        sizes = ", ".join(f"{len(some):,}" for some in estimates.packs[:10]) + (
+            " …" if len(estimates.packs) > 10 else ""
+        )
+        most = max(map(len, estimates.packs)) * found.pack_bytes
+        said = f"{len(estimates.packs):,} packs of {sizes} trials; the largest takes {most / 1e6:,.1f} MB of a device"
+        console.print(f"{said}, or is done in parts where that is not there", soft_wrap=True, highlight=False)
     console.print(f"estimated from a round of each stage of {found.trial}, measured twice", soft_wrap=True)
 
 
@@ -211,6 +233,13 @@ def spelled(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:,.1f} s"
+
+
+def _pack_bytes(result: Mapping[str, Any], candidates: int) -> int:
+    """What a trial takes in a pack, by a result: weights are float32, labels int32, pixels a byte each."""
+    about = result["data"]
+    examples = about["train_examples"] + about["validation_examples"]
+    return needs.pack_bytes(4 * result["parent"]["params"], candidates, examples * (math.prod(about["image"]) + 4))
 
 
 def _estimate(config: Config, name: str, status: str, found: Measured) -> Estimate:
@@ -238,7 +267,7 @@ def _candidate_rounds(config: Config, iteration: int, candidates: int) -> float:
 
 def _run(pool: Processes, config: Config, path: Path) -> Outcome:
     values: Mapping[str, Any] = to_json(config)
-    pool.begin(0, Job(path.name, str(path), lambda: dict(values)))
+    pool.begin(0, (Job(path.name, str(path), lambda: dict(values)),))
     ended: list[tuple[int, Outcome]] = []
     while not ended:
         ended = pool.wait(1.0)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fednas_jax.runtime.shelf import keep_between_runs
-from fednas_jax.sweep.attempts import attempted
-from fednas_jax.sweep.scheduling import Job, Outcome
+from fednas_jax.sweep.packs import Packed, run_trials
+from fednas_jax.sweep.scheduling import Outcome, Pack
 
 
 class Here:
-    """A pool of `scheduling` with one worker: `wait` runs the job that `begin` gave.
+    """A pool of `scheduling` with one worker: `wait` runs what `begin` gave.
 
     Args:
       should_stop: asked after every round.
@@ -21,18 +21,17 @@ class Here:
 
     def __init__(self, should_stop: Callable[[], bool]):
         self.number, self._should_stop = 1, should_stop
-        self._job: Job | None = None
+        self._pack: Pack = ()
         keep_between_runs()
 
-    def begin(self, worker: int, job: Job) -> None:
-        """Takes a job."""
-        self._job = job
+    def begin(self, worker: int, pack: Pack) -> None:
+        """Takes trials."""
+        self._pack = pack
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """Runs it."""
-        assert self._job is not None
-        job, self._job = self._job, None
-        return [(0, attempted(job.config(), job.path, self._should_stop, job.drop))]
+        trials = [Packed(job.name, job.path, job.config(), job.drop) for job in self._pack]
+        return [(0, outcome) for outcome in run_trials(trials, self._should_stop)]
 
     def stop(self) -> None:
         """Nothing runs between two trials, and a running one asks by itself."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from fednas_jax.errors import RunError
 from fednas_jax.run.session import saving
-from fednas_jax.sweep.scheduling import Job, Outcome
+from fednas_jax.sweep.scheduling import Outcome, Pack
 
 END_SECONDS = 5.0  # that a worker has to end by itself
 _BLOCK = 1 << 16
@@ -53,11 +53,11 @@ class Processes:
         self._selector = selectors.DefaultSelector()
         self._shares = shares(number, _cores(), _gpus(), os.environ)
 
-    def begin(self, worker: int, job: Job) -> None:
-        """Gives a job to a worker that has none; starts it where it isn't there."""
+    def begin(self, worker: int, pack: Pack) -> None:
+        """Gives trials to a worker that has none; starts it where it isn't there."""
         if worker not in self._workers:
             self._start(worker)
-        self._tell(worker, {"path": job.path, "config": job.config(), "drop": job.drop})
+        self._tell(worker, {"trials": [[job.name, job.path, job.config(), job.drop] for job in pack]})
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """Workers whose trials ended, and what became of them.

@@ -14,9 +14,10 @@ from fednas_jax.errors import ConfigError, FednasError, Interrupted
 from fednas_jax.files import make_folder
 from fednas_jax.run.lock import Lock
 from fednas_jax.runtime import hosts
-from fednas_jax.sweep import dropping
+from fednas_jax.sweep import dropping, packing
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
+from fednas_jax.sweep.packing import Pack
 from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.scheduling import Job, Outcome, Pool, run_all
 from fednas_jax.sweep.table import Table, row_of
@@ -43,6 +44,7 @@ def run_sweep(
     replace: bool = False,
     part: tuple[int, int] = (0, 1),
     drop: str | None = None,
+    pack: Pack = "off",
     continue_dropped: bool = False,
     observe: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -65,6 +67,8 @@ def run_sweep(
       part: (index, count): only every count-th trial from this index on, in a folder of its own.
       drop: an elimination policy, such as "halving(eta=3)", which drops trials early: a trial is a candidate, an
         iteration of its search a round (`dropping`). None: all run to their end.
+      pack: trials that train in one program, with the same results: a number; 'auto', as many as memory takes; 'off',
+        each by itself. Trials that differ in more than what a program takes as data are packed apart.
       continue_dropped: let trials go on that were dropped; they are not dropped again.
       observe: is called with {"event": "trial", "trial": name, "status": ..., "done": n, "of": n, ...} as trials end,
         and once before with {"event": "sweep", ...}.
@@ -77,7 +81,7 @@ def run_sweep(
       FednasError: one line in the user's words: the trials or the folder cannot be used.
       Interrupted: `should_stop` said so; the same call goes on.
     """
-    _check(workers, engine, part)
+    _check(workers, engine, part, pack)
     folder = SweepDir(out)
     alone = workers == 0 and engine == "local"  # only then may jax be used in this process: it would take a GPU
     first: Callable[[Callable[[], Any]], Any] = hosts.from_first_host if alone else lambda work: work()
@@ -105,9 +109,12 @@ def run_sweep(
 
             first(tell)
 
+        # Several hosts go through a trial in step; a pack would need them to take turns alike.
+        size: Pack = "off" if engine == "ray" or (alone and hosts.number() > 1) else pack
         pool = _pool(workers, engine, folder, should_stop)
         try:
-            stopped = run_all(_jobs(folder, planned, todo, drop or ""), pool, ended, _agreed(alone, should_stop))
+            packs = _packs(folder, planned, todo, drop or "", size, workers)
+            stopped = run_all(packs, pool, ended, _agreed(alone, should_stop))
         finally:
             pool.close()
             first(lambda: table.write(now=True))
@@ -129,7 +136,8 @@ def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
     return planned._replace(trials=trials)
 
 
-def _check(workers: int, engine: str, part: tuple[int, int]) -> None:
+def _check(workers: int, engine: str, part: tuple[int, int], pack: Pack) -> None:
+    packing.check(pack)
     if not isinstance(workers, int) or not 0 <= workers <= 10_000:
         raise ConfigError(f"workers: got {shown(workers)}, want 1 to 10000, or 0 for this process")
     if engine not in ("local", "ray"):
@@ -227,10 +235,14 @@ def _failed(error: str, wall_seconds: float | None) -> dict[str, Any]:
     return {"status": "failed", "error": error, "wall_seconds": wall_seconds}
 
 
-def _jobs(folder: SweepDir, planned: Plan, todo: Sequence[Planned], drop: str) -> Iterator[Job]:
-    for trial in todo:
-        config = functools.partial(_config, planned, trial)
-        yield Job(trial.name, str(folder.trial(trial.name).absolute()), config, drop)
+def _packs(
+    folder: SweepDir, planned: Plan, todo: Sequence[Planned], drop: str, size: Pack, workers: int
+) -> Iterator[tuple[Job, ...]]:
+    for trials in packing.packed(todo, map(planned.config, todo), size, workers):
+        yield tuple(
+            Job(t.name, str(folder.trial(t.name).absolute()), functools.partial(_config, planned, t), drop)
+            for t in trials
+        )
 
 
 def _config(planned: Plan, trial: Planned) -> dict[str, Any]:

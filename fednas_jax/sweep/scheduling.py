@@ -19,6 +19,9 @@ class Job(NamedTuple):
     drop: str = ""  # the policy that may drop it early; '': none
 
 
+Pack = tuple[Job, ...]
+
+
 class Outcome(NamedTuple):
     """What became of it."""
 
@@ -28,15 +31,16 @@ class Outcome(NamedTuple):
     wall_seconds: float = 0.0
     memory_bytes: int = 0  # that the worker took at most so far
     began_seconds: float = 0.0  # of them, until the run began to train
+    trial: str = ""  # of a pack; '': all that its worker has
 
 
 class Pool(Protocol):
-    """Workers, each of which runs one trial at a time."""
+    """Workers, each of which runs one pack of trials at a time, mostly of one."""
 
     number: int
 
-    def begin(self, worker: int, job: Job) -> None:
-        """Gives a job to a worker that has none; one that died is replaced."""
+    def begin(self, worker: int, pack: Pack) -> None:
+        """Gives trials to a worker that has none; one that died is replaced."""
 
     def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
         """Workers whose trials ended, and what became of them; none where nothing ended for so long."""
@@ -49,15 +53,15 @@ class Pool(Protocol):
 
 
 def run_all(
-    jobs: Iterable[Job],
+    packs: Iterable[Pack],
     pool: Pool,
     ended: Callable[[Job, Outcome], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Runs all jobs, each by the next free worker.
+    """Runs all packs of jobs, each by the next free worker. Where a worker dies, its pack goes on in two halves.
 
     Args:
-      jobs: in their order; taken when a worker is free.
+      packs: in their order; taken when a worker is free.
       pool: the workers.
       ended: is told of every job that ended; of one whose worker died, when it is given up.
       should_stop: asked all the time; True lets running trials save, and begins no other.
@@ -65,24 +69,30 @@ def run_all(
     Returns:
       Whether it was stopped.
     """
-    left, again = iter(jobs), deque[Job]()
+    left, again = iter(packs), deque[Pack]()
     lost: Counter[str] = Counter()
-    busy: dict[int, Job] = {}
+    busy: dict[int, dict[str, Job]] = {}  # worker -> what it has not ended yet
     stopped = False
     while True:
         if not stopped and should_stop():
             stopped = True
             pool.stop()
         for worker in range(0 if stopped else pool.number):
-            if worker not in busy and (job := next(left, None) or (again.popleft() if again else None)):
-                busy[worker] = job
-                pool.begin(worker, job)
+            if worker not in busy and (pack := next(left, None) or (again.popleft() if again else None)):
+                busy[worker] = {job.name: job for job in pack}
+                pool.begin(worker, pack)
         if not busy:
             return stopped
         for worker, outcome in pool.wait(WAIT_SECONDS):
-            job = busy.pop(worker)
-            if outcome.kind == "lost" and lost[job.name] < MOST_LOST:
-                lost[job.name] += 1
-                again.append(job)
+            names = [outcome.trial] if outcome.trial else list(busy[worker])
+            jobs = tuple(busy[worker].pop(name) for name in names)
+            if not busy[worker]:
+                del busy[worker]
+            if outcome.kind == "lost" and len(jobs) > 1:
+                again.extend((jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]))
+            elif outcome.kind == "lost" and lost[jobs[0].name] < MOST_LOST:
+                lost[jobs[0].name] += 1
+                again.append(jobs)
             else:
-                ended(job, outcome)
+                for job in jobs:
+                    ended(job, outcome)

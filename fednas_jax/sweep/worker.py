@@ -37,15 +37,14 @@ def main(descriptor: int, cores: list[int]) -> None:
     use_all_cores()
     from fednas_jax.runtime import cache
     from fednas_jax.runtime.shelf import keep_between_runs
-    from fednas_jax.sweep.attempts import attempted
+    from fednas_jax.sweep.packs import Packed, run_trials
 
     cache.keep_compiled_programs()
     keep_between_runs()
     _say(connection, {"ready": True})
     while True:
-        job = jobs.get()
-        outcome = attempted(job["config"], job["path"], stop.is_set, job["drop"])
-        _say(connection, {"outcome": list(outcome)})
+        for outcome in run_trials([Packed(*trial) for trial in jobs.get()["trials"]], stop.is_set):
+            _say(connection, {"outcome": list(outcome)})
 
 
 def _listen(connection: socket.socket, jobs: queue.Queue[dict[str, Any]], stop: threading.Event) -> None:

@@ -57,9 +57,9 @@ def test_a_sweep_is_estimated_in_proportion_and_nothing_is_written(tmp_path, mon
             seconds = 10.0 if self.path.endswith("first") else 6.0
             return [(worker, outcome._replace(wall_seconds=seconds, began_seconds=2.0, memory_bytes=10**9))]
 
-        def begin(self, worker, job):
-            super().begin(worker, job)
-            self.path = job.path
+        def begin(self, worker, pack):
+            super().begin(worker, pack)
+            self.path = pack[0].path
 
     monkeypatch.setattr(estimating, "Processes", Timed)
     trials = [{"pretrain.rounds": 10}, {"pretrain.rounds": 20}]
@@ -76,6 +76,11 @@ def test_a_sweep_is_estimated_in_proportion_and_nothing_is_written(tmp_path, mon
     said = capsys.readouterr().out
     assert "2 of 2 trials are to be run" in said
     assert "1,000 MB of memory for each worker" in said
+    assert "pack" not in said
+    estimates = estimated(trials, tmp_path / "s", "digits", pack="auto")
+    assert estimates.packs == (("rounds10", "rounds20"),)
+    print_estimates(Console(width=120), estimates)
+    assert "1 packs of 2 trials; the largest takes" in capsys.readouterr().out
 
 
 def test_a_measured_trial_that_fails_is_one_line(tmp_path, monkeypatch):

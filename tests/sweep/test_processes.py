@@ -132,7 +132,7 @@ def test_asked_to_stop_a_sweep_saves_and_goes_on(tmp_path):
 def test_a_worker_that_cannot_start_is_one_line_with_its_last_words(tmp_path, monkeypatch):
     monkeypatch.setattr(processes.sys, "executable", "/bin/false")
     pool = Processes(1, tmp_path / "workers")
-    pool.begin(0, Job("t", str(tmp_path / "t"), dict))
+    pool.begin(0, (Job("t", str(tmp_path / "t"), dict),))
     with pytest.raises(RunError, match=r"a worker cannot start, it ended with code 1: .*1.log is empty"):
         pool.wait(60)
     pool.close()

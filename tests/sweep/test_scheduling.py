@@ -6,7 +6,7 @@ from fednas_jax.sweep.scheduling import Job, Outcome, run_all
 
 
 def jobs(path, *seeds):
-    return [Job(f"t{seed}", str(path / f"t{seed}"), lambda seed=seed: {"seed": seed}) for seed in seeds]
+    return [(Job(f"t{seed}", str(path / f"t{seed}"), lambda seed=seed: {"seed": seed}),) for seed in seeds]
 
 
 def ran(pool, jobs, **more):
@@ -51,3 +51,33 @@ def test_jobs_are_taken_when_a_worker_is_free(tmp_path):
     given = (taken.append(n) or job for n, job in enumerate(jobs(tmp_path, 0, 1, 2)))
     run_all(given, StubPool(), lambda job, outcome: taken.append(job.name))
     assert taken == [0, "t0", 1, "t1", 2, "t2"]
+
+
+class PackPool:
+    """Its worker ends a pack's first trial, then dies; lone trials finish."""
+
+    number = 1
+
+    def begin(self, worker, pack):
+        self.names = [job.name for job in pack]
+        self.begun = [*getattr(self, "begun", []), self.names]
+
+    def wait(self, seconds):
+        first, *rest = self.names
+        ended = [(0, Outcome("finished", trial=first))]
+        return [*ended, (0, Outcome("lost", "killed"))] if rest else ended
+
+
+def test_where_a_pack_loses_its_worker_its_rest_goes_on_in_halves(tmp_path):
+    pool = PackPool()
+    pack = tuple(job for (job,) in jobs(tmp_path, *range(6)))
+    ended, _ = ran(pool, [pack])
+    assert pool.begun == [
+        ["t0", "t1", "t2", "t3", "t4", "t5"],
+        ["t1", "t2"],
+        ["t3", "t4", "t5"],
+        ["t2"],
+        ["t4"],
+        ["t5"],
+    ]
+    assert sorted(ended) == [(f"t{n}", "finished") for n in range(6)]

@@ -1,0 +1,123 @@
+"""Trials that train in one program leave what they leave alone, whatever becomes of the others."""
+
+import numpy as np
+import pytest
+from stub_trials import TINY, written
+
+from fednas_jax.config.files import from_json, to_json
+from fednas_jax.config.presets import preset
+from fednas_jax.engine import shared
+from fednas_jax.phones import ledger
+from fednas_jax.run.folder import RunDir
+from fednas_jax.run.loop import run_search
+from fednas_jax.run.verifying import verify_run
+from fednas_jax.sweep import packs, sources
+from fednas_jax.sweep.packs import Packed, run_trials
+from fednas_jax.sweep.planning import config_of
+
+FIELDS = {
+    "plain": {},
+    "seed": {"seed": 3, "pretrain.rounds": 2},
+    "rate": {"train.learning_rate": 0.02, "train.momentum": 0.0, "train.weight_decay": 0.01},
+    "diverges": {"train.learning_rate": 1000.0},
+    "clients": {"data.clients": 6, "data.partition": "dirichlet", "data.alpha": 0.3, "train.proximal": 0.1},
+    "naive": {"method": "naive", "search.max_iterations": 2, "participation.malicious": 0.3},
+}
+ENDS = [name for name in FIELDS if name != "diverges"]
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    source = sources.read(written(tmp_path_factory.mktemp("file"), f"{TINY}\n[[trials]]\nlist = [{{ seed = 0 }}]\n"))
+    (common,) = source.trials
+    base = preset(source.base)
+    return {name: to_json(config_of(base, common | fields)) for name, fields in FIELDS.items()}
+
+
+def in_pack(configs, out, names, should_stop=lambda: False):
+    trials = [Packed(name, str(out / name), configs[name]) for name in names]
+    return {outcome.trial: outcome for outcome in run_trials(trials, should_stop)}
+
+
+@pytest.fixture(scope="module")
+def together(configs, tmp_path_factory):
+    """All in one pack; where they are, what became of them, and what the shared fleets did."""
+    out, made = tmp_path_factory.mktemp("packed"), []
+    with pytest.MonkeyPatch.context() as patch:
+
+        class Seen(shared.Shared):
+            def __init__(self, *args):
+                super().__init__(*args)
+                self.runs = []
+                made.append(self)
+
+            def train(self, runs, asked):
+                self.runs.append(len(runs))
+                return super().train(runs, asked)
+
+        patch.setattr(packs, "Shared", Seen)
+        outcomes = in_pack(configs, out, FIELDS)
+    return out, outcomes, made
+
+
+@pytest.fixture(scope="module")
+def apart(configs, tmp_path_factory):
+    """Each by itself."""
+    out = tmp_path_factory.mktemp("apart")
+    for name in ENDS:
+        run_search(from_json(configs[name]), out / name)
+    return out
+
+
+def result_of(out):
+    result = RunDir(out).result()
+    return {name: value for name, value in result.items() if name not in ("simulator", "checksum")}
+
+
+def assert_close(mine, theirs):
+    """Values alike: numbers to 1e-5, all else exactly."""
+    if isinstance(mine, dict):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert_close(mine[name], theirs[name])
+    elif isinstance(mine, list):
+        assert len(mine) == len(theirs)
+        for a, b in zip(mine, theirs, strict=True):
+            assert_close(a, b)
+    elif isinstance(mine, float):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    else:
+        assert mine == theirs
+
+
+def assert_same_run(out, other):
+    assert verify_run(out).finished
+    assert_close(result_of(out), result_of(other))
+    rows, others = (ledger.read(RunDir(o).ledger).to_pydict() for o in (out, other))
+    assert_close(rows, others)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_trial_of_a_pack_leaves_what_it_leaves_alone(together, apart, name):
+    out, outcomes, _ = together
+    assert outcomes[name].kind == "finished"
+    assert_same_run(out / name, apart / name)
+
+
+def test_they_do_train_in_one_program(together):
+    _, _, (fleet, *_) = together
+    assert max(fleet.runs) == len(FIELDS)
+    assert len({id(first) for first in fleet._union.first}) > 1
+    assert fleet._union.first[0] == fleet._union.first[2] == 0  # the same partition lies there once
+
+
+def test_one_that_diverges_leaves_the_others_alone(together):
+    _, outcomes, _ = together
+    assert outcomes["diverges"].kind == "failed"
+    assert "diverged" in outcomes["diverges"].error or "finite" in outcomes["diverges"].error
+
+
+def test_each_has_its_share_of_the_time(together):
+    out, outcomes, _ = together
+    for name in ENDS:
+        assert 0 < RunDir(out / name).result()["simulator"]["wall_seconds"] <= outcomes[name].wall_seconds
