@@ -116,7 +116,7 @@ def merged_cut(cuts: Sequence[list[list[np.ndarray]]], first_task: Sequence[int]
     found: list[list[list[np.ndarray]]] = []
     held: list[np.ndarray] = []  # [D] tasks of each call
     for cut, begin in zip(cuts, first_task, strict=False):
-        least = 0  # a list's parts stay in their order
+        least = 0  # a list's parts stay apart, in their order
         for part in cut:
             size = np.array([len(own) for own in part])
             fits = (n for n in range(least, len(found)) if np.all(held[n] + size <= SEGMENTS * lanes))
@@ -126,7 +126,7 @@ def merged_cut(cuts: Sequence[list[list[np.ndarray]]], first_task: Sequence[int]
                 held.append(np.zeros(len(part), int))
             for mine, own in zip(found[call], part, strict=True):
                 mine.append(own + begin)
-            held[call], least = held[call] + size, call
+            held[call], least = held[call] + size, call + 1
     return [[np.concatenate(device) for device in call] for call in found]
 
 
