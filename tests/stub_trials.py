@@ -62,7 +62,6 @@ def result(config):
             "client_cost": dict.fromkeys(("pretrain", "search", "finetune", "all"), SPENT),
             "simulated_hours": dict.fromkeys(("pretrain", "search", "finetune", "all"), 3.0),
             "simulator": {"wall_seconds": 1.5},
-            "data": {"train_examples": 80, "validation_examples": 20, "image": [8, 8, 1]},
         }
     )
 

@@ -237,9 +237,11 @@ def spelled(seconds: float) -> str:
 
 def _pack_bytes(result: Mapping[str, Any], candidates: int) -> int:
     """What a trial takes in a pack, by a result: weights are float32, labels int32, pixels a byte each."""
-    about = result["data"]
-    examples = about["train_examples"] + about["validation_examples"]
-    return needs.pack_bytes(4 * result["parent"]["params"], candidates, examples * (math.prod(about["image"]) + 4))
+    data, about = 0, result.get("data")
+    if about is not None:
+        examples = about["train_examples"] + about["validation_examples"]
+        data = examples * (math.prod(about["image"]) + 4)
+    return needs.pack_bytes(4 * result["parent"]["params"], candidates, data)
 
 
 def _estimate(config: Config, name: str, status: str, found: Measured) -> Estimate:

@@ -72,13 +72,20 @@ def together(configs, tmp_path_factory):
     return out, outcomes, made
 
 
+class Apart:
+    """Trials by themselves; `apart / name` is where one is, which is run when it is first asked for."""
+
+    def __init__(self, configs, out):
+        self.configs, self.out = configs, out
+
+    def __truediv__(self, name):
+        run_search(from_json(self.configs[name]), self.out / name)
+        return self.out / name
+
+
 @pytest.fixture(scope="module")
 def apart(configs, tmp_path_factory):
-    """Each by itself."""
-    out = tmp_path_factory.mktemp("apart")
-    for name in ENDS:
-        run_search(from_json(configs[name]), out / name)
-    return out
+    return Apart(configs, tmp_path_factory.mktemp("apart"))
 
 
 def result_of(out):
