@@ -83,9 +83,7 @@ def client_optimizer(train: TrainConfig) -> optax.GradientTransformation:
 
 def is_plain_sgd(train: TrainConfig) -> bool:
     """Whether a client's update is its gradient times the negative learning rate, and nothing else."""
-    return train.client_optimizer == "sgd" and not any(
-        map(_used, (train.momentum, train.weight_decay, train.proximal))
-    )
+    return train.client_optimizer == "sgd" and not any(map(_used, (train.momentum, train.weight_decay, train.proximal)))
 
 
 def _used(number: float | jax.Array) -> bool:
