@@ -27,7 +27,9 @@ def small(name):
     return dataclasses.replace(WORKLOADS[name], net=net, shape=shape, candidates=candidates, clients=4, sizes=sizes)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", ["nas-round", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in list(NETS)[1:])]
+)
 def test_clients_side_by_side_compute_the_fleet_s_round(name):
     f = Federation(small(name), 4, 1)
     rate = f.workload.train.learning_rate * (1 - f.workload.train.momentum)

@@ -132,6 +132,7 @@ def test_a_mistake_is_answered_with_exit_code_2(bench, args, fragment, capsys):
     assert fragment in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_the_tiny_table_is_measured_on_a_cpu(bench, tmp_path, capsys):
     out = tmp_path / "gpu.json"
     assert bench.main(["--tiny", "--out", str(out)]) == 0

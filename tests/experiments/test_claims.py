@@ -15,7 +15,6 @@ from fednas_jax.config.schema import Config, SearchConfig
 FOLDER = Path(__file__).parents[2] / "experiments"
 NOT_CLAIMS = ("bench_engine", "bench_gpu", "bench_sweep", "settle_rounds", "claims", "fashion_part")
 CLAIMS = sorted({path.stem for path in FOLDER.glob("*.py")} - set(NOT_CLAIMS))
-QUICK = ("headline",)  # which tries what the others are made of too
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +29,8 @@ def parents(tmp_path_factory):
     return tmp_path_factory.mktemp("claims") / "parents"
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.exhaustive) for n in CLAIMS])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_runs_in_its_tiny_form(name, parents, tmp_path, capsys):
     out = tmp_path / name
     out.mkdir()
