@@ -128,6 +128,9 @@ PUBLISHED = [
     # As torchvision's; the paper names 146 M with what is no convolution or product.
     ("shufflenet_v2", {}, IMAGENET, 2_278_604, 144_907_992),
     pytest.param("densenet100", {}, ((32, 32, 3), 10), 769_162, 287_929_692, marks=pytest.mark.exhaustive),
+    # As torchvision's, whose tables name 2.83 and 1.50 G.
+    pytest.param("densenet121", {}, IMAGENET, 7_978_856, 2_834_161_664, marks=pytest.mark.exhaustive),
+    pytest.param("googlenet", {}, IMAGENET, 6_624_904, 1_498_376_192, marks=pytest.mark.exhaustive),
 ]
 
 
