@@ -72,7 +72,7 @@ def test_searches_that_the_pages_show_are_not_refused(command, tmp_path, monkeyp
     def begin(*args, **more):
         raise Begun
 
-    monkeypatch.setattr(setup, "Fleet", begin)
+    monkeypatch.setattr(setup.Fleet, "__init__", begin)
     with pytest.raises(Begun):
         main([*shlex.split(command), "--out", "run"])
     sys.modules.pop("my_net", None)
