@@ -19,6 +19,7 @@ from fednas_jax.space.network import RUN_ONCE, Dim, Network, Variables, Widths
 
 TOLERANCE = 1e-4  # relative to the largest number where that is above 1
 
+IN_GROUPS = "channels are normalised or mixed in groups that masks would cut"
 BY_CHANNEL = "normalisation by channel, or by blocks of channels that `blocks` names"
 FROM_ZERO = "activations that map 0 to 0"
 
@@ -99,7 +100,7 @@ class _Pass(NamedTuple):
         if constant := self._constant(here, there):
             return self._of_constant(number, here, constant)
         if self.cut & set(here.reads):
-            return Cause("channels are normalised or mixed in groups that masks would cut", BY_CHANNEL)
+            return Cause(IN_GROUPS, BY_CHANNEL)
         if any(self.labels[value] is None for value in here.reads):
             return None
         leak = next((o for o in self.large.operations[: number + 1] if self._leaks(o)), None)

@@ -120,7 +120,8 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> str:
         found = _difference(space, whole, bare, tolerance)
     if not found:
         return ""
-    if order := _order_matters(space, whole, tolerance):
+    in_groups = cause is not None and cause.what == causes.IN_GROUPS
+    if order := _order_matters(space, whole, tolerance, in_groups):
         raise _OrderError(f"{space.network.name}: {order}")
     if cause:
         found, want = f"{cause.what} ({found})", cause.instead
@@ -159,13 +160,18 @@ def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], toler
     return ""
 
 
-def _order_matters(space: Space, whole: Widths, tolerance: float) -> str:
-    """Where one step from channels in another order leads to something else, in words."""
+def _order_matters(space: Space, whole: Widths, tolerance: float, in_groups: bool) -> str:
+    """Where one step from channels in another order leads to something else, in words.
+
+    The order is a random one, since a reversal commutes with a shuffle; but for channels that are normalised in groups,
+    which a reversal alone leaves together.
+    """
     start = _random_variables(space.network.abstract(whole))
     rng = np.random.default_rng(3)
+    blocks = [w // block for w, block in zip(whole, space.blocks, strict=True)]
+    orders = [np.arange(n)[::-1] if in_groups else rng.permutation(n) for n in blocks]
     turned = [
-        rng.permutation(w // block)[:, None] * block + np.arange(block)[::-1]
-        for w, block in zip(whole, space.blocks, strict=True)
+        order[:, None] * block + np.arange(block)[::-1] for order, block in zip(orders, space.blocks, strict=True)
     ]
     turned = [order.ravel() for order in turned]
     straight, back = _stepped(space, whole, start), _stepped(space, whole, space.slice(start, turned))

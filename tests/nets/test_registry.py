@@ -240,7 +240,8 @@ def test_its_lanes_train_in_bfloat16_without_a_slow_convolution_or_pooling(name)
     program, new, old = in_lanes(small(name))
     assert jax.tree.map(lambda s: (s.shape, s.dtype), new) == jax.tree.map(lambda s: (s.shape, s.dtype), old)
     assert "preferred_element_type=bfloat16" in program
-    assert "preferred_element_type=float32" not in program  # normalisation, which is float32, hands on bfloat16
+    if name not in SLICED:  # attention's products are of bfloat16, and summed up in float32
+        assert "preferred_element_type=float32" not in program  # normalisation, which is float32, hands on bfloat16
     for slow in ("conv_general_dilated[", "reduce_window", "select_and_scatter"):
         assert slow not in program
 
