@@ -193,8 +193,8 @@ def attack(seed, finished_run, unsealed_run, tmp_path, capsys):
             check_page(page.read_text())
 
 
-# Thirty in the gate; ten times as many where FEDNAS_FAULTS=10.
-STRANGERS = 30 * int(os.environ.get("FEDNAS_FAULTS", "1"))
+# Twelve in the gate; ten times as many where FEDNAS_FAULTS=10.
+STRANGERS = 12 * int(os.environ.get("FEDNAS_FAULTS", "1"))
 
 
 @pytest.mark.parametrize(
