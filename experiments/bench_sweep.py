@@ -2,9 +2,11 @@
 
 `processes`: a process of its own for each trial, `fednas search`, which starts, loads, probes and traces anew.
 `warm`: `fednas sweep` with one worker, which keeps all that, its start and the first trial's compilation counted.
-A trial is run by the one, then by the other, so that whatever else the machine does meets both. Both begin with one
+`packed`: the same sweep with `--pack auto`, in a process of its own, whose trials train in one program.
+A trial is run by the first, then by the second, so that whatever else the machine does meets both. Both begin with one
 empty compilation cache, which the worker's first trial fills: a process of its own finds compiled programs on disk. The
-networks that both find are compared first of all: where they differ, it is an error and not a result.
+packed sweep runs after them, with an empty cache of its own. The networks that all find are compared first of all:
+where they differ, it is an error and not a result.
 
 Command:  python experiments/bench_sweep.py --out runs/bench-sweep    (--tiny: made-up images, two trials)
 Hardware: 2 cores
@@ -81,19 +83,44 @@ def in_turns(trials: Sequence[dict[str, Any]], out: Path, tiny: bool) -> dict[st
     return seconds
 
 
+def packed(trials: Sequence[dict[str, Any]], out: Path, tiny: bool) -> float:
+    """Seconds of the packed sweep, begun with an empty compilation cache.
+
+    Raises:
+      SystemExit: a trial failed, or found other networks than by itself.
+    """
+    base = fn.preset("digits")
+    before = os.environ["XDG_CACHE_HOME"]
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        began = time.perf_counter()
+        swept = fn.run_sweep(trials, out / "packed", base=fn.tiny(base) if tiny else base, pack="auto")
+        seconds = time.perf_counter() - began
+    os.environ["XDG_CACHE_HOME"] = before
+    if swept.failed:
+        raise SystemExit(f"{out / 'packed'}: {swept.failed} trials failed")
+    for alone in sorted((out / "processes").iterdir()):
+        if found(out / "packed" / "trials" / alone.name) != found(alone):
+            raise SystemExit(f"{alone.name}: the modes found other networks")
+    return seconds
+
+
 def found(run: Path) -> list[Any]:
     """The widths of a run's networks."""
     return [model["widths"] for model in json.loads((run / "result.json").read_text())["models"]]
 
 
 def table(seconds: Mapping[str, Sequence[float]]) -> str:
-    """The modes side by side: the first trial's seconds, the median of the others, all, and how many times faster."""
+    """The modes side by side: the first trial's seconds, the median of the others, all, and how many times faster.
+
+    A packed sweep has one number: its trials end together.
+    """
     slowest = sum(seconds["processes"])
     rows = [
         [
             mode,
-            f"{took[0]:,.1f}",
-            f"{statistics.median(took[1:]):,.1f}",
+            f"{took[0]:,.1f}" if took[1:] else "-",
+            f"{statistics.median(took[1:]):,.1f}" if took[1:] else "-",
             f"{sum(took):,.0f}",
             f"{slowest / sum(took):.2f}",
         ]
@@ -119,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache  # of this process and all that it starts
-        text = table(in_turns(trials, args.out, args.tiny))
+        seconds = in_turns(trials, args.out, args.tiny)
+        text = table({**seconds, "packed": [packed(trials, args.out, args.tiny)]})
     print(text)
     (args.out / "table.md").write_text(text + "\n")
 

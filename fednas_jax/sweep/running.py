@@ -109,11 +109,9 @@ def run_sweep(
 
             first(tell)
 
-        # Several hosts go through a trial in step; a pack would need them to take turns alike.
-        size: Pack = "off" if engine == "ray" or (alone and hosts.number() > 1) else pack
         pool = _pool(workers, engine, folder, should_stop)
         try:
-            packs = _packs(folder, planned, todo, drop or "", size, workers)
+            packs = _packs(folder, planned, todo, drop or "", pack, workers)
             stopped = run_all(packs, pool, ended, _agreed(alone, should_stop))
         finally:
             pool.close()
@@ -144,6 +142,10 @@ def _check(workers: int, engine: str, part: tuple[int, int], pack: Pack) -> None
         raise ConfigError(f"engine: got {shown(engine)}, want local or ray")
     if engine == "ray" and workers == 0:
         raise ConfigError("workers: got 0 with engine ray, want at least 1")
+    # Several hosts go through a trial in step; a pack would need them to take turns alike.
+    if pack not in ("off", 1) and (engine == "ray" or (workers == 0 and hosts.number() > 1)):
+        where = "engine ray" if engine == "ray" else "several hosts"
+        raise ConfigError(f"pack: got {pack} with {where}, want off: packs train in processes of one machine")
     index, count = part
     if not 0 <= index < count:
         raise ConfigError(f"part: got {index}/{count}, want INDEX/COUNT with an index from 0 to below the count")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import types
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,22 @@ def leave(run, widths):
     (run / "result.json").write_text(json.dumps({"models": [{"widths": {"conv": widths}}]}))
 
 
-def fake(monkeypatch, bench, warm_widths=4):
+def fake(monkeypatch, bench, warm_widths=4, packed_widths=4):
     """Both ways leave a result at once; returns in which order they were asked."""
     asked = []
 
-    def run_sweep(trials, out, base, observe):
+    def run_sweep(trials, out, base, observe=None, pack="off"):
+        if pack == "auto":
+            asked.append(("packed", len(trials)))
+            for n in range(len(trials)):
+                leave(Path(out) / "trials" / str(n), packed_widths)
+            return types.SimpleNamespace(failed=0)
         observe({"event": "sweep"})
         for n, fields in enumerate(trials):
             leave(Path(out) / "trials" / str(n), warm_widths)
             asked.append(("warm", fields["seed"], fields["train.learning_rate"]))
             observe({"event": "trial", "trial": str(n), "status": "finished"})
+        return types.SimpleNamespace(failed=0)
 
     def own_process(fields, out, tiny):
         leave(out, 4)
@@ -48,7 +55,7 @@ def test_trials_take_turns(bench, monkeypatch, tmp_path, capsys):
     asked = fake(monkeypatch, bench)
     bench.main(["--seeds", "2", "--rates", "0.1", "0.2", "--out", str(tmp_path / "b")])
     each = [(seed, rate) for seed in (0, 1) for rate in (0.1, 0.2)]
-    assert asked == [(mode, *trial) for trial in each for mode in ("warm", "processes")]
+    assert asked == [*((mode, *trial) for trial in each for mode in ("warm", "processes")), ("packed", 4)]
     said = capsys.readouterr().out
     assert (tmp_path / "b" / "table.md").read_text() == said
     assert "| processes | 50.0 | 50.0 | 200 | 1.00 |" in said
@@ -57,10 +64,14 @@ def test_trials_take_turns(bench, monkeypatch, tmp_path, capsys):
 def test_the_table_by_hand(bench):
     lines = bench.table({"processes": [40.0, 30.0, 20.0, 30.0], "warm": [42.0, 6.0, 8.0, 4.0]}).splitlines()
     assert lines[2:] == ["| processes | 40.0 | 30.0 | 120 | 1.00 |", "| warm | 42.0 | 6.0 | 60 | 2.00 |"]
+    assert (
+        bench.table({"processes": [40.0, 40.0], "packed": [20.0]}).splitlines()[3] == "| packed | - | - | 20 | 4.00 |"
+    )
 
 
-def test_other_networks_are_an_error_and_not_a_result(bench, monkeypatch, tmp_path):
-    fake(monkeypatch, bench, warm_widths=8)
+@pytest.mark.parametrize("widths", [{"warm_widths": 8}, {"packed_widths": 8}])
+def test_other_networks_are_an_error_and_not_a_result(bench, monkeypatch, tmp_path, widths):
+    fake(monkeypatch, bench, **widths)
     with pytest.raises(SystemExit, match="0: the modes found other networks"):
         bench.main(["--tiny", "--out", str(tmp_path / "b")])
 
@@ -79,4 +90,9 @@ def test_a_folder_that_is_there_and_one_trial_are_refused(bench, tmp_path, capsy
 @pytest.mark.exhaustive
 def test_the_tiny_form_measures_both(bench, tmp_path, capsys):
     bench.main(["--tiny", "--out", str(tmp_path / "b")])
-    assert [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["| processes", "| warm"]
+    modes = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert modes == ["| processes", "| warm", "| packed"]
+        "| processes",
+        "| warm",
+        "| packed",
+    ]

@@ -24,6 +24,7 @@ MANY = (
     f"{TINY}\n[[trials]]\n"
     "grid = { method = ['fednas', 'naive'], 'data.alpha' = [0.1, 1.0, 10.0], seed = [0, 1, 2, 3] }\n"
 )
+EIGHT = MANY.replace("[0.1, 1.0, 10.0]", "[0.1, 10.0]").replace("[0, 1, 2, 3]", "[0, 1]")
 SECONDS = 600  # after which a sweep that hangs is ended
 
 
@@ -94,22 +95,27 @@ def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_pa
 
 
 @pytest.mark.exhaustive
-def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_path):
-    file, whole, broken = written(tmp_path, MANY), tmp_path / "whole", tmp_path / "broken"
-    with sweeping(file, whole) as process:
+@pytest.mark.parametrize(
+    ("text", "number", "kills", "options"),
+    [(MANY, 24, (0, 7, 15), ()), (EIGHT, 8, (0, 3, 5), ("--pack", "3"))],
+    ids=["alone", "packed"],
+)
+def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_path, text, number, kills, options):
+    file, whole, broken = written(tmp_path, text), tmp_path / "whole", tmp_path / "broken"
+    with sweeping(file, whole, *options) as process:
         assert process.wait(SECONDS) == 0
     rng = random.Random(5)
-    for done in (0, 7, 15):
-        with sweeping(file, broken) as process:
+    for done in kills:
+        with sweeping(file, broken, *options) as process:
             wait_for(lambda: len(list(broken.glob("trials/*/result.json"))) > done)  # noqa: B023
             workers = workers_of(process.pid)
             time.sleep(3 * rng.random())
             process.kill()
             process.wait(SECONDS)
         wait_for(lambda: all(map(gone, workers)))  # noqa: B023
-    with sweeping(file, broken) as process:
+    with sweeping(file, broken, *options) as process:
         assert process.wait(SECONDS) == 0
-    assert len(rows(whole)) == 24
+    assert len(rows(whole)) == number
     assert rows(broken) == rows(whole)
 
 

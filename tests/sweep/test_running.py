@@ -261,6 +261,7 @@ def test_a_signal_stops_it_where_nothing_is_lost(tmp_path, pool, file, capsys):
         (["--workers", "x"], "workers"),
         (["--engine", "dask"], "dask"),
         (["--engine", "ray", "--workers", "0"], "workers: got 0 with engine ray"),
+        (["--engine", "ray", "--pack", "auto"], "pack: got auto with engine ray, want off"),
         (["--hosts.auto"], "workers: got workers with --hosts options, want --workers 0"),
     ],
 )
