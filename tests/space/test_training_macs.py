@@ -86,7 +86,8 @@ def test_xla_counts_the_same_training_step(name):
 
     XLA leaves out products with padding (at 224x224 they are 8 % of AlexNet's and 8 % of ResNet-18's), so they are left
     out here too: counted / XLA's is then 0.97 to 1.00, and it counts elementwise work, which is the rest: 3 % of
-    MobileNetV1's step and 8 % of MobileNetV2's, whose many wide layers do little else. The program is XLA's before the
+    MobileNetV1's step, 8 % of MobileNetV2's, whose many wide layers do little else, and 6 % of the small vision
+    transformer's, for softmax and LayerNorm. The program is XLA's before the
     CPU compiler rewrites depthwise gradients into dense convolutions with zeros.
     """
     shape, batch = (224, 224, 3), 32
@@ -99,4 +100,4 @@ def test_xla_counts_the_same_training_step(name):
     macs = training_macs.training_layer_macs(network, widths)
     products = 2 * batch * sum(m * s for m, s in zip(macs, without_padding(network, widths), strict=True))
     elementwise = 1 - products / lowered.cost_analysis()["flops"]
-    assert 0 <= elementwise < (0.08 if name == "mobilenet_v2" else 0.05)
+    assert 0 <= elementwise < {"mobilenet_v2": 0.08, "vit": 0.06}.get(name, 0.05)
