@@ -47,7 +47,7 @@ def test_a_killed_actor_loses_nothing(tmp_path):
 
     try:
         source = sources.read(written(tmp_path, FOUR))
-        assert run_sweep(source.trials, out, source.base, engine="ray", should_stop=asked) == (out, 4, 0)
+        assert run_sweep(source.trials, out, source.base, engine="ray", should_stop=asked) == (out, 4, 0, 0)
     finally:
         ray.shutdown()
     assert killed

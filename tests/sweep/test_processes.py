@@ -78,7 +78,7 @@ def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_pa
         return False
 
     source = sources.read(file)
-    assert run_sweep(source.trials, out, source.base, should_stop=asked) == (out, 4, 0)
+    assert run_sweep(source.trials, out, source.base, should_stop=asked) == (out, 4, 0, 0)
     assert len(killed) == 1
     compiled = {}
     for name in ("fednas-seed0", "fednas-seed1", "naive-seed0", "naive-seed1"):
