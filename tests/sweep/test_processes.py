@@ -43,6 +43,11 @@ def sweeping(file, out, *options):
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
 
 
+def rounded(row):
+    """A row whose floats may be a little off, as another order of sums makes them."""
+    return {name: pytest.approx(value, rel=1e-5) if isinstance(value, float) else value for name, value in row.items()}
+
+
 def workers_of(process):
     """Numbers of the workers that a process has started."""
     found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -102,7 +107,7 @@ def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_pa
 )
 def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_path, text, number, kills, options):
     file, whole, broken = written(tmp_path, text), tmp_path / "whole", tmp_path / "broken"
-    with sweeping(file, whole, *options) as process:
+    with sweeping(file, whole) as process:  # each trial by itself
         assert process.wait(SECONDS) == 0
     rng = random.Random(5)
     for done in kills:
@@ -116,7 +121,8 @@ def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_
     with sweeping(file, broken, *options) as process:
         assert process.wait(SECONDS) == 0
     assert len(rows(whole)) == number
-    assert rows(broken) == rows(whole)
+    for got, want in zip(rows(broken), rows(whole), strict=True):
+        assert got == (rounded(want) if options else want)
 
 
 @pytest.mark.exhaustive
