@@ -87,17 +87,21 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
     except _OrderError:
         # Sizes do not show in which order channels lie; following them does, where they were not followed yet.
         order = labels if products else _followed(network, groups, widths, multiples, labels)[0]
-        if order == labels:
-            raise
     space = dataclasses.replace(space, labels=order)
-    return dataclasses.replace(space, inexact=check_masking(space))
+    return dataclasses.replace(space, inexact=check_masking(space, followed=True))
 
 
-def check_masking(space: Space, tolerance: float = 1e-4) -> str:
+def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False) -> str:
     """Trains one step masked and sliced, at small widths, and says why the two differ, in words; '' if they do not.
 
     A layer that mixes channels (LayerNorm) or an activation that does not map 0 to 0 (sigmoid) shows up here. Where the
     two differ, slicing itself is checked: a step from channels in another order must lead to the same in that order.
+
+    Args:
+      space: of the network.
+      tolerance: of a difference, relative to the largest number where that is above 1.
+      followed: the order of channels was found by following them. Then channels that are normalised in groups may be
+        what the order matters for.
 
     Raises:
       NetworkError: it does not: the channels of a variable lie in another order than the rest of the network takes
@@ -120,7 +124,7 @@ def check_masking(space: Space, tolerance: float = 1e-4) -> str:
         found = _difference(space, whole, bare, tolerance)
     if not found:
         return ""
-    in_groups = cause is not None and cause.what == causes.IN_GROUPS
+    in_groups = followed and cause is not None and cause.what == causes.IN_GROUPS
     if order := _order_matters(space, whole, tolerance, in_groups):
         raise _OrderError(f"{space.network.name}: {order}")
     if cause:
