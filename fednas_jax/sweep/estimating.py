@@ -27,7 +27,7 @@ from fednas_jax.search import brackets, policies
 from fednas_jax.sweep import packing
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
-from fednas_jax.sweep.packing import Pack
+from fednas_jax.sweep.packing import PackSize
 from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.processes import Processes
 from fednas_jax.sweep.running import chosen, dropped_row, finished_row, known_of
@@ -74,7 +74,7 @@ def estimated(
     out: Path,
     base: Config | str | None = None,
     part: tuple[int, int] = (0, 1),
-    pack: Pack = "off",
+    pack: PackSize = "off",
     workers: int = 1,
 ) -> Estimates:
     """Measures one trial that is not finished, in a temporary folder, and estimates all; nothing is written in `out`.

@@ -18,7 +18,7 @@ from fednas_jax.sweep.planning import leaves
 MOST = 64  # trials of a pack that nobody gave a size
 T = TypeVar("T")
 
-Pack = int | Literal["auto", "off"]
+PackSize = int | Literal["auto", "off"]  # trials of a pack; 1 and off: each by itself
 
 FREE = (
     "seed",
@@ -46,7 +46,7 @@ def check(pack: Any) -> None:
         raise ConfigError(f"pack: got {shown(pack)}, want auto, off, or trials in a program, 1 to 10000")
 
 
-def packed(trials: Iterable[T], configs: Iterable[Config], pack: Pack, workers: int) -> Iterator[tuple[T, ...]]:
+def packed(trials: Iterable[T], configs: Iterable[Config], pack: PackSize, workers: int) -> Iterator[tuple[T, ...]]:
     """The trials in packs, in their order.
 
     Args:

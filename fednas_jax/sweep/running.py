@@ -17,7 +17,7 @@ from fednas_jax.runtime import hosts
 from fednas_jax.sweep import dropping, packing
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
-from fednas_jax.sweep.packing import Pack
+from fednas_jax.sweep.packing import PackSize
 from fednas_jax.sweep.planning import Plan, Planned, plan
 from fednas_jax.sweep.scheduling import Job, Outcome, Pool, run_all
 from fednas_jax.sweep.table import Table, row_of
@@ -44,7 +44,7 @@ def run_sweep(
     replace: bool = False,
     part: tuple[int, int] = (0, 1),
     drop: str | None = None,
-    pack: Pack = "off",
+    pack: PackSize = "off",
     continue_dropped: bool = False,
     observe: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -134,7 +134,7 @@ def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
     return planned._replace(trials=trials)
 
 
-def _check(workers: int, engine: str, part: tuple[int, int], pack: Pack) -> None:
+def _check(workers: int, engine: str, part: tuple[int, int], pack: PackSize) -> None:
     packing.check(pack)
     if not isinstance(workers, int) or not 0 <= workers <= 10_000:
         raise ConfigError(f"workers: got {shown(workers)}, want 1 to 10000, or 0 for this process")
@@ -238,7 +238,7 @@ def _failed(error: str, wall_seconds: float | None) -> dict[str, Any]:
 
 
 def _packs(
-    folder: SweepDir, planned: Plan, todo: Sequence[Planned], drop: str, size: Pack, workers: int
+    folder: SweepDir, planned: Plan, todo: Sequence[Planned], drop: str, size: PackSize, workers: int
 ) -> Iterator[tuple[Job, ...]]:
     for trials in packing.packed(todo, map(planned.config, todo), size, workers):
         yield tuple(
