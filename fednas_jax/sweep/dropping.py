@@ -12,9 +12,9 @@ Letters: K trials, R iterations.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import jax
 import numpy as np
@@ -169,12 +169,9 @@ class Watch:
     """
 
     def __init__(self, run: Path, text: str):
-        self._sweep, self._name, self._text = run.parents[1], run.name, text
-        kept = reported(self._sweep, self._name)
-        # A run that goes on has taken back what came after its last checkpoint.
-        scores = [_finite(e["score"]) for e in RunDir(run).events() if e["event"] == "select"]
-        self._report = Reported(scores=scores, ended=False, dropped=None, spared=kept["spared"])
-        write(self._sweep, self._name, self._report)
+        self._run, self._text = RunDir(run), text
+        self._sweep, self._name = run.parents[1], run.name
+        self._report = reported(self._sweep, self._name)
 
     @property
     def dropped(self) -> bool:
@@ -183,37 +180,38 @@ class Watch:
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """An event of the run."""
-        if event["event"] in ("start", "resume"):  # from a checkpoint that may be older than what was read at first
-            run = RunDir(self._sweep / "trials" / self._name)
-            scores = [_finite(e["score"]) for e in run.events() if e["event"] == "select"]
-            self._keep(Reported(**{**self._report, "scores": scores}))
-        elif event["event"] == "select":
-            scores = [*self._report["scores"], _finite(event["score"])]
-            self._keep(Reported(**{**self._report, "scores": scores}))
+        kind = event["event"]
+        if kind in ("start", "resume"):  # what came after the checkpoint that it goes on from has been taken back
+            past = list(self._run.events())
+            scores = [_finite(one["score"]) for one in past if one["event"] == "select"]
+            self._keep(scores=scores, ended=any(one["event"] == "stop" for one in past), dropped=None)
+        elif kind == "select":
+            self._keep(scores=[*self._report["scores"], _finite(event["score"])])
             self._decide()
-        elif event["event"] == "stop":
-            self._keep(Reported(**{**self._report, "ended": True}))
-        elif event["event"] == "finished":  # before it could be dropped
-            self._keep(Reported(**{**self._report, "ended": True, "dropped": None}))
+        elif kind == "stop":
+            self._keep(ended=True)
+        elif kind == "finished":  # before it could be dropped
+            self._keep(ended=True, dropped=None)
 
-    def _keep(self, report: Reported) -> None:
-        self._report = report
-        write(self._sweep, self._name, report)
+    def _keep(self, **changes: Any) -> None:
+        self._report = cast(Reported, {**self._report, **changes})
+        write(self._sweep, self._name, self._report)
 
     def _decide(self) -> None:
         if self._report["spared"]:
             return
-        found = verdict(_compiled(self._text), read(self._sweep) | {self._name: self._report}, self._name)
+        found = verdict(_compiled(self._text), read(self._sweep), self._name)
         if not found.stays:
-            scores: Sequence[float | None] = self._report["scores"]
-            dropped = Dropped(
-                policy=self._text,
-                iteration=len(scores),
-                place=found.place,
-                trials=found.trials,
-                score=scores[-1],
+            scores = self._report["scores"]
+            self._keep(
+                dropped=Dropped(
+                    policy=self._text,
+                    iteration=len(scores),
+                    place=found.place,
+                    trials=found.trials,
+                    score=scores[-1],
+                )
             )
-            self._keep(Reported(**{**self._report, "dropped": dropped}))
 
 
 @functools.lru_cache(maxsize=1)

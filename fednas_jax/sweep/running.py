@@ -186,9 +186,10 @@ def _looked_at(folder: SweepDir, table: Table, retry_failed: bool, continue_drop
             folder.forgive(trial.name)
             failure = None
         row = finished_row(folder, table.plan, trial)
-        if row is None and continue_dropped and dropped_row(folder, trial) is not None:
+        if row is None and (row := dropped_row(folder, trial)) is not None and continue_dropped:
             dropping.spare(folder.path, trial.name)
-        if (row := row or dropped_row(folder, trial)) is not None:
+            row = None
+        if row is not None:
             table.put(trial.name, row)
         elif failure is not None:
             table.put(trial.name, _failed(failure["error"], failure["wall_seconds"]))
