@@ -218,9 +218,8 @@ def print_estimates(console: Console, estimates: Estimates) -> None:
         highlight=False,
     )
     if any(len(some) > 1 for some in estimates.packs):
-        sizes = ", ".join(f"{len(some):,}" for some in estimates.packs[:10]) + (
-            " …" if len(estimates.packs) > 10 else ""
-        )
+        sizes = ", ".join(f"{len(some):,}" for some in estimates.packs[:10])
+        sizes += " …" if len(estimates.packs) > 10 else ""
         most = max(map(len, estimates.packs)) * found.pack_bytes
         said = f"{len(estimates.packs):,} packs of {sizes} trials; the largest takes {most / 1e6:,.1f} MB of a device"
         console.print(f"{said}, or is done in parts where that is not there", soft_wrap=True, highlight=False)

@@ -37,4 +37,5 @@ class Here:
         """Nothing runs between two trials, and a running one asks by itself."""
 
     def close(self) -> None:
-        """Nothing is left."""
+        """What was kept from trial to trial is let go of: this process goes on after the sweep."""
+        keep_between_runs(False)
