@@ -85,8 +85,7 @@ def small(config: fn.Config) -> fn.Config:
 def read(tmp_path_factory):
     """A folder in which the pages were followed: runs/digits and runs/curves are there."""
     home = tmp_path_factory.mktemp("read")
-    shown = fn.override(small(fn.preset("digits")), {"search.groups": 4})  # as the README has it
-    fn.run_search(shown, home / "runs" / "digits")
+    fn.run_search(small(fn.preset("digits")), home / "runs" / "digits")
     fn.write_report(home / "runs" / "digits")
     curves = fn.override(small(fn.preset("digits")), {"method": "naive", "search.policy": "none(score_every=1)"})
     curves = fn.override(curves, {"search.settle_rounds": 3})
