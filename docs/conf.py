@@ -13,7 +13,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.programoutput",  # what --help says, as it says it
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
 html_title = f"fednas_jax {release}"
 html_static_path = ["_static"]
