@@ -356,7 +356,8 @@ def _failures(folder: Path) -> dict[str, str]:
 
 def _dropped(path: Path) -> bool:
     """Whether the run is a trial of a sweep that was dropped early."""
-    file = path.parents[1] / "scores" / f"{path.name}.json"
+    whole = path.absolute()  # one that is given as 'run' or '.' has no folder above it to go by
+    file = whole.parent.parent / "scores" / f"{whole.name}.json"
     try:
         return file.exists() and read_json(file)["dropped"] is not None
     except (RunError, KeyError, TypeError):

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -169,6 +170,22 @@ def test_a_trial_that_failed_and_is_tried_again_is_running(tmp_path):
     assert only(seen).status == "running"
     run.finish()
     assert only(look(seen, time.time())).status == "finished"
+
+
+@pytest.mark.parametrize(("where", "name"), [("trials", "a"), ("trials/a", "."), (".", "trials/a"), ("..", "sweep")])
+def test_a_dropped_trial_is_known_by_whatever_name_its_folder_is_given(where, name, tmp_path, monkeypatch):
+    Writer(tmp_path / "sweep" / "trials" / "a", NOBODY).tell(pretraining(1))
+    (tmp_path / "sweep" / "scores").mkdir()
+    write_json(tmp_path / "sweep" / "scores" / "a.json", {"dropped": {"iteration": 1}})
+    monkeypatch.chdir(tmp_path / "sweep" / where)
+    assert only(look(begin(Path(name)), time.time())).status == "dropped"
+
+
+@pytest.mark.parametrize(("where", "name"), [(".", "run"), ("run", ".")])
+def test_a_run_that_stopped_is_no_dropped_trial(where, name, tmp_path, monkeypatch):
+    Writer(tmp_path / "run", NOBODY).tell(pretraining(1))
+    monkeypatch.chdir(tmp_path / where)
+    assert only(look(begin(Path(name)), time.time())).status == "stopped"
 
 
 def test_plain_lines_say_what_changes_and_not_every_round(tmp_path):
