@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from fednas_jax.report import sweep_charts, theme, trials, wording
 from fednas_jax.report.comparison_figures import interval_bars
 from fednas_jax.report.draw import label
 from fednas_jax.report.theme import Shown, Sketch
-from fednas_jax.report.trials import Sweep
+from fednas_jax.report.trials import Level, Sweep
 
 _MOST_FIELDS, _MOST_PANELS, _MOST_LINES = 8, 9, 500
 _COLUMNS = 2  # panels beside each other
@@ -23,10 +23,17 @@ NAMES = {
 }
 
 
-def of_sweep(sweep: Sweep) -> list[Shown]:
-    """All figures of a sweep."""
-    factors = sorted(sweep.factors, key=lambda field: -trials.spread(sweep, field))[:_MOST_FIELDS]
-    shown = [trade(sweep, factors), parallel(sweep, factors), effects(sweep, factors)]
+def of_sweep(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> list[Shown]:
+    """All figures of a sweep; none where its trials differ in nothing.
+
+    Args:
+      sweep: that they are of.
+      found: its main effects (`trials.effects`).
+    """
+    factors = list(found)[:_MOST_FIELDS]
+    if not factors:
+        return []
+    shown = [trade(sweep, factors), parallel(sweep, factors), effects(sweep, {name: found[name] for name in factors})]
     return [*shown, multiples(sweep, factors)] if len(factors) > 1 else shown
 
 
@@ -34,7 +41,7 @@ def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
     """Accuracy against what the search costs a client, a point for each trial."""
     rows = [row for row in sweep.finished if row["search_seconds"] is not None]
     shades = _shades(sweep, factors)
-    field = factors[0] if factors else ""
+    field = factors[0]
 
     def draw(_: Any, axes: Any) -> None:
         _scatter(axes, sweep, rows, field, shades)
@@ -86,16 +93,13 @@ def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
     return Shown("parallel", "Fields and outcomes", says, Sketch(draw, theme.WIDE, 2.8), wide=True, chart=chart)
 
 
-def effects(sweep: Sweep, factors: Sequence[str]) -> Shown:
+def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
     """Main effects: mean accuracy at each value of each field."""
-    found = {field: trials.levels(sweep, field) for field in factors}
-    panels = min(len(factors), _MOST_FIELDS)
-    lines = -(-panels // _COLUMNS)
+    lines = -(-len(found) // _COLUMNS)
 
     def draw(figure: Any, made: Any) -> None:
         places = np.ravel(made)
-        for axes, field in zip(places, factors, strict=False):
-            level = found[field]
+        for axes, (field, level) in zip(places, found.items(), strict=False):
             numbers = all(trials.is_number(each.value) for each in level)
             if numbers and len(level) > trials.LEVELS:
                 x: list[Any] = [row[field] for row in sweep.finished]
@@ -109,16 +113,16 @@ def effects(sweep: Sweep, factors: Sequence[str]) -> Shown:
                 axes.set_xticks(x[::step], [label(wording.value(each.value))[:12] for each in level[::step]])
                 axes.margins(x=0.25)
             axes.set_title(label(field)[:40])
-        for axes in places[len(factors) :]:
+        for axes in places[len(found) :]:
             axes.set_axis_off()
         figure.supylabel("test accuracy (%)", fontsize=8)
 
-    most = factors[0] if factors else ""
+    most, levels = next(iter(found.items()))
     says = (
         f"Mean {NAMES[sweep.accuracy]} of all trials with that value, with 95 % intervals; the other fields vary. "
-        f"{label(most)} moves it most, by {100 * trials.spread(sweep, most):.1f} points."
+        f"{label(most)} moves it most, by {100 * trials.spread(levels):.1f} points."
     )
-    grid = {"nrows": lines, "ncols": min(panels, _COLUMNS), "sharey": True, "squeeze": False}
+    grid = {"nrows": lines, "ncols": min(len(found), _COLUMNS), "sharey": True, "squeeze": False}
     return Shown("effects", "What each field does", says, Sketch(draw, height=0.4 + 1.35 * lines, axes=grid))
 
 
@@ -161,8 +165,6 @@ def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], field: str
 
 def _shades(sweep: Sweep, factors: Sequence[str]) -> dict[Any, int]:
     """The first field's values with the numbers of their colours; those too many are one."""
-    if not factors:
-        return {}
     values = trials.kinds(sweep.finished, factors[0])
     few = values if len(values) <= len(theme.COLOURS) else [*values[: len(theme.COLOURS) - 1], _OTHERS]
     return {value: number for number, value in enumerate(few)}

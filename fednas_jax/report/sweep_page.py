@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fednas_jax.report import comparison_page, sweep_figures, trials, wording
 from fednas_jax.report.template import Fact, Grid, Page
-from fednas_jax.report.trials import Sweep
+from fednas_jax.report.trials import Level, Sweep
 
 _MOST_ROWS = 2000  # of the table
 _MOST_COMPARED = 64  # runs
@@ -29,7 +29,8 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
         Fact(wording.percent(best[sweep.accuracy]), f"best {sweep_figures.NAMES[sweep.accuracy]}"),
     ]
     runs = tuple(sweep.run(row["trial"]) for row in sweep.rows if row["status"] == "finished")
-    methods = _compared(sweep, runs)
+    methods, effects = _compared(sweep, runs), trials.effects(sweep)
+    found = [effects_table(sweep, effects)] if effects else []
     page = Page(
         title=f"Sweep {path.resolve().name}",
         lead=(
@@ -38,8 +39,8 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
         ),
         facts=facts,
         warnings=errors[:5],
-        figures=[*(methods.figures if methods else ()), *sweep_figures.of_sweep(sweep)],
-        tables=[*(methods.tables if methods else ()), effects_table(sweep), trials_table(sweep)],
+        figures=[*(methods.figures if methods else ()), *sweep_figures.of_sweep(sweep, effects)],
+        tables=[*(methods.tables if methods else ()), *found, trials_table(sweep)],
         notes=[
             comparison_page.SECONDS,
             "Figures and main effects are of finished trials alone: where some were dropped early, what is left is "
@@ -60,7 +61,7 @@ def _compared(sweep: Sweep, runs: Sequence[Path]) -> Page | None:
     return comparison_page.of_runs(runs, each=False)
 
 
-def effects_table(sweep: Sweep) -> Grid:
+def effects_table(sweep: Sweep, effects: Mapping[str, Sequence[Level]]) -> Grid:
     """Mean outcomes at each value of each field."""
     rows = [
         [
@@ -70,8 +71,8 @@ def effects_table(sweep: Sweep) -> Grid:
             wording.estimate(level.accuracy, 100, 1),
             wording.estimate(level.seconds),
         ]
-        for field in sorted(sweep.factors, key=lambda field: -trials.spread(sweep, field))
-        for level in trials.levels(sweep, field)[: 4 * trials.LEVELS]
+        for field, levels in effects.items()
+        for level in levels[: 4 * trials.LEVELS]
     ]
     header = ("field", "value", "trials", f"{sweep_figures.NAMES[sweep.accuracy]}, %", "search, s")
     return Grid("Main effects", header, rows, 2, "Means over trials and, in parentheses, their 95 % intervals.")

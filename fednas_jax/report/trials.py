@@ -86,23 +86,31 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def effects(sweep: Sweep) -> dict[str, list[Level]]:
+    """The levels of each field that is a factor; the one that moves the accuracy most comes first."""
+    found = {field: levels(sweep, field) for field in sweep.factors}
+    return dict(sorted(found.items(), key=lambda each: -spread(each[1])))
+
+
 def levels(sweep: Sweep, field: str) -> list[Level]:
     """What trials came to at each value of a field, over all values of the others."""
+    rows: dict[Any, list[dict[str, Any]]] = {}
+    for row in sweep.finished:
+        rows.setdefault(row[field], []).append(row)
     found = []
-    for value in kinds(sweep.finished, field):
-        rows = [row for row in sweep.finished if row[field] == value]
-        seconds = [row["search_seconds"] for row in rows if row["search_seconds"] is not None]
+    for value in sorted(rows, key=order):
+        seconds = [row["search_seconds"] for row in rows[value] if row["search_seconds"] is not None]
         found.append(
             Level(
                 value,
-                statistics.mean([row[sweep.accuracy] for row in rows]),
+                statistics.mean([row[sweep.accuracy] for row in rows[value]]),
                 statistics.mean(seconds) if seconds else None,
             )
         )
     return found
 
 
-def spread(sweep: Sweep, field: str) -> float:
+def spread(found: Sequence[Level]) -> float:
     """How much a field moves the mean accuracy: the most less the least of its levels."""
-    values = [level.accuracy.value for level in levels(sweep, field)]
+    values = [level.accuracy.value for level in found]
     return max(values) - min(values)

@@ -61,6 +61,17 @@ def test_a_sweep_s_page_holds_its_figures_and_all_trials(sweep, capsys):
     assert len((sweep / "tables" / "trials.csv").read_text().splitlines()) == 17
 
 
+def test_a_sweep_of_one_trial_has_a_page_without_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(running, "_pool", lambda *of_sweep: StubPool())
+    running.run_sweep([{"seed": 1}], tmp_path / "one", "digits")
+    assert main(["report", str(tmp_path / "one"), "--no-pdf"]) == 0
+    text = (tmp_path / "one" / "report.html").read_text()
+    check_page(text)
+    assert "differ in nothing" in text
+    assert "<figure" not in text
+    assert text.count('<tr><th scope="row"') == 1
+
+
 def test_a_field_s_texts_are_text(sweep):
     changed(sweep, method=[HOSTILE, "=x", "_y", "\x1b[2J"] * 4)
     assert main(["report", str(sweep), "--no-pdf"]) == 0
