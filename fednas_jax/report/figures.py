@@ -14,10 +14,14 @@ from fednas_jax.report.theme import Shown, Sketch
 from fednas_jax.run.finished import Run, members
 
 
-def of_run(run: Run) -> list[Shown]:
-    """All figures of a run that it has the data for; raises as `Run.events` and `Run.ledger`."""
-    scores = findings.scores(run)
-    spent = findings.bill(run)
+def of_run(run: Run, spent: findings.Bill, scores: Sequence[findings.Score]) -> list[Shown]:
+    """All figures of a run that it has the data for; raises as `Run.events` and `Run.ledger`.
+
+    Args:
+      run: finished.
+      spent: its bill (`findings.bill`).
+      scores: of its search (`findings.scores`).
+    """
     found = [front(run), *(front_of(run, *each) for each in _limited(run)), bill(spent)]
     if scores:
         found.append(search_figures.candidates(run, scores))
@@ -97,7 +101,7 @@ def _limited(run: Run) -> list[tuple[int, str, str]]:
 def bill(spent: findings.Bill) -> Shown:
     """The whole bill of an average client, and the bill where one member alone is fine-tuned."""
     lines = [("whole family", spent.stages)]
-    if spent.alone is not None and len(spent.tuning) > 1:
+    if spent.saved is not None:
         assert spent.one is not None
         lines.append(("one network", spent.stages | {"finetune": spent.tuning[spent.one]}))
 
@@ -128,18 +132,16 @@ def bill(spent: findings.Bill) -> Shown:
         f"pretraining takes {wording.digits(spent.stages['pretrain'])} s, fine-tuning "
         f"{wording.digits(spent.stages['finetune'])} s."
     )
-    if len(lines) > 1:
-        says += f" {saving(spent)}"
+    if spent.saved is not None:
+        says += f" {saving(spent.saved, spent.whole)}"
     return Shown("bill", "The whole bill", says, Sketch(draw, height=1.5))
 
 
-def saving(spent: findings.Bill) -> str:
-    """What is saved by who fine-tunes the smallest network alone."""
-    assert spent.alone is not None
-    saved = spent.whole - spent.alone
+def saving(saved: float, whole: float) -> str:
+    """What is saved by who fine-tunes the smallest network alone, of a bill's whole."""
     return (
         f"Who fine-tunes the smallest network alone saves {wording.digits(saved)} s, "
-        f"{wording.share(saved / spent.whole if spent.whole else 0)} of the whole."
+        f"{wording.share(saved / whole if whole else 0)} of the whole."
     )
 
 

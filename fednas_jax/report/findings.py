@@ -64,6 +64,11 @@ class Bill(NamedTuple):
             return None
         return self.whole - self.stages["finetune"] + self.tuning[self.one]
 
+    @property
+    def saved(self) -> float | None:
+        """What the whole is more than `alone`; None where nobody knows, or no other member was fine-tuned."""
+        return None if self.alone is None or len(self.tuning) < 2 else self.whole - self.alone
+
 
 def interval(score: float | None, examples: float | None, metric: str = "accuracy") -> tuple[float, float] | None:
     """The 95 % interval of an accuracy; None for another metric, or where nobody knows of how many examples it is."""

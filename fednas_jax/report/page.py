@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def write(folder: Path, page: Page, pdf: bool = True) -> Path:
 
 def of_run(run: Run) -> Page:
     """What the page of a run says; raises as `figures.of_run`."""
-    result, spent = run.result, findings.bill(run)
+    result, spent, scores = run.result, findings.bill(run), findings.scores(run)
     found = members(result)
     left = wording.share(found[-1]["macs"] / result["parent"]["macs"])
     lead = (
@@ -51,7 +52,7 @@ def of_run(run: Run) -> Page:
         f"{result['clients']:,} clients{_mixes(result)}. The search stopped: {result['stop_reason']}. "
         f"{not_counted(result)}"
     )
-    tables = [family_table(run), cost_table(run, spent)]
+    tables = [family_table(run, spent, scores), cost_table(run, spent)]
     if tiers := assigned(run.path):
         tables.append(Grid("What each class of phones runs", TIERS, tier_rows(tiers), 2))
     return Page(
@@ -59,7 +60,7 @@ def of_run(run: Run) -> Page:
         lead=lead,
         facts=_facts(run, spent),
         warnings=result.get("warnings", []),
-        figures=figures.of_run(run),
+        figures=figures.of_run(run, spent, scores),
         tables=tables,
         notes=[
             "Seconds are simulated ones of an average client, unless said otherwise. Intervals of accuracies are 95 % "
@@ -82,18 +83,18 @@ def _facts(run: Run, spent: findings.Bill) -> list[Fact]:
     facts.append(Fact(f"{wording.digits(spent.stages['search'])} s", "of a client for the search"))
     facts.append(Fact(f"{wording.digits(spent.whole)} s", "of a client in all: pretraining, search, fine-tuning"))
     facts.append(Fact(wording.share(spent.search_share), "of the whole is the search"))
-    if spent.alone is not None and len(spent.tuning) > 1:
-        saved = (spent.whole - spent.alone) / spent.whole if spent.whole else 0.0
+    if spent.saved is not None:
+        saved = spent.saved / spent.whole if spent.whole else 0.0
         facts.append(Fact(wording.share(saved), "saved by who fine-tunes the smallest network alone"))
     return facts
 
 
-def family_table(run: Run) -> Grid:
+def family_table(run: Run, spent: findings.Bill, scores: Sequence[findings.Score]) -> Grid:
     """The family: widths, size, accuracies with intervals, what the search and the fine-tuning cost."""
-    result, spent = run.result, findings.bill(run)
+    result = run.result
     metric = result.get("metric", "accuracy")
     accuracy = metric == "accuracy"
-    found, whole = findings.validated(run, findings.scores(run)), result["parent"]["macs"]
+    found, whole = findings.validated(run, scores), result["parent"]["macs"]
     scored = "validation, %" if accuracy else f"validation {metric}"
     sizes = ("network", "widths", "MACs", "of parent's", "parameters")
     header = (*sizes, scored, "test accuracy, %", "search so far, s", "fine-tuning, s")
@@ -136,7 +137,7 @@ def cost_table(run: Run, spent: findings.Bill) -> Grid:
                 wording.digits(by["joules"]["mean"]),
             ]
         )
-    says = figures.saving(spent) if spent.alone is not None and len(spent.tuning) > 1 else ""
+    says = "" if spent.saved is None else figures.saving(spent.saved, spent.whole)
     return Grid("What it cost a client", header, rows, 1, says)
 
 
