@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
 from fednas_jax.run.finished import Run, load_run, members
+from fednas_jax.sweep.planning import leaves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ def load_runs(paths: Sequence[Path | str]) -> pd.DataFrame:
     except ImportError:
         raise RunError("load_runs: got no pandas, want it installed: pip install pandas") from None
     runs = [load_run(path) for path in paths]
-    configs = [_flat(to_json(run.config)) for run in runs]
+    configs = [_fields(run.config) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config if name not in _COLUMNS)
     differ = [name for name in names if any(config.get(name) != configs[0].get(name) for config in configs)]
     rows = [
@@ -67,12 +69,6 @@ def _rows(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+def _fields(config: Config) -> dict[str, Any]:
     """A config's fields by their dotted names; several values as text."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{above}{name}.")
-        else:
-            found[above + name] = str(value) if isinstance(value, list) else value
-    return found
+    return {name: str(v) if isinstance(v, list) else v for name, v in leaves(to_json(config)).items()}

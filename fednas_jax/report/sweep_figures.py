@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from fednas_jax.report import sweep_charts, theme, trials, wording
 from fednas_jax.report.comparison_figures import interval_bars
 from fednas_jax.report.draw import label
-from fednas_jax.report.theme import Shown, Sketch
+from fednas_jax.report.theme import Shown, Sketch, evenly
 from fednas_jax.report.trials import Level, Sweep
 
 _MOST_FIELDS, _MOST_PANELS, _MOST_LINES = 8, 9, 500
@@ -59,9 +59,8 @@ def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
 
 def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
     """Parallel coordinates: a line for each trial through its fields and what it came to."""
-    rows = sweep.finished
-    if len(rows) > _MOST_LINES:
-        rows = [rows[n] for n in np.linspace(0, len(rows) - 1, _MOST_LINES).astype(int)]
+    finished = sweep.finished
+    rows = [finished[n] for n in evenly(len(finished), _MOST_LINES)]
     axes_of = [*factors, "search_seconds", sweep.accuracy]
     places = {name: _positions(rows, name) for name in axes_of}
     values = [row[sweep.accuracy] for row in rows]
@@ -130,7 +129,7 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
     """Small multiples: accuracy against search cost, a panel for each value of the second field."""
     first, second = factors[:2]
     values = trials.kinds(sweep.finished, second)
-    chosen = [values[n] for n in np.unique(np.linspace(0, len(values) - 1, _MOST_PANELS).astype(int))]
+    chosen = [values[n] for n in evenly(len(values), _MOST_PANELS)]
     lines, shades = -(-len(chosen) // _COLUMNS), _shades(sweep, factors)
 
     def draw(figure: Any, made: Any) -> None:
