@@ -54,10 +54,7 @@ def compare(paths: Sequence[Path | str]) -> Comparison:
     Raises:
       RunError: as `load_run`; or the runs' data, its division among clients, or their metric differ: names the fields.
     """
-    runs = [load_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
-    if not runs:
-        raise RunError("compare: got no run, want at least one")
-    notes = check_comparable(runs)
+    runs, notes = read(paths, "compare")
     named = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
     grouped = [(group[0].result["method"], group) for group in alike(runs)]
     named += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
@@ -99,12 +96,29 @@ def _line(name: str, runs: Sequence[Run], reference: float) -> Line:
     )
 
 
-def check_comparable(runs: Sequence[Run]) -> tuple[str, ...]:
+def read(paths: Sequence[Path | str], command: str) -> tuple[list[Run], tuple[str, ...]]:
+    """Runs that can be compared, each once, and what had to be taken on trust.
+
+    Args:
+      paths: the runs' folders.
+      command: that is to compare them, for the message.
+
+    Raises:
+      RunError: as `compare`.
+    """
+    runs = [load_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
+    if not runs:
+        raise RunError(f"{command}: got no run, want at least one")
+    return runs, _check_comparable(runs, command)
+
+
+def _check_comparable(runs: Sequence[Run], command: str) -> tuple[str, ...]:
     """Refuses runs whose accuracies are of different things; says which runs it had to take at their word."""
     for run in runs[1:]:
         if differ := _differences(runs[0], run):
             who = f"{runs[0].path} and {run.path}"
-            raise RunError(f"compare: got runs of different data, want the same: {who} differ in {'; '.join(differ)}")
+            want = f"want the same: {who} differ in {'; '.join(differ)}"
+            raise RunError(f"{command}: got runs of different data, {want}")
     old = [str(run.path) for run in runs if "data" not in run.result]
     if not old or len(runs) == 1:
         return ()

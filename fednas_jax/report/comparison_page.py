@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fednas_jax.report import comparison_figures, contrasts, wording
+from fednas_jax.report import comparing, comparison_figures, contrasts, wording
 from fednas_jax.report.contrasts import Contrast
 from fednas_jax.report.template import Fact, Grid, Page
 from fednas_jax.run.finished import RATIOS, Run, at_ratio
@@ -20,7 +20,7 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
       paths: the runs' folders.
       each: list the runs one by one too.
     """
-    runs, trust = contrasts.read(paths)
+    runs, trust = comparing.read(paths, "report")
     methods = contrasts.methods(runs)
     against = contrasts.baseline(methods)
     found = [contrasts.contrast(method, against) for method in methods]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from fednas_jax.config.files import to_json
-from fednas_jax.errors import RunError
 from fednas_jax.phones import ledger
 from fednas_jax.report import comparing, statistics
 from fednas_jax.report.statistics import Estimate
-from fednas_jax.run.finished import RATIOS, Run, at_ratio, load_run
+from fednas_jax.run.finished import RATIOS, Run, at_ratio
 from fednas_jax.sweep.planning import leaves
 
 _MOST_NAME = 60  # characters
@@ -40,14 +38,6 @@ class Contrast(NamedTuple):
     search: Estimate  # seconds of an average client
     whole: Estimate  # likewise, of all stages
     cheaper: Estimate | None  # times: the baseline's search seconds by this one's
-
-
-def read(paths: Sequence[Path]) -> tuple[list[Run], tuple[str, ...]]:
-    """Runs that can be compared, and what had to be taken on trust; raises as `comparing.compare`."""
-    runs = [load_run(path) for path in {path.resolve(): path for path in paths}.values()]
-    if not runs:
-        raise RunError("report: got no run, want at least one")
-    return runs, comparing.check_comparable(runs)
 
 
 def methods(runs: Sequence[Run]) -> list[Method]:

@@ -10,7 +10,7 @@ from fednas_jax.cli import report
 from fednas_jax.cli.app import main
 from fednas_jax.errors import ConfigError
 from fednas_jax.files import write_json
-from fednas_jax.report import comparison_page, contrasts, exporting
+from fednas_jax.report import comparing, comparison_page, contrasts, exporting
 from fednas_jax.report.template import Grid
 
 
@@ -34,7 +34,7 @@ def runs(unsealed_run, tmp_path_factory):
 
 
 def test_methods_are_compared_seed_by_seed(runs):
-    found = contrasts.methods(contrasts.read(runs)[0])
+    found = contrasts.methods(comparing.read(runs, "report")[0])
     assert [(m.name, len(m.runs)) for m in found] == [("fednas", 3), ("naive", 3)]
     against = contrasts.baseline(found)
     assert against.name == "naive"
@@ -55,7 +55,7 @@ def test_one_method_with_other_fields_has_names_of_its_own(runs, tmp_path):
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     config["config"]["train"]["learning_rate"] = 0.25
     write_json(tmp_path / "other" / "config.json", config)
-    names = [m.name for m in contrasts.methods(contrasts.read([*runs[:3], tmp_path / "other"])[0])]
+    names = [m.name for m in contrasts.methods(comparing.read([*runs[:3], tmp_path / "other"], "report")[0])]
     assert [name.partition(", ")[2] for name in names] == ["learning_rate 0.05", "learning_rate 0.25"]
 
 
@@ -105,5 +105,7 @@ def test_runs_of_other_data_are_refused(runs, tmp_path, capsys):
     config["config"]["data"]["alpha"] = 9.0
     write_json(tmp_path / "other" / "config.json", config)
     assert main(["report", str(runs[0]), str(tmp_path / "other"), "--out", str(tmp_path / "page")]) == 2
-    assert "data.alpha" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("fednas: report: got runs of different data")
+    assert "data.alpha" in said
     assert comparison_page.of_runs(runs[:1]).title
