@@ -116,15 +116,7 @@ def stacked(
     most = max([sum(each.values()) for each in values] + [1e-9])
 
     def draw(_: Any, axes: Any) -> None:
-        for place, each in enumerate(values):
-            left = 0.0
-            for number, part in enumerate(parts):
-                said = None if place else (wording.STAGES | wording.PHASES)[part]
-                axes.barh(place, each[part], left=left, height=0.6, color=theme.colour(number), label=said)
-                left += each[part]
-            axes.annotate(
-                f"{wording.digits(left)} s", (left, place), xytext=(3, 0), textcoords="offset points", va="center"
-            )
+        theme.stack_seconds(axes, values, {part: (wording.STAGES | wording.PHASES)[part] for part in parts})
         _rows(axes, [c.method.name for c in found])
         axes.set(xlabel=f"seconds of an average client, {what}", xlim=(0, 1.22 * most))
         axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=0.9, handlelength=1)

@@ -106,21 +106,8 @@ def bill(spent: findings.Bill) -> Shown:
         lines.append(("one network", spent.stages | {"finetune": spent.tuning[spent.one]}))
 
     def draw(_: Any, axes: Any) -> None:
-        for place, (_, stages) in enumerate(lines):
-            left = 0.0
-            for number, (stage, name) in enumerate((stage, wording.STAGES[stage]) for stage in ledger.STAGES):
-                axes.barh(
-                    place,
-                    stages[stage],
-                    left=left,
-                    height=0.6,
-                    color=theme.colour(number),
-                    label=None if place else name,
-                )
-                left += stages[stage]
-            axes.annotate(
-                f"{wording.digits(left)} s", (left, place), xytext=(3, 0), textcoords="offset points", va="center"
-            )
+        names = {stage: wording.STAGES[stage] for stage in ledger.STAGES}
+        theme.stack_seconds(axes, [stages for _, stages in lines], names)
         axes.set_yticks(range(len(lines)), [name for name, _ in lines])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -10,12 +10,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+
+from fednas_jax.report import wording
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -127,6 +129,24 @@ def colour(number: int) -> str:
 def mark(number: int) -> str:
     """The mark of the n-th series."""
     return MARKS[number % len(MARKS)]
+
+
+def stack_seconds(axes: Any, rows: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
+    """Horizontal bars below each other, each of parts, with the sum beside it.
+
+    Args:
+      axes: to draw into.
+      rows: seconds by part, of each bar.
+      names: of the parts, in the order of their colours.
+    """
+    for place, row in enumerate(rows):
+        left = 0.0
+        for number, (part, name) in enumerate(names.items()):
+            said = None if place else name
+            axes.barh(place, row[part], left=left, height=0.6, color=colour(number), label=said)
+            left += row[part]
+        said = f"{wording.digits(left)} s"
+        axes.annotate(said, (left, place), xytext=(3, 0), textcoords="offset points", va="center")
 
 
 def evenly(count: int, most: int) -> list[int]:
