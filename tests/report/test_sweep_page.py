@@ -69,6 +69,7 @@ def test_a_sweep_of_one_trial_has_a_page_without_figures(tmp_path, monkeypatch, 
     check_page(text)
     assert "differ in nothing" in text
     assert "<figure" not in text
+    assert "Figures for papers" not in text
     assert text.count('<tr><th scope="row"') == 1
 
 
