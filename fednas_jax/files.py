@@ -167,12 +167,13 @@ def folder_names(folder: Path, what: str) -> set[str]:
         raise RunError(f"--out: {str(folder)[:200]!a} cannot be {what}: {why}") from None
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder of a `--out`, where there is none yet; raises RunError where it cannot be made."""
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Makes the folder of an option, where there is none yet; raises RunError where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out: {folder} cannot be made: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte in it
+        why = getattr(error, "strerror", None) or error
+        raise RunError(f"{option}: {str(folder)[:200]!a} cannot be made: {why}") from None
 
 
 def plain_name(name: str, field: str, error: type[FednasError] = RunError) -> str:

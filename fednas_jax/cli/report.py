@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import tyro
 
 from fednas_jax.cli.parsing import parse
-from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.errors import ConfigError
+from fednas_jax.files import make_folder
 from fednas_jax.runtime.terminal import plain
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ def run(args: list[str]) -> int:
     made, runs, folder = _page(parsed.runs)
     out = folder if parsed.out is None else parsed.out
     if out != folder or len(parsed.runs) > 1:
-        _make(out)
+        make_folder(out)
     written = [page.write(out, made, parsed.pdf)]
     for form in ("latex", "markdown", "csv"):
         if getattr(parsed, form):
             written += exporting.write_tables(out, made.tables, form)
     if parsed.tensorboard is not None:
-        _make(parsed.tensorboard)
+        make_folder(parsed.tensorboard, "--tensorboard")
         written += [tensorboard.write(each, parsed.tensorboard) for each in runs]
     for path in written:
         print(plain(path))
@@ -77,11 +78,3 @@ def _page(paths: tuple[Path, ...]) -> tuple[Page, tuple[Path, ...], Path]:
     if len(paths) > 1:
         return comparison_page.of_runs(paths), paths, Path("report")
     return page.of_run(load_run(paths[0])), paths, paths[0]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise RunError(f"report: {str(folder)[:200]!a} cannot be made: {said}") from None

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from scripts_of_pages import check_page
 
+from fednas_jax.cli.app import main
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
@@ -109,6 +110,18 @@ def test_figures_are_not_written_into_a_folder_elsewhere(run, tmp_path):
     with pytest.raises(RunError, match="figures: is a link, want a folder of the run's own"):
         page.write_report(run, pdf=False)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("file/page", "Not a directory"), ("a" * 300, "File name too long"), ("\0", "null")]
+)
+def test_a_page_s_folder_that_cannot_be_made_is_one_line(name, why, run, capsys):
+    (run / "file").touch()
+    assert main(["report", str(run), "--out", str(run / name), "--no-pdf"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("fednas: --out: '")
+    assert " cannot be made: " in said
+    assert why in said
 
 
 def test_a_page_that_cannot_be_written_is_one_line(run):
