@@ -1,6 +1,5 @@
 """Who the fleet is held against: PyTorch's process and layout, what is left out and why, and what a row says."""
 
-import dataclasses
 import importlib.util
 import io
 import json
@@ -12,27 +11,16 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from small_rounds import NETS, small
 
 from fednas_jax.bench import machine, options, peers, run, torch_peers
 from fednas_jax.bench.rounds import Federation, FleetRounds
-from fednas_jax.bench.workloads import WORKLOADS, Sizes
-from fednas_jax.config.schema import EngineConfig, NetConfig
+from fednas_jax.bench.workloads import WORKLOADS
+from fednas_jax.config.schema import EngineConfig
 from fednas_jax.errors import ConfigError, TrainingError
 
 # An environment with PyTorch, where one is at hand; without one what PyTorch computes is not tested.
 TORCH_PYTHON = os.environ.get("FEDNAS_TORCH_PYTHON", sys.executable if importlib.util.find_spec("torch") else "")
-NETS = {
-    "nas-round": (NetConfig(name="cnn", widths=(2, 2, 4)), (8, 8, 1), 2),
-    "mobilenet-round": (NetConfig(name="mobilenet_v1", shallow=True, stem_stride=1), (8, 8, 3), 1),
-    "resnet-round": (NetConfig(name="resnet20", shallow=True, widths=(4, 4, 8, 8)), (8, 8, 3), 1),
-}
-
-
-def small(name):
-    """The workload with a small network and few clients."""
-    net, shape, candidates = NETS[name]
-    sizes = Sizes(5, 70, 25, 0.9)
-    return dataclasses.replace(WORKLOADS[name], net=net, shape=shape, candidates=candidates, clients=5, sizes=sizes)
 
 
 def python(folder, lines):
@@ -45,7 +33,7 @@ def python(folder, lines):
 
 
 def rounds(name="nas-round"):
-    return FleetRounds(Federation(small(name), 5, 1), EngineConfig(lanes=2), jax.devices()[:1])
+    return FleetRounds(Federation(small(name, 5), 5, 1), EngineConfig(lanes=2), jax.devices()[:1])
 
 
 VERSION = {"torch": "0", "cuda": False}
@@ -79,7 +67,7 @@ def test_requests_and_answers_are_lines_and_an_error_is_raised(tmp_path):
 def test_a_pytorch_that_cannot_use_the_fleet_s_device_is_refused(tmp_path):
     worker = torch_peers.TorchWorker(python(tmp_path, [VERSION]))
     with pytest.raises(torch_peers.NoTorch, match="torch 0 cannot use this gpu"):
-        worker.load(Federation(small("nas-round"), 5, 1), "gpu")
+        worker.load(Federation(small("nas-round", 5), 5, 1), "gpu")
     worker.close()
 
 
@@ -162,7 +150,7 @@ def test_another_learning_rate_is_found_to_be_another_step(monkeypatch):
 def test_a_report_has_the_peers_and_says_who_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "SIDE", {"cpu": 32})
     monkeypatch.setattr(machine, "COPIED", {"cpu": 2**16})
-    monkeypatch.setitem(WORKLOADS, "nas-round", small("nas-round"))
+    monkeypatch.setitem(WORKLOADS, "nas-round", small("nas-round", 5))
     lacks = python(tmp_path, [{"error": "python has no torch"}])
     said = io.StringIO()
     asked = options.BenchOptions(

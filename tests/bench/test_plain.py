@@ -1,37 +1,23 @@
 """What jax does by itself computes the fleet's round, and is lax's alone."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
+from small_rounds import NETS, small
 
 from fednas_jax import nets
 from fednas_jax.bench import plain
 from fednas_jax.bench.rounds import Federation, FleetRounds
-from fednas_jax.bench.workloads import CLASSES, WORKLOADS, Sizes
-from fednas_jax.config.schema import EngineConfig, NetConfig
+from fednas_jax.bench.workloads import CLASSES
+from fednas_jax.config.schema import EngineConfig
 from fednas_jax.nets import conv
-
-NETS = {
-    "nas-round": (NetConfig(name="cnn", widths=(2, 2, 4)), (8, 8, 1), 2),
-    "mobilenet-round": (NetConfig(name="mobilenet_v1", shallow=True, stem_stride=1), (8, 8, 3), 1),
-    "resnet-round": (NetConfig(name="resnet20", shallow=True, widths=(4, 4, 8, 8)), (8, 8, 3), 1),
-}
-
-
-def small(name):
-    """The workload with a small network and few clients."""
-    net, shape, candidates = NETS[name]
-    sizes = Sizes(5, 70, 25, 0.9)
-    return dataclasses.replace(WORKLOADS[name], net=net, shape=shape, candidates=candidates, clients=4, sizes=sizes)
 
 
 @pytest.mark.parametrize(
     "name", ["nas-round", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in list(NETS)[1:])]
 )
 def test_clients_side_by_side_compute_the_fleet_s_round(name):
-    f = Federation(small(name), 4, 1)
+    f = Federation(small(name, 4), 4, 1)
     rate = f.workload.train.learning_rate * (1 - f.workload.train.momentum)
     start = f.start()
     work = FleetRounds(f, EngineConfig(lanes=2), jax.devices()[:1])
