@@ -20,7 +20,7 @@ from fednas_jax.data.packed import PackedClients, pack
 from fednas_jax.data.partitions import partition
 from fednas_jax.data.skew import feature_skew
 from fednas_jax.data.sources import SOURCES, load
-from fednas_jax.runtime.shelf import Shelf
+from fednas_jax.runtime.shelf import Shelf, keeping
 
 SHARE = 1 / 8  # of the memory, that data may take in order to be kept
 MOST_FILES = 1000  # of a data set that are looked at
@@ -57,8 +57,8 @@ def clients_of(dataset: Dataset, config: DataConfig, seed: int, given: bool) -> 
 
 
 def _key(config: DataConfig, seed: int) -> Hashable | None:
-    """All that a data set depends on; None where that cannot be told."""
-    if config.source not in SOURCES:
+    """All that a data set depends on; None where that cannot be told, or nothing is kept: it looks at files."""
+    if not keeping() or config.source not in SOURCES:
         return None
     source = SOURCES[config.source]
     folder = config.folder if config.source == "columns" else source.folder and source.folder(config.root)

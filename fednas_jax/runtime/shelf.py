@@ -49,6 +49,11 @@ class Shelf(Generic[T]):
         return self._kept[key], fresh
 
 
+def keeping() -> bool:
+    """Whether anything is kept; where nothing is, no key need be made."""
+    return _on
+
+
 def keep_between_runs(keep: bool = True) -> None:
     """From now on this process keeps what it can from run to run, or no longer; what was kept is forgotten.
 
