@@ -17,6 +17,7 @@ Expected: docs/performance.md, "Sweeps"
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ import claims
 import fednas_jax as fn
 
 RATES = (0.05, 0.1, 0.15, 0.2)
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """A compilation cache that is empty at first, of this process and all that it starts meanwhile."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        try:
+            yield
+        finally:
+            del os.environ["XDG_CACHE_HOME"]
+            if before is not None:
+                os.environ["XDG_CACHE_HOME"] = before
 
 
 def own_process(fields: Mapping[str, Any], out: Path, tiny: bool) -> float:
@@ -84,19 +99,15 @@ def in_turns(trials: Sequence[dict[str, Any]], out: Path, tiny: bool) -> dict[st
 
 
 def packed(trials: Sequence[dict[str, Any]], out: Path, tiny: bool) -> float:
-    """Seconds of the packed sweep, begun with an empty compilation cache.
+    """Seconds of the packed sweep.
 
     Raises:
       SystemExit: a trial failed, or found other networks than by itself.
     """
     base = fn.preset("digits")
-    before = os.environ["XDG_CACHE_HOME"]
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache
-        began = time.perf_counter()
-        swept = fn.run_sweep(trials, out / "packed", base=fn.tiny(base) if tiny else base, pack="auto")
-        seconds = time.perf_counter() - began
-    os.environ["XDG_CACHE_HOME"] = before
+    began = time.perf_counter()
+    swept = fn.run_sweep(trials, out / "packed", base=fn.tiny(base) if tiny else base, pack="auto")
+    seconds = time.perf_counter() - began
     if swept.failed:
         raise SystemExit(f"{out / 'packed'}: {swept.failed} trials failed")
     for alone in sorted((out / "processes").iterdir()):
@@ -144,10 +155,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.exists():
         parser.error(f"--out: {args.out} is there already, want a new folder: what is finished is not run again")
     args.out.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache  # of this process and all that it starts
+    with empty_cache():
         seconds = in_turns(trials, args.out, args.tiny)
-        text = table({**seconds, "packed": [packed(trials, args.out, args.tiny)]})
+    with empty_cache():
+        seconds["packed"] = [packed(trials, args.out, args.tiny)]
+    text = table(seconds)
     print(text)
     (args.out / "table.md").write_text(text + "\n")
 
