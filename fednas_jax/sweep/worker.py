@@ -48,15 +48,19 @@ def main(descriptor: int, cores: list[int]) -> None:
 
 
 def _listen(connection: socket.socket, jobs: queue.Queue[dict[str, Any]], stop: threading.Event) -> None:
-    """Takes what the sweep says, while the other thread works."""
-    with connection.makefile("rb") as lines:
-        for line in lines:
-            said = json.loads(line)
-            if "stop" in said:
-                stop.set()
-            else:
-                jobs.put(said)
-    os._exit(0)  # the sweep is gone: nobody waits for what is computed here
+    """Takes what the sweep says, while the other thread works; however that ends, the process ends with it."""
+    try:
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                said = json.loads(line)
+                if "stop" in said:
+                    stop.set()
+                else:
+                    jobs.put(said)
+    finally:
+        # The sweep is gone, perhaps in the midst of a line, or with something that it had not read: nobody waits for
+        # what is computed here.
+        os._exit(0)
 
 
 def _say(connection: socket.socket, said: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -139,6 +140,30 @@ def test_asked_to_stop_a_sweep_saves_and_goes_on(tmp_path):
     with sweeping(file, out, "--workers", "2") as process:
         assert process.wait(SECONDS) == 0
     assert {row["status"] for row in rows(out)} == {"finished"}
+
+
+@pytest.mark.parametrize("left", [b"", b'{"trials": [', b"\xff\n"], ids=["nothing", "half a line", "no JSON"])
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_worker_ends_however_the_sweep_goes_away(left, unread):
+    """A sweep that is killed before it has read all resets the connection, which is no end of a file."""
+    ours, theirs = socket.socketpair()
+    program = (
+        "import queue, socket, sys, threading, time\n"
+        "from fednas_jax.sweep.worker import _listen\n"
+        "connection = socket.socket(fileno=int(sys.argv[1]))\n"
+        "connection.sendall(b'ready')\n"
+        "of = (connection, queue.Queue(), threading.Event())\n"
+        "threading.Thread(target=_listen, args=of, daemon=True).start()\n"
+        "time.sleep(60)\n"
+        "sys.exit(1)\n"
+    )
+    command = [sys.executable, "-c", program, str(theirs.fileno())]
+    with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL) as process:
+        theirs.close()
+        assert ours.recv(5, socket.MSG_PEEK if unread else 0)
+        ours.sendall(left)
+        ours.close()
+        assert process.wait(50) == 0
 
 
 def test_a_worker_that_cannot_start_is_one_line_with_its_last_words(tmp_path, monkeypatch):
