@@ -283,7 +283,8 @@ class SearchConfig:
     select: Literal["accuracy", "ratio"] = "accuracy"
     """Winner: best score, or least accuracy lost for the resource saved."""
     compact_at: Annotated[float, AtLeast(1e-3), Below(1)] = 0.2
-    """Slice the network physically when its MACs fell by this fraction since the last compilation."""
+    """Slice the network physically when the MACs that it needs fell by this fraction since the last compilation. Widths
+    are rounded up to quarters of the parent's, so that searches share what they compile."""
 
     @property
     def partial(self) -> bool:

@@ -20,7 +20,8 @@ class Parts:
 
     def __init__(self, cut: Sequence[Any], load: Callable[[Any], tuple[Any, Table, int]]):
         self._cut, self._load = cut, load
-        self._thread = ThreadPoolExecutor(1, "fednas-feed")
+        # A lone part has nothing to be loaded beside: a thread would only cost its start, in every round.
+        self._thread = ThreadPoolExecutor(1, "fednas-feed") if len(cut) > 1 else None
         self.lane_steps = 0
         self.done: jax.Array | None = None
 
@@ -28,18 +29,25 @@ class Parts:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Any, Table]]:
         before: jax.Array | None = None
-        future = self._thread.submit(self._load, self._cut[0]) if self._cut else None
-        for following in [*self._cut[1:], None]:
-            if future is None:
-                return
-            columns, table, lane_steps = future.result()
+        for columns, table, lane_steps in self._loaded():
             self.lane_steps += lane_steps
-            future = None if following is None else self._thread.submit(self._load, following)
             yield columns, table
             if before is not None:
                 jax.block_until_ready(before)
             before = self.done
+
+    def _loaded(self) -> Iterator[tuple[Any, Table, int]]:
+        """Each part, loaded while the one before it is worked on."""
+        if self._thread is None:
+            yield from map(self._load, self._cut)
+            return
+        future = self._thread.submit(self._load, self._cut[0])
+        for following in self._cut[1:]:
+            loaded, future = future.result(), self._thread.submit(self._load, following)
+            yield loaded
+        yield future.result()

@@ -82,6 +82,22 @@ class _Family:
     ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
         self.blocks, self.removable, self.counted = blocks, removable, counted
+        self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
+        self._creator = functools.lru_cache(maxsize=4)(self._initialiser)
+
+    def init(self, widths: Widths, key: jax.Array) -> Variables:
+        """Freshly initialised variables."""
+        return self._creator(widths)(key)
+
+    def _initialiser(self, widths: Widths) -> Callable[[jax.Array], Variables]:
+        """What makes the variables from a key, compiled once for all runs of a process."""
+        return jax.jit(functools.partial(self._fresh, widths), compiler_options=RUN_ONCE)
+
+    def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
+        raise NotImplementedError
+
+    def _shapes(self, widths: Widths) -> Any:
+        raise NotImplementedError
 
 
 class NnxNetwork(_Family):
@@ -90,21 +106,14 @@ class NnxNetwork(_Family):
     def __init__(self, *facts: Any):
         super().__init__(*facts)
         self._graph = functools.lru_cache(maxsize=None)(self._build)
-        self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
         return self._abstract(widths)[0]
 
-    def init(self, widths: Widths, key: jax.Array) -> Variables:
-        """Freshly initialised variables."""
-
-        @functools.partial(jax.jit, compiler_options=RUN_ONCE)
-        def create(key: jax.Array) -> Variables:
-            _, params, stats, _ = self._split(self._module(widths, key))
-            return Variables(_flat(params), _flat(stats))
-
-        return create(key)
+    def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
+        _, params, stats, _ = self._split(self._module(widths, key))
+        return Variables(_flat(params), _flat(stats))
 
     def apply(
         self,
@@ -169,10 +178,12 @@ class LinenNetwork(_Family):
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
-        return jax.eval_shape(lambda: self.init(widths, jax.random.key(0)))
+        return self._abstract(widths)
 
-    def init(self, widths: Widths, key: jax.Array) -> Variables:
-        """Freshly initialised variables."""
+    def _shapes(self, widths: Widths) -> Variables:
+        return jax.eval_shape(functools.partial(self._fresh, widths), jax.random.key(0))
+
+    def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
         images = jnp.zeros((1, *self.input_shape))
         with linen.intercept_methods(_fast_lowering):
             tree = self._module(widths).init(key, images, train=False)

@@ -364,14 +364,16 @@ def _parent(problem: Problem, state: RunState) -> tuple[np.float32, np.float32]:
 
 
 def _compacted(problem: Problem, state: RunState) -> tuple[RunState, tuple[events.Event, ...]]:
-    """Slices the parent physically when its MACs fell far enough since the last time: a compilation must pay."""
-    macs = problem.space.macs
-    if macs(state.widths) > (1 - problem.config.search.compact_at) * macs(state.physical_widths):
+    """Slices the parent physically when what it needs fell far enough since the last time: a compilation must pay."""
+    space = problem.space
+    smaller = space.coarse(state.widths)
+    most = (1 - problem.config.search.compact_at) * space.macs(state.physical_widths)
+    if problem.sliced or space.macs(smaller) > most:
         return state, ()
-    parent = problem.space.slice(_network(state), state.kept)
-    kept = tuple(np.ones(w, bool) for w in state.widths)
-    state_now = state._replace(physical_widths=state.widths, stacks=(_lone(state.widths, parent),), kept=kept)
-    return state_now, (events.Compact(state.iteration + 1, list(state.widths)),)
+    parent = space.embed(space.slice(_network(state), state.kept), smaller)
+    kept = tuple(np.arange(physical) < width for physical, width in zip(smaller, state.widths, strict=True))
+    state = state._replace(physical_widths=smaller, stacks=(_lone(smaller, parent),), kept=kept)
+    return state, (events.Compact(state.iteration + 1, list(smaller)),)
 
 
 def _reason(problem: Problem, state: RunState) -> str:

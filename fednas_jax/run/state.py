@@ -216,11 +216,15 @@ def _array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], 
 
 
 def _to_bytes(table: pa.Table) -> np.ndarray:
-    """Rows as the bytes of a Parquet file [n] uint8."""
-    out = io.BytesIO()
-    pq.write_table(table.unify_dictionaries(), out)
-    return np.frombuffer(out.getvalue(), np.uint8)
+    """Rows as an Arrow stream [n] uint8: written in every round, and many times faster than Parquet."""
+    rows, out = table.unify_dictionaries().combine_chunks(), io.BytesIO()
+    with pa.ipc.new_stream(out, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(rows)
+    return np.frombuffer(out.getbuffer(), np.uint8)
 
 
 def _from_bytes(data: np.ndarray) -> pa.Table:
-    return ledger.conformed(pq.read_table(io.BytesIO(data.tobytes())))
+    raw = data.tobytes()
+    if raw.startswith(b"PAR1"):  # of a checkpoint of version 0.1
+        return ledger.conformed(pq.read_table(io.BytesIO(raw)))
+    return ledger.conformed(pa.ipc.open_stream(raw).read_all())

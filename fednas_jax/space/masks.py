@@ -15,6 +15,8 @@ from fednas_jax.space.costs import CostTable
 from fednas_jax.space.network import Dim, Label, Network, Row, Variables, Widths
 from fednas_jax.space.segments import Polynomial
 
+STEPS = 4  # physical widths of a group, from none to its parent's
+
 
 @dataclass(frozen=True)
 class Space:
@@ -38,6 +40,19 @@ class Space:
         """The smallest widths the search may reach: 0 where that removes a block, else the multiple."""
         removable = set(self.gone.values())
         return tuple(0 if g in removable else least for g, least in enumerate(self.multiple))
+
+    def coarse(self, widths: Widths) -> Widths:
+        """Physical widths for a network of these widths: each rounded up to a quarter of the parent's own.
+
+        Searches end at many widths: rounded they share few shapes, and so compiled programs. A group that is gone stays
+        so.
+        """
+
+        def up(width: int, most: int, multiple: int) -> int:
+            step = -(-most // (STEPS * multiple)) * multiple
+            return min(most, -(-width // step) * step)
+
+        return tuple(map(up, widths, self.widths, self.multiple))
 
     def resource(self, name: str) -> CostTable:
         """The table of a resource by name: 'macs', 'params' or 'bytes'."""
@@ -106,8 +121,8 @@ class Space:
         grown = self._map(embedded, variables)
         return Variables(*({**new, **old} for new, old in zip(zeros, grown, strict=True)))
 
-    def norms(self, params: Mapping[str, Any]) -> tuple[jax.Array, ...]:
-        """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by.
+    def norms(self, params: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        """L2 norm of each channel's filters, for each group [width]: what NetAdapt keeps channels by. On the host.
 
         The filters of a channel are the slices of the kernels that produce it: those whose last dimension, the
         output in flax, carries the group. Where no last dimension does, as of attention's heads, they are the slices of
@@ -119,11 +134,12 @@ class Space:
         for path, value in params.items():
             for axis, dim in enumerate(self.labels[path] if value.ndim > 1 else ()):
                 if dim is not None:
-                    summed = jnp.sum(jnp.square(value), axis=tuple(a for a in range(value.ndim) if a != axis))
+                    others = tuple(a for a in range(value.ndim) if a != axis)
+                    summed = np.square(np.asarray(value)).sum(others)
                     found = last if axis == value.ndim - 1 else anywhere
                     for g, channels in segments.by_channel(dim, _width(dim, value.shape[axis]) or widths, summed):
                         found[g] = found[g] + channels
-        return tuple(jnp.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
+        return tuple(np.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
 
     def _widths(self, tree: Any) -> dict[int, int]:
         """The widths at which the variables of a tree are, by group; without those that no dimension tells alone."""

@@ -18,7 +18,15 @@ def stacked(trees: Sequence[Variables]) -> Variables:
 
 def in_slot(stack: Variables, number: int) -> Variables:
     """One tree of a stack, on the host."""
-    return jax.tree.map(lambda a: np.asarray(a[number]), stack)
+    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(stack)):
+        return jax.tree.map(lambda a: a[number], stack)
+    return jax.device_get(_in_slot(stack, number))
+
+
+@jax.jit
+def _in_slot(stack: Variables, number: int) -> Variables:
+    """One program for the whole tree, instead of one for each shape in it; no other slot leaves the device."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, number, keepdims=False), stack)
 
 
 def first(stack: Variables, number: int) -> Variables:

@@ -1,5 +1,6 @@
 """Dimensions that are rows of segments are found, priced, masked and sliced as those of one group are."""
 
+import dataclasses
 import functools
 import math
 
@@ -98,6 +99,24 @@ def test_norms_of_channels_that_a_layer_repeats_are_those_of_all_their_filters()
     params["first/kernel"][0, 0, 1, 3] = 3.0
     params["layer/kernel"][1, 1, 0, 6] = params["layer/kernel"][1, 1, 0, 7] = 8**0.5  # both of channel 3
     np.testing.assert_allclose(space.norms(params)[0], [0, 0, 0, 5, 0, 0, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("most", "multiple", "width", "physical"),
+    [
+        (64, 8, 8, 16),
+        (64, 8, 48, 48),
+        (64, 8, 56, 64),
+        (64, 8, 0, 0),
+        (10, 1, 7, 9),  # in steps of 3
+        (10, 1, 10, 10),
+        (24, 8, 16, 16),  # a quarter is less than the multiple
+        (3, 1, 2, 2),
+    ],
+)
+def test_physical_widths_are_rounded_up_to_quarters_of_the_parents(most, multiple, width, physical):
+    space = dataclasses.replace(space_of("multiplied"), widths=(most,), multiple=(multiple,))
+    assert space.coarse((width,)) == (physical,)
 
 
 @pytest.mark.parametrize("widths", [(1, 1), (3, 3), (8, 4)])
