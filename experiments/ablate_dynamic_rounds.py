@@ -4,7 +4,7 @@ Claim [FedNAS, section 3]: few rounds do at first, and a smaller network needs m
 iteration cost less than as many as the last needs, for all. Dynamic rounds with several kinds of growth against a fixed
 number of rounds.
 
-Command:  python experiments/ablate_dynamic_rounds.py --out runs/rounds   (--tiny: made-up images, in seconds)
+Command:  python experiments/ablate_dynamic_rounds.py   (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 13
 Expected: to be measured
@@ -30,7 +30,7 @@ def settings(tiny: bool) -> dict[str, dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "rounds")
+    claim = claims.arguments(__doc__, argv, "ablate_dynamic_rounds")
     claims.tell(claim, claims.compared(claims.measured(claim, settings(claim.tiny)), "fixed", "rounds"))
 
 

@@ -3,7 +3,7 @@
 Claim [FedNAS, section 3]: candidates that train on parts of the clients cost these parts alone, and lose little, since
 the parts change in every round. From 1 group, all clients train every candidate, to one for each few clients.
 
-Command:  python experiments/ablate_groups.py --out runs/groups       (--tiny: made-up images, in seconds)
+Command:  python experiments/ablate_groups.py       (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 13
 Expected: to be measured
@@ -28,7 +28,7 @@ def settings(tiny: bool) -> dict[str, dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "groups")
+    claim = claims.arguments(__doc__, argv, "ablate_groups")
     claims.tell(claim, claims.compared(claims.measured(claim, settings(claim.tiny)), "1", "groups"))
 
 

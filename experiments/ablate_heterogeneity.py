@@ -4,7 +4,7 @@ Claim: `fednas` withstands clients whose label mixes differ, as the straightforw
 every round, and one common panel scores. Dirichlet alpha from 0.1 (a client has one or two labels) to 100 (all alike),
 by method; each division has parents of its own. Points and ratios are against `naive` at alpha 100.
 
-Command:  python experiments/ablate_heterogeneity.py --out runs/heterogeneity   (--tiny: made-up images, in seconds)
+Command:  python experiments/ablate_heterogeneity.py   (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 24
 Expected: to be measured
@@ -31,7 +31,7 @@ def settings(tiny: bool) -> dict[str, dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "heterogeneity")
+    claim = claims.arguments(__doc__, argv, "ablate_heterogeneity")
     found = claims.measured(claim, settings(claim.tiny))
     claims.tell(claim, claims.compared(found, next(iter(found)), "method and clients"))
 

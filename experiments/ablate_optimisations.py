@@ -6,8 +6,8 @@ same parents. Theory counts training tasks of an average client: in every round,
 train each / all clients. What it leaves out is scoring, which a client does for a candidate that it never trained, and
 the downloads for it.
 
-Command:  python experiments/ablate_optimisations.py --out runs/switches      (digits)
-          python experiments/ablate_optimisations.py --preset fashion_mnist --examples 7500 --out runs/switches-fashion
+Command:  python experiments/ablate_optimisations.py      (digits)
+          python experiments/ablate_optimisations.py --preset fashion_mnist --examples 7500
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  20 for digits; 60 for fashion_mnist with 7,500 images, a night with all
@@ -61,7 +61,7 @@ def phases(run: fn.Run) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "switches")
+    claim = claims.arguments(__doc__, argv, "ablate_optimisations")
     chosen = [ALL[0], ALL[-1]] if claim.tiny else ALL
     found = claims.measured(claim, {name_of(on): dict(zip(SWITCHES.values(), on, strict=True)) for on in chosen})
     runs = {name: claim.runs(table) for name, table in found.items()}

@@ -3,7 +3,7 @@
 Claim [FedNAS, section 3]: inferior candidates can be told early, long before any has settled. Five ladders of rungs
 with five rounds in all, from one that never drops to one that keeps a single candidate after the first round.
 
-Command:  python experiments/ablate_rungs.py --out runs/rungs         (--tiny: made-up images, in seconds)
+Command:  python experiments/ablate_rungs.py         (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 13
 Expected: to be measured
@@ -35,7 +35,7 @@ def settings(tiny: bool) -> dict[str, dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "rungs")
+    claim = claims.arguments(__doc__, argv, "ablate_rungs")
     claims.tell(claim, claims.compared(claims.measured(claim, settings(claim.tiny)), "none", "dropped to"))
 
 

@@ -2,6 +2,7 @@
 
 Every experiment is trials of `fn.run_sweep` on one base. The parent of a seed is pretrained once, in OUT/parents, and
 all trials of that seed start from it, however they search; so a table compares searches, and differences are paired.
+Experiments of one base share OUT, and so the parents; a parent of another config is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FASHION = 60_000  # images in its training split
 class Claim(NamedTuple):
     """An experiment's command line, and what comes of it."""
 
+    name: str
     out: Path
     base: fn.Config
     seeds: tuple[int, ...]
@@ -32,7 +34,7 @@ class Claim(NamedTuple):
     @property
     def sweep(self) -> Path:
         """The sweep's folder, beside the parents."""
-        return self.out / "sweep"
+        return self.out / self.name
 
     def runs(self, table: pd.DataFrame) -> list[fn.Run]:
         """The runs of a table's rows."""
@@ -45,13 +47,13 @@ def arguments(doc: str | None, argv: Sequence[str] | None, name: str, presets: S
     Args:
       doc: the experiment's header.
       argv: None: the command's own.
-      name: of the experiment, whose runs are in runs/NAME.
+      name: of the experiment, whose sweep is OUT/NAME and whose table OUT/NAME.md.
       presets: that it is made for; the first is the default.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = tuple(presets) or ("digits", "fashion_mnist")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs") / name, help="folder of the sweep; goes on where it was"
+        "--out", type=Path, help="folder of parents and sweeps; goes on where it was (default: runs/claims-PRESET)"
     )
     parser.add_argument("--preset", default=known[0], choices=known, help=f"(default: {known[0]})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
@@ -61,7 +63,9 @@ def arguments(doc: str | None, argv: Sequence[str] | None, name: str, presets: S
     args = parser.parse_args(argv)
     if args.examples is not None and (args.preset != "fashion_mnist" or not 1_000 <= args.examples <= FASHION):
         parser.error(f"--examples: got {args.examples}, want 1000 to {FASHION} of --preset fashion_mnist")
-    return Claim(args.out, _base(args), (0,) if args.tiny else tuple(args.seeds), args.tiny)
+    words = ["claims", args.preset, str(args.examples or ""), "tiny" if args.tiny else ""]
+    out = args.out or Path("runs") / "-".join(filter(None, words))
+    return Claim(name, out, _base(args), (0,) if args.tiny else tuple(args.seeds), args.tiny)
 
 
 def _base(args: argparse.Namespace) -> fn.Config:
@@ -127,7 +131,8 @@ def measured(claim: Claim, settings: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 def _parent(claim: Claim, seed: int, divided: Mapping[str, Any]) -> Path:
     """The parent of a seed, trained where it is not there yet."""
-    name = "-".join([*(f"{field.split('.')[-1]}{value}" for field, value in divided.items()), str(seed)])
+    other = {field: value for field, value in divided.items() if fn.override(claim.base, {field: value}) != claim.base}
+    name = "-".join([*(f"{field.split('.')[-1]}{value}" for field, value in other.items()), str(seed)])
     path = (claim.out / "parents" / name).resolve()
     plain = dataclasses.replace(claim.base, command="pretrain", search=fn.SearchConfig(), finetune=fn.FinetuneConfig())
     fn.run_search(dataclasses.replace(fn.override(plain, divided), seed=seed), path)
@@ -167,7 +172,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 ACCURACY = "accuracy_50"  # of the largest network within half of the parent's MACs
-HEADER = ("parent", "accuracy at 50 % MACs", "points", "s of a client", "times cheaper")
+HEADER = ("accuracy at 50 % MACs", "points", "s of a client", "times cheaper")
 
 
 def compared(
@@ -190,7 +195,6 @@ def compared(
     rows = []
     for name, table in found.items():
         cells = [
-            interval(table.parent_accuracy, 1, 100),
             interval(table[accuracy], 1, 100),
             interval(table[accuracy].to_numpy() - base[accuracy].to_numpy(), 1, 100),
             interval(table.search_seconds),
@@ -203,4 +207,4 @@ def compared(
 def tell(claim: Claim, text: str) -> None:
     """Prints a table, and keeps it beside the runs."""
     print(text)
-    (claim.out / "table.md").write_text(text + "\n")
+    (claim.out / f"{claim.name}.md").write_text(text + "\n")

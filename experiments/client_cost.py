@@ -3,7 +3,7 @@
 Claim: that `fednas` is cheaper than the straightforward design is no matter of the paper's phones. One run of each from
 the same parent, priced for every population there is, without training again; nothing but prices changes.
 
-Command:  python experiments/client_cost.py --out runs/cost           (digits)
+Command:  python experiments/client_cost.py           (digits)
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 5
@@ -31,7 +31,7 @@ def seconds(run: fn.Run, population: str) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "cost")
+    claim = claims.arguments(__doc__, argv, "client_cost")
     found = claims.measured(claim, {"naive": {"method": "naive"}, "fednas": {"method": "fednas"}})
     runs = [claim.runs(found[name]) for name in ("naive", "fednas")]
     rows = []

@@ -6,8 +6,8 @@ are compared. `naive` is given the rounds that its candidates need to settle (`s
 over all data for each candidate, at a rate at which it does not diverge, and as many passes of fine-tuning as the
 others. Its seconds are those of one phone that had all data: they are no client's.
 
-Command:  python experiments/headline.py --out runs/headline          (digits)
-          python experiments/headline.py --preset fashion_mnist --examples 7500 --out runs/headline-fashion
+Command:  python experiments/headline.py          (digits)
+          python experiments/headline.py --preset fashion_mnist --examples 7500
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 8 for digits

@@ -5,7 +5,7 @@ The straightforward design, scored after every round, is replayed under the defa
 the median rule and none. Shown is each kind's cheapest policy whose winners lack at most half a point, on average, of
 the best candidate's score at the end of the recorded curves; means over the seeds.
 
-Command:  python experiments/policies.py --out runs/policies          (--tiny: made-up images, in seconds)
+Command:  python experiments/policies.py          (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 5
 Expected: to be measured

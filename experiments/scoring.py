@@ -6,7 +6,7 @@ candidate's own cohort scores (`own`), a common sample of 20 phones (`20`), the 
 that is alone (`20, not alone`), a panel that grows from 5 to 20 until the decision is clear (`5 to 20, not alone`), 5
 phones (`5, not alone`).
 
-Command:  python experiments/scoring.py --preset fashion_mnist --examples 7500 --out runs/scoring
+Command:  python experiments/scoring.py --preset fashion_mnist --examples 7500
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 25 with 7,500 images

@@ -5,8 +5,8 @@ since each has others; a common panel errs by chance alone, less in differences 
 of random widths are trained for one round from the same parent, twice, by larger and smaller reductions; everything
 but who scores is the same, so they are the same networks. Truth is their score by all clients.
 
-Command:  python experiments/scoring_bias.py --out runs/bias          (digits)
-          python experiments/scoring_bias.py --preset fashion_mnist --examples 7500 --out runs/bias-fashion
+Command:  python experiments/scoring_bias.py          (digits)
+          python experiments/scoring_bias.py --preset fashion_mnist --examples 7500
           (--tiny: made-up images, in seconds)
 Hardware: 2 cores
 Minutes:  about 4 a seed for Fashion-MNIST
@@ -57,7 +57,7 @@ def errors(some: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "bias")
+    claim = claims.arguments(__doc__, argv, "scoring_bias")
     clients = claim.base.data.clients
     panels = {"own cohort": 0} | {f"{n} clients": n for n in ((3,) if claim.tiny else (5, 10, 20))}
     panels |= {"all clients": clients}

@@ -4,8 +4,8 @@ Claim [FedNAS, section 5]: widths that are searched group by group beat widths t
 half of the parent's, which all methods end at, from the same parents, fine-tuned alike. At equal client cost: `random`
 and the multiplier are given the three switches of `fednas` too, under which no candidate costs more than one of its.
 
-Command:  python experiments/search_methods.py --out runs/methods     (--tiny: made-up images, one iteration)
-          python experiments/search_methods.py --preset fashion_mnist --examples 7500 --out runs/methods-fashion
+Command:  python experiments/search_methods.py     (--tiny: made-up images, one iteration)
+          python experiments/search_methods.py --preset fashion_mnist --examples 7500
 Hardware: 2 cores
 Minutes:  about 13 for digits
 Expected: to be measured
@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, and prints the table."""
-    claim = claims.arguments(__doc__, argv, "methods")
+    claim = claims.arguments(__doc__, argv, "search_methods")
     claims.tell(claim, claims.compared(claims.measured(claim, SETTINGS), "fednas", "method"))
 
 
