@@ -122,11 +122,21 @@ def measured(claim: Claim, settings: Mapping[str, Mapping[str, Any]]) -> dict[st
         for fields in settings.values():
             divided = {name: value for name, value in fields.items() if name.startswith("data.")}
             trials.append({**fields, "parent": str(_parent(claim, seed, divided)), "seed": seed})
-    done = fn.run_sweep(trials, claim.sweep, base=claim.base, workers=0, observe=_tell)
-    table = pd.read_parquet(claim.sweep / "trials.parquet")
+    table = swept(trials, claim.sweep, claim.base)
+    return {name: table.iloc[n :: len(settings)] for n, name in enumerate(settings)}  # rows are in the order of trials
+
+
+def swept(trials: Sequence[dict[str, Any]], out: Path, base: fn.Config) -> pd.DataFrame:
+    """Runs trials, or finds them finished: the sweep's table, a row for each in their order.
+
+    Raises:
+      SystemExit: a trial failed.
+    """
+    done = fn.run_sweep(trials, out, base=base, workers=0, pack="auto", observe=_tell)
+    table = pd.read_parquet(out / "trials.parquet")
     if done.failed:
         raise SystemExit("\n".join(f"{row.trial}: {row.error}" for row in table.itertuples() if row.error))
-    return {name: table.iloc[n :: len(settings)] for n, name in enumerate(settings)}  # rows are in the order of trials
+    return table
 
 
 def _parent(claim: Claim, seed: int, divided: Mapping[str, Any]) -> Path:
@@ -134,9 +144,13 @@ def _parent(claim: Claim, seed: int, divided: Mapping[str, Any]) -> Path:
     other = {field: value for field, value in divided.items() if fn.override(claim.base, {field: value}) != claim.base}
     name = "-".join([*(f"{field.split('.')[-1]}{value}" for field, value in other.items()), str(seed)])
     path = (claim.out / "parents" / name).resolve()
-    plain = dataclasses.replace(claim.base, command="pretrain", search=fn.SearchConfig(), finetune=fn.FinetuneConfig())
-    fn.run_search(dataclasses.replace(fn.override(plain, divided), seed=seed), path)
+    fn.run_search(dataclasses.replace(fn.override(pretraining(claim.base), divided), seed=seed), path)
     return path
+
+
+def pretraining(base: fn.Config) -> fn.Config:
+    """A base's pretraining alone, the same however one searches afterwards."""
+    return dataclasses.replace(base, command="pretrain", search=fn.SearchConfig(), finetune=fn.FinetuneConfig())
 
 
 def _tell(event: dict[str, Any]) -> None:

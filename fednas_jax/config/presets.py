@@ -40,7 +40,7 @@ FASHION_MNIST = Config(
     preset="fashion_mnist",
     data=DataConfig(source="fashion_mnist", clients=100, partition="dirichlet", alpha=0.5),
     net=NetConfig(name="cnn", widths=(16, 32, 128), multiple=(2, 4, 16)),
-    train=TrainConfig(batch_size=20, learning_rate=0.05),
+    train=TrainConfig(batch_size=20, learning_rate=0.05, schedule="cosine"),
     pretrain=StageConfig(rounds=40, clients_per_round=10),
     search=SearchConfig(
         reduction=0.08,
