@@ -209,14 +209,27 @@ class Fleet:
         Raises:
           ConfigError: the aggregation would keep more updates than a device has memory for.
         """
+        return self.begin(physical_widths, stack, server, tasks, moment, candidate_ids, learning_rate)()
+
+    def begin(
+        self,
+        physical_widths: Widths,
+        stack: Variables,
+        server: Any,
+        tasks: Tasks,
+        moment: tuple[int, int, int],
+        candidate_ids: Sequence[int],
+        learning_rate: float,
+    ) -> Callable[[], Trained]:
+        """`train`, which is handed to the devices; what is returned waits for them. The caller may work meanwhile."""
         key = round_key(self.spec.seed, moment)
         of_round = OfRound(key, np.asarray(candidate_ids, np.int32), np.float32(learning_rate), {})
-        return self.train_round(physical_widths, stack, server, tasks, self.cut_to_train(tasks), of_round)
+        return self.begin_round(physical_widths, stack, server, tasks, self.cut_to_train(tasks), of_round)
 
-    def train_round(
+    def begin_round(
         self, physical_widths: Widths, stack: Variables, server: Any, tasks: Tasks, cut: Cut, of_round: OfRound
-    ) -> Trained:
-        """`train`, with the tasks cut already, and what the round's tasks have in common or each slot of its own.
+    ) -> Callable[[], Trained]:
+        """`begin`, with the tasks cut already, and what the round's tasks have in common or each slot of its own.
 
         Args:
           physical_widths: as for `train`, and so are `stack`, `server` and `tasks`.
@@ -243,10 +256,14 @@ class Fleet:
                 (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
         of = everywhere(self._layout, of)
         (stack, server, left_out), effort = self._call("serve", size, effort, stack, totals, server, of)
-        jax.block_until_ready(stack)
-        seconds = time.perf_counter() - began - effort.compile_seconds
-        effort += Effort(lane_steps=parts.lane_steps, train_seconds=seconds)
-        return Trained(stack, server, np.asarray(left_out, np.int64), effort)
+        effort += Effort(lane_steps=parts.lane_steps)
+
+        def collect() -> Trained:
+            jax.block_until_ready(stack)
+            seconds = time.perf_counter() - began - effort.compile_seconds
+            return Trained(stack, server, np.asarray(left_out, np.int64), effort + Effort(train_seconds=seconds))
+
+        return collect
 
     def evaluate(self, physical_widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
         """Scores candidates on their tasks' clients' validation examples.

@@ -54,24 +54,16 @@ class AnyFleet(Protocol):
     def init_server(self, stack: Variables) -> Any:
         """The server optimiser's state for a stack."""
 
-    def train(
-        self,
-        physical_widths: Widths,
-        stack: Variables,
-        server: Any,
-        tasks: Tasks,
-        moment: tuple[int, int, int],
-        candidate_ids: Sequence[int],
-        learning_rate: float,
-    ) -> Trained:
-        """One round."""
+    @property
+    def begin(self) -> Callable[..., Callable[[], Trained]]:
+        """`Fleet.begin`: hands a round to the devices, and returns what waits for them."""
 
     def evaluate(self, physical_widths: Widths, stack: Variables, tasks: Tasks) -> Tally:
         """Scores candidates."""
 
 
 class ToTrain(NamedTuple):
-    """A round that a run asks for; the arguments of `Fleet.train`."""
+    """A round that a run asks for; the arguments of `Fleet.begin`."""
 
     physical_widths: Widths
     stack: Variables
@@ -176,7 +168,8 @@ class Shared:
         size = self._size("train", widths, both.number)
         stack = merging.picked([a.stack for a in asked], both.slots, size)
         server = merging.picked([a.server for a in asked], both.slots, size)
-        done = self.fleet.train_round(widths, stack, server, both.tasks, cut, self._of_round(runs, asked, both, size))
+        of_round = self._of_round(runs, asked, both, size)
+        done = self.fleet.begin_round(widths, stack, server, both.tasks, cut, of_round)()
         stack, server = jax.device_get((done.stack, done.server))
         seconds = time.perf_counter() - began - done.effort.compile_seconds
         found = []
@@ -284,10 +277,10 @@ class Partner:
         """The server optimiser's state for a stack."""
         return optimizers.server_state(self._spec.train, stack)
 
-    def train(self, *args: Any) -> Trained:
-        """One round; the arguments of `Fleet.train`."""
+    def begin(self, *args: Any) -> Callable[[], Trained]:
+        """A round, which is over when this returns; the arguments of `Fleet.begin`."""
         found: Trained = self._ask(self, ToTrain(*args))
-        return found
+        return lambda: found
 
     def evaluate(self, *args: Any) -> Tally:
         """Scores candidates; the arguments of `Fleet.evaluate`."""

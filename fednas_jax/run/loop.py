@@ -99,7 +99,8 @@ def run_on(
         lowering = lowering if config.engine.lowering == "auto" else config.engine.lowering
         problem = prepare(config, lanes, lowering, devices, dataset, machine.fleets)
         stop, every = functools.partial(_stops, should_stop), config.engine.checkpoint_rounds
-        session = Session(run, problem.space.network, observe, stop, every, machine.worked)
+        later = _work_aside(problem)
+        session = Session(run, problem.space.network, observe, stop, every, machine.worked, later)
         parent = hosts.from_first_host(lambda: _parent(problem, session))
 
         def create() -> dict[str, Any] | None:
@@ -127,6 +128,11 @@ def _looked_at(run: RunDir, config: Config, lock: Lock) -> dict[str, Any] | None
     return run.result()
 
 
+def _work_aside(problem: Problem) -> bool:
+    """Whether the devices leave the host free, as accelerators do. A processor's programs take its own time."""
+    return any(device.platform != "cpu" for device in problem.fleet.mesh.devices.flat)
+
+
 def _stops(should_stop: Callable[[], bool]) -> bool:
     return hosts.agree(should_stop())
 
@@ -140,7 +146,11 @@ def _run(problem: Problem, session: Session, parent: parents.Parent | None) -> d
             if missing:
                 found = [load_member(session.run, session.network, member) for member in missing]
                 state = stages.with_members(problem, state, missing, found)
-            state = session.commit(stages.step(problem, state))
+            try:
+                collect = stages.begin(problem, state)
+            finally:
+                session.catch_up()  # while the devices work
+            state = session.commit(collect())
         return _finish(problem, session, state)
     finally:
         session.close()

@@ -6,12 +6,14 @@ Letters: K most networks at once, C clients, T tasks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from fednas_jax.engine.fleet import Trained as FleetTrained
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.phones import availability, ledger
@@ -55,15 +57,15 @@ class Scored(NamedTuple):
     waited: float
 
 
-def train(
+def begin(
     problem: Problem,
     team: Team,
     moment: ledger.Moment,
     clock: float,
     invite: Callable[[np.ndarray], Tasks],
     learning_rate: float,
-) -> Trained:
-    """One round of training.
+) -> Callable[[], Trained]:
+    """Hands a round of training to the devices; what is returned waits for them.
 
     Args:
       problem: of the run.
@@ -75,24 +77,51 @@ def train(
     """
     present, gone, waited = problem.there(moment, clock)
     invited = invite(present)
-    tasks, rows, seconds = problem.prices.simulate_round(
-        invited, team.candidate_ids, team.widths, problem.fleet.steps[invited.client], moment, gone
-    )
-    key = (PURPOSES[moment.stage], moment.iteration, moment.round - 1)
-    stacks, left_out, effort = [], np.zeros(problem.slots, np.int64), Effort()
-    turns = _by_stack(team, tasks)
-    busy = [(stack.physical_widths, stack.slots) for stack, _, own in turns if len(own.client)]
-    with problem.fleet.compiling("train", busy):
-        for stack, ids, own in turns:
-            if len(own.client):
-                done = problem.fleet.train(
-                    stack.physical_widths, stack.variables, stack.server, own, key, ids, learning_rate
-                )
+
+    def played() -> tuple[Tasks, pa.Table, float]:
+        steps = problem.fleet.steps[invited.client]
+        return problem.prices.simulate_round(invited, team.candidate_ids, team.widths, steps, moment, gone)
+
+    # Where everybody stays to the end all updates are taken, and the round is priced while the devices work.
+    known = None if problem.config.participation.everybody else played()
+    tasks = invited if known is None else known[0]
+    begun = _begun(problem, team, moment, tasks, learning_rate)
+
+    def collect() -> Trained:
+        _, rows, seconds = known or played()
+        stacks, left_out, effort = [], np.zeros(problem.slots, np.int64), Effort()
+        for stack, wait in begun:
+            if wait is not None:
+                done = wait()
                 stack = stack._replace(variables=done.stack, server=done.server)
                 left_out[list(stack.numbers)] = done.left_out[: len(stack.numbers)]
                 effort += done.effort
             stacks.append(stack)
-    return Trained(team._replace(stacks=tuple(stacks)), tasks, rows, seconds + waited, waited, left_out, effort)
+        return Trained(team._replace(stacks=tuple(stacks)), tasks, rows, seconds + waited, waited, left_out, effort)
+
+    return collect
+
+
+def _begun(
+    problem: Problem, team: Team, moment: ledger.Moment, tasks: Tasks, learning_rate: float
+) -> list[tuple[Stack, Callable[[], FleetTrained] | None]]:
+    """Each stack, and what waits for its round, None where it has no tasks; one stack trains at a time."""
+    key = (PURPOSES[moment.stage], moment.iteration, moment.round - 1)
+    turns = _by_stack(team, tasks)
+    busy = [(stack.physical_widths, stack.slots) for stack, _, own in turns if len(own.client)]
+    begun: list[tuple[Stack, Callable[[], FleetTrained] | None]] = []
+    running: Callable[[], FleetTrained] | None = None
+    with problem.fleet.compiling("train", busy):
+        for stack, ids, own in turns:
+            if not len(own.client):
+                begun.append((stack, None))
+                continue
+            if running is not None:
+                running()
+            asked = (stack.physical_widths, stack.variables, stack.server, own, key, ids, learning_rate)
+            running = functools.cache(problem.fleet.begin(*asked))
+            begun.append((stack, running))
+    return begun
 
 
 def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) -> Callable[[np.ndarray], Tasks]:

@@ -54,11 +54,13 @@ class Session:
     should_stop: Callable[[], bool]  # agreed upon by all hosts
     every: int  # rounds between checkpoints
     worked: Callable[[], float]  # seconds of this process's work so far
+    later: bool  # whether a round's checkpoint waits for `catch_up`
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.run.checkpoints)
         self._wall = 0.0  # seconds of the processes that worked on this run before
         self._rounds = 0
+        self._due: RunState | None = None
 
     def wall_seconds(self) -> float:
         """Seconds of this process and those before it."""
@@ -79,6 +81,8 @@ class Session:
     def commit(self, step: Step) -> RunState:
         """Writes what a step left, and a checkpoint where one is due; stops here where that was asked for.
 
+        Where checkpoints wait, a round's is left to `catch_up`; what is marked, or the last, is written at once.
+
         Raises:
           Interrupted: all is saved.
           RunError: something cannot be written; what was saved before is kept.
@@ -90,12 +94,28 @@ class Session:
         state = step.state._replace(files=files, pending=pending)
         self._rounds += step.boundary
         stop = self.should_stop() and state.stage != Stage.TEST
-        if step.closes or stop or (step.boundary and self._rounds % self.every == 0):
-            self.tell(events.Checkpoint(state.stage.name.lower(), state.iteration, self._next_step()))
-            hosts.from_first_host(lambda: self._checkpoint(state, marked=bool(step.closes), last=stop))
+        due = step.boundary and self._rounds % self.every == 0
+        if step.closes or stop or (due and not self.later):
+            self._save(state, marked=bool(step.closes), last=stop)
+        elif due:
+            self._due = state
         if stop:
             raise Interrupted
         return state
+
+    def catch_up(self) -> None:
+        """Writes the checkpoint that is due. Called when the devices have the next round.
+
+        Raises:
+          RunError: as `commit`.
+        """
+        due, self._due = self._due, None
+        if due is not None:
+            self._save(due, marked=False, last=False)
+
+    def _save(self, state: RunState, marked: bool, last: bool) -> None:
+        self.tell(events.Checkpoint(state.stage.name.lower(), state.iteration, self._next_step()))
+        hosts.from_first_host(lambda: self._checkpoint(state, marked, last))
 
     def close(self) -> None:
         """Waits for the last checkpoint."""

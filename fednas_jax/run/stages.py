@@ -1,10 +1,12 @@
 """The steps of a run: a round of pretraining, of an iteration of the search, or of fine-tuning, and what lies between.
 
-Each takes the problem and a state and returns the next state with what happened; none touches the disk.
+Each takes the problem and a state, hands what there is to train to the devices, and returns what waits for them and
+tells the next state with what happened; none touches the disk.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,9 +63,13 @@ def first_state(problem: Problem, variables: Variables | None, source: dict[str,
     )
 
 
-def step(problem: Problem, state: RunState) -> Step:
-    """What comes next in a run: one round at most."""
-    of: dict[Stage, Callable[[Problem, RunState], Step]] = {
+Collect = Callable[[], Step]
+"""Waits for what was begun, and tells the step. Its caller may work while the devices do."""
+
+
+def begin(problem: Problem, state: RunState) -> Collect:
+    """Begins what comes next in a run: one round at most."""
+    of: dict[Stage, Callable[[Problem, RunState], Collect]] = {
         Stage.PRETRAIN: pretrain,
         Stage.SEARCH: search,
         Stage.FINETUNE: finetune,
@@ -71,17 +77,22 @@ def step(problem: Problem, state: RunState) -> Step:
     return of[state.stage](problem, state)
 
 
-def pretrain(problem: Problem, state: RunState) -> Step:
+def pretrain(problem: Problem, state: RunState) -> Collect:
     """A round of FedAvg of the parent; after the last all who are there score it.
 
     Raises:
-      TrainingError: the parent diverged in this round.
+      TrainingError: the parent diverged in this round; when it is collected.
     """
     stage = problem.config.pretrain
-    if state.round < stage.rounds:
-        if state.round == 0 and state.source is not None:
-            state = state._replace(given_score=diagnosis.score_of(problem, state.stacks[0]))
-        return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
+    if state.round == stage.rounds:
+        return functools.partial(_pretrained, problem, state)
+    if state.round == 0 and state.source is not None:
+        state = state._replace(given_score=diagnosis.score_of(problem, state.stacks[0]))
+    return _fedavg(problem, state, stage.rounds, stage.clients_per_round, [state.widths], np.zeros(1, np.int64))
+
+
+def _pretrained(problem: Problem, state: RunState) -> Step:
+    """The end of pretraining: the parent's score."""
     moment = ledger.Moment("pretrain", 0, state.round)
     team = _team(problem, state, [state.widths], np.zeros(1, np.int64))
     found = rounds.score(problem, team, moment, state.spent.seconds, rounds.everyone)
@@ -110,31 +121,35 @@ def pretrain(problem: Problem, state: RunState) -> Step:
     return Step(state, (*told, *more), (model,), closes="pretrain")
 
 
-def search(problem: Problem, state: RunState) -> Step:
+def search(problem: Problem, state: RunState) -> Collect:
     """The beginning, a round, or the end of an iteration of the search."""
     if state.trial is None:
-        return _begin(problem, state)
+        return functools.partial(_iteration, problem, state)
     if not bool(problem.policy.finished(state.trial.policy)):
         return _trial_round(problem, state, state.trial)
-    return _select(problem, state, state.trial)
+    return functools.partial(_select, problem, state, state.trial)
 
 
-def finetune(problem: Problem, state: RunState) -> Step:
+def finetune(problem: Problem, state: RunState) -> Collect:
     """A round of FedAvg of a bucket of the family's members, side by side."""
     stage, parts = problem.config.finetune, buckets(problem, state)
     if state.bucket == len(parts):
-        return Step(state._replace(stage=Stage.TEST), boundary=False)
+        return lambda: Step(state._replace(stage=Stage.TEST), boundary=False)
     members = parts[state.bucket]
-    iterations = np.asarray([m.iteration for m in members])
-    if state.round < stage.rounds:
-        widths = [m.widths for m in members]
-        return _fedavg(problem, state, stage.rounds, stage.clients_per_round, widths, iterations)
+    if state.round == stage.rounds:
+        return functools.partial(_finetuned, problem, state, members)
+    iterations, widths = np.asarray([m.iteration for m in members]), [m.widths for m in members]
+    return _fedavg(problem, state, stage.rounds, stage.clients_per_round, widths, iterations)
+
+
+def _finetuned(problem: Problem, state: RunState, members: Sequence[Member]) -> Step:
+    """The end of a bucket's fine-tuning."""
     models = []
     for number, member in enumerate(members):
         channels = tuple(np.arange(w) for w in member.widths)
         models.append(Model(member, problem.space.slice(_network(state, number), channels), "finetuned"))
     name = f"finetune-{state.bucket:02d}"
-    stage_after = Stage.TEST if state.bucket + 1 == len(parts) else Stage.FINETUNE
+    stage_after = Stage.TEST if state.bucket + 1 == len(buckets(problem, state)) else Stage.FINETUNE
     state = state._replace(stage=stage_after, bucket=state.bucket + 1, round=0, stacks=())
     return Step(state, models=tuple(models), closes=name)
 
@@ -184,17 +199,25 @@ def asked_for(problem: Problem, family: Sequence[Member]) -> list[Member]:
 
 def _fedavg(
     problem: Problem, state: RunState, total: int, wanted: int, widths: Sequence[Any], candidate_ids: np.ndarray
-) -> Step:
+) -> Collect:
     """One round of ordinary FedAvg of all networks of the stack, on the same clients."""
     stage, number = state.stage.name.lower(), state.round + 1
     moment = ledger.Moment(stage, 0, number)
     team = _team(problem, state, widths, candidate_ids)
     invite = rounds.cohort(problem, moment, len(widths), wanted)
     rate = problem.rates(total)[state.round]
-    done = rounds.train(problem, team, moment, state.spent.seconds, invite, rate)
+    wait = rounds.begin(problem, team, moment, state.spent.seconds, invite, rate)
+    return lambda: _averaged(state, wait(), total, rate, candidate_ids)
+
+
+def _averaged(
+    state: RunState, done: rounds.Trained, total: int, learning_rate: float, candidate_ids: np.ndarray
+) -> Step:
+    """The end of a round of FedAvg."""
+    stage, number = state.stage.name.lower(), state.round + 1
     lost = np.flatnonzero(diverged(done.tasks, done.left_out))
     if len(lost) and state.stage == Stage.PRETRAIN:
-        raise diagnosis.diverged_parent(stage, number, rate)
+        raise diagnosis.diverged_parent(stage, number, learning_rate)
     event = events.Round(
         stage=stage,
         round=number,
@@ -213,7 +236,7 @@ def _fedavg(
     return Step(state, (event, *spoiled, *map(events.Warned, warnings)))
 
 
-def _begin(problem: Problem, state: RunState) -> Step:
+def _iteration(problem: Problem, state: RunState) -> Step:
     """An iteration's candidates, masked or sliced from the parent."""
     state, told = _compacted(problem, state)
     iteration, space = state.iteration + 1, problem.space
@@ -245,18 +268,31 @@ def _begin(problem: Problem, state: RunState) -> Step:
     return Step(state, (*told, event), boundary=False)
 
 
-def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Step:
+def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Collect:
     """One round of an iteration: those alive train, and are scored where that decides something."""
     policy, iteration, number = problem.policy, state.iteration + 1, state.round + 1
-    alive, training = (np.asarray(mask) for mask in (trial.policy.alive, policy.plan(trial.policy)))
-    at = policies.progress_of(policy, trial.policy)
+    training, at = np.asarray(policy.plan(trial.policy)), policies.progress_of(policy, trial.policy)
     moment = ledger.Moment("search", iteration, number, at.rung)
     team = _team(problem, state, [p.widths for p in trial.proposals], np.arange(problem.slots))
     key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.PLAN)
     key = jax.random.fold_in(jax.random.fold_in(key, iteration), number - 1)
     draw = problem.draw(training, key, problem.group_of)
-    rate, clock = problem.config.train.learning_rate, state.spent.seconds
-    done = rounds.train(problem, team, moment, clock, rounds.groups(problem, moment, draw), rate)
+    rate, invite = problem.config.train.learning_rate, rounds.groups(problem, moment, draw)
+    wait = rounds.begin(problem, team, moment, state.spent.seconds, invite, rate)
+    return lambda: _tried(problem, state, trial, wait(), moment, at)
+
+
+def _tried(
+    problem: Problem,
+    state: RunState,
+    trial: Trial,
+    done: rounds.Trained,
+    moment: ledger.Moment,
+    at: policies.Progress,
+) -> Step:
+    """The end of a round of an iteration: scores, where they are wanted, and what the policy makes of them."""
+    policy, iteration, number = problem.policy, state.iteration + 1, state.round + 1
+    alive, clock = np.asarray(trial.policy.alive), state.spent.seconds
     lost = trial.lost | diverged(done.tasks, done.left_out)
     rows, seconds, waited, effort = [done.rows], done.seconds, done.waited, done.effort
     scores = np.full(problem.slots, np.nan, np.float32)

@@ -24,7 +24,7 @@ from fednas_jax.config.schema import (
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
 from fednas_jax.phones import ledger
-from fednas_jax.run import rounds
+from fednas_jax.run import loop, rounds
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.loop import run_search
 from fednas_jax.run.verifying import verify_run
@@ -215,15 +215,18 @@ def test_a_finished_run_is_returned_and_left_alone(finished):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path):
-    """Stops when asked for the sixth time, in the middle of an iteration, and then goes on."""
+def test_stopped_and_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
+    """Stops when asked for the sixth time, in the middle of an iteration, and then goes on as on an accelerator."""
     asked = iter([False] * 5)
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         one_device(TINY, out, should_stop=lambda: next(asked, True))
     assert RunDir(out).result() is None
+    monkeypatch.setattr(loop, "_work_aside", lambda problem: True)  # checkpoints wait until the next round has begun
     one_device(TINY, out)
     assert_same_run(out, finished[1])
+    kinds, wanted = ([e["event"] for e in RunDir(o).events()] for o in (out, finished[1]))
+    assert kinds[-20:] == wanted[-20:]
 
 
 class Killed(Exception):
@@ -231,11 +234,12 @@ class Killed(Exception):
 
 
 @pytest.mark.exhaustive
-def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupted(finished, tmp_path):
-    """Each process gets as far as one checkpoint further, and dies at the event after it."""
+def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupted(finished, tmp_path, monkeypatch):
+    """Each process gets as far as one checkpoint further, and dies at the event after it; in every other they wait."""
     out, stages = tmp_path / "run", []
 
-    def attempt():
+    def attempt(later):
+        monkeypatch.setattr(loop, "_work_aside", lambda problem: later)
         saved = []
 
         def observe(event):
@@ -247,9 +251,9 @@ def test_killed_after_every_checkpoint_and_before_the_result_equals_uninterrupte
 
         one_device(TINY, out, observe=observe)
 
-    for _ in range(40):
+    for number in range(40):
         try:
-            attempt()
+            attempt(later=number % 2 == 1)
             break
         except Killed:
             assert RunDir(out).result() is None
@@ -391,15 +395,20 @@ def test_a_parent_at_chance_is_a_warning_in_the_result_and_on_the_screen(learnin
 
 def test_a_candidate_that_is_lost_is_dropped_and_recorded(tmp_path, monkeypatch):
     """All updates of the first candidate of the first iteration are left out, as an overflow would leave them."""
-    real = rounds.train
+    real = rounds.begin
 
-    def train(problem, team, moment, *more):
-        done = real(problem, team, moment, *more)
-        sent = np.bincount(done.tasks.candidate, minlength=problem.slots)
-        lost = np.where((np.arange(problem.slots) == 0) & (moment.stage == "search"), sent, 0)
-        return done._replace(left_out=lost)
+    def begin(problem, team, moment, *more):
+        collect = real(problem, team, moment, *more)
 
-    monkeypatch.setattr(rounds, "train", train)
+        def lossy():
+            done = collect()
+            sent = np.bincount(done.tasks.candidate, minlength=problem.slots)
+            lost = np.where((np.arange(problem.slots) == 0) & (moment.stage == "search"), sent, 0)
+            return done._replace(left_out=lost)
+
+        return lossy
+
+    monkeypatch.setattr(rounds, "begin", begin)
     config = dataclasses.replace(
         TINY, search=dataclasses.replace(TINY.search, max_iterations=1), finetune=FinetuneConfig(rounds=0)
     )
