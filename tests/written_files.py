@@ -131,9 +131,75 @@ KINDS: dict[str, tuple[str, str, Write]] = {
 """Form of files -> the kind of import, the files' name, who writes them."""
 
 
+WORDS = ("how", "to", "sort", "a", "list", "of", "words", "?")
+
+
+def line(image: np.ndarray) -> str:
+    """Words that an image's pixels choose."""
+    return " ".join(WORDS[pixel % len(WORDS)] for pixel in image.reshape(-1)[:6])
+
+
+def leaf_texts(path: Path, clients: Sequence[str], x: Sequence[Any], y: Sequence[Any]) -> None:
+    users: dict[str, dict[str, list[Any]]] = {}
+    for client, text, label in zip(clients, x, y, strict=True):
+        held = users.setdefault(client, {"x": [], "y": []})
+        held["x"].append(text)
+        held["y"].append(label)
+    counts = [len(held["y"]) for held in users.values()]
+    path.write_text(json.dumps({"users": list(users), "num_samples": counts, "user_data": users}))
+
+
+def shakespeare(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    """As LEAF's shakespeare, of shorter strings."""
+    leaf_texts(path, clients, [line(image)[:8].ljust(8) for image in x], [line(image)[8:9] or " " for image in x])
+
+
+def sent140(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    """As LEAF's sent140."""
+    tweets = [["1", "Mon", "NO_QUERY", client, line(image)] for image, client in zip(x, clients, strict=True)]
+    leaf_texts(path, clients, tweets, y)
+
+
+def stack_overflow(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    """As stackoverflow_train.h5 has it."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name in dict.fromkeys(clients):
+            lines = [line(image) for image, client in zip(x, clients, strict=True) if client == name]
+            for field in ("tokens", "title", "tags"):
+                file[f"examples/{name}/{field}"] = np.array(lines, h5py.string_dtype())
+
+
+def npz_rows(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    npz(path, x.reshape(len(x), -1).astype(np.float32), y, clients)
+
+
+def parquet_rows(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    features = {f"f{n}": column.astype(np.float32) for n, column in enumerate(x.reshape(len(x), -1).T)}
+    pq.write_table(pa.table({**features, "label": list(y), "user": list(clients)}), path, row_group_size=5)
+
+
+def csv_rows(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    rows = ["label,user," + ",".join(f"f{n}" for n in range(x[0].size))]
+    rows += [f"{y[n]},{clients[n]}," + ",".join(map(str, image.reshape(-1).tolist())) for n, image in enumerate(x)]
+    path.write_text("\n".join(rows) + "\n")
+
+
+OTHERS: dict[str, tuple[str, str, Write]] = {
+    "shakespeare": ("leaf", "shakespeare.json", shakespeare),
+    "sent140": ("leaf", "sent140.json", sent140),
+    "stack_overflow": ("hdf5", "stack_overflow.h5", stack_overflow),
+    "npz_rows": ("npz", "npz_rows.npz", npz_rows),
+    "parquet_rows": ("table", "parquet_rows.parquet", parquet_rows),
+    "csv_rows": ("table", "csv_rows.csv", csv_rows),
+}
+"""Those whose files hold no images."""
+
+
 def installed(form: str) -> bool:
     """Whether what the form's files need is installed."""
-    if form != "hdf5":
+    if form not in ("hdf5", "stack_overflow"):
         return True
     try:
         import h5py  # noqa: F401

@@ -1,11 +1,11 @@
-"""Data: sources of labelled images, their division among clients, and the packed form that the engine takes.
+"""Data: sources of labelled examples, their division among clients, and the packed form that the engine takes.
 
 numpy only, but for `normalise`, which runs inside jitted code. TFDS and scikit-learn are imported when first used, the
 imports of files (`leaf`, `folders`, `arrays`) when they are asked for.
 """
 
 from fednas_jax.data.columns import ColumnsWriter, read_columns, write_columns
-from fednas_jax.data.examples import Dataset, Examples, fingerprint
+from fednas_jax.data.examples import Dataset, Examples, described, fingerprint
 from fednas_jax.data.imports import import_data
 from fednas_jax.data.kept import clients_of, load_kept
 from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_counts, sampled_mix
@@ -30,6 +30,7 @@ __all__ = [
     "Partition",
     "chunks",
     "clients_of",
+    "described",
     "feature_skew",
     "fingerprint",
     "heterogeneity",

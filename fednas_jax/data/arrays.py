@@ -16,9 +16,10 @@ from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Dataset, Examples, dataset
+from fednas_jax.data.features import Inputs, as_labels, as_rows, as_series, as_tokens, told
 from fednas_jax.data.images import resized
-from fednas_jax.data.labels import HALF_LEVEL, class_count, short, unused, whole_numbers
-from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
+from fednas_jax.data.labels import HALF_LEVEL, class_count, short, unused
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, refuse, unheard
 from fednas_jax.data.split import TEST_SHARE, held_out
 from fednas_jax.errors import DataError
 
@@ -53,12 +54,15 @@ def from_arrays(
     test_share: float = TEST_SHARE,
     labels: Literal["keep", "remap"] = "keep",
     layout: Literal["NHWC", "NCHW"] | None = None,
+    inputs: Inputs | None = None,
 ) -> Dataset:
     """A data set of your own arrays, for `run_search(config, out, dataset=...)`.
 
     Args:
-      x: [N, H, W, C] or [N, H, W] images: uint8, or floats from 0 to 1, which are rounded to 256 levels.
-      y: [N] or [N, 1] class numbers from 0, of any integer type.
+      x: [N, H, W, C] or [N, H, W] images: uint8, or floats from 0 to 1, which are rounded to 256 levels; or as `inputs`
+        says: rows [N, F] or series [N, T, F] of numbers, or tokens [N, T] from 0.
+      y: [N] or [N, 1] class numbers from 0, of any integer type; of series and tokens also [N, T], a class for every
+        position, -1 for none.
       client_ids: [N] whole numbers or texts: whom each example came from, for `data.partition=natural`. Clients are
         numbered in the order of their ids. A client with fewer examples than `data.min_examples` stays in the data set
         and is left out of runs.
@@ -68,30 +72,42 @@ def from_arrays(
       test_share: between 0 and 1.
       labels: "remap" numbers them anew, from 0 in their order, and keeps them as names of the classes.
       layout: "NCHW" for channels first; None refuses what looks like it.
+      inputs: what x holds; None takes [N, F] floats as rows and all else as images.
 
     Raises:
       DataError: one line that names the array: of a wrong type, shape or length, NaN or other values that are no
         pixels, labels out of range.
     """
-    for argument, value, known in (("labels", labels, ("keep", "remap")), ("layout", layout, (None, "NHWC", "NCHW"))):
+    choices: dict[str, tuple[object, tuple[object, ...]]] = {
+        "labels": (labels, ("keep", "remap")),
+        "layout": (layout, (None, "NHWC", "NCHW")),
+        "inputs": (inputs, (None, "images", "rows", "series", "tokens")),
+    }
+    for argument, (value, known) in choices.items():
         if value not in known:
             raise DataError(f"{argument}: got {value!r}, want one of {', '.join(map(str, known))}")
     remap = labels == "remap"
-    images, numbers = as_images("x", x, layout), whole_numbers("y", y, remap)
-    _same_length("x", images, "y", numbers)
+    form = inputs or told(x)
+    if layout is not None and form != "images":
+        raise DataError(f"layout: got {layout!r}, want none: x holds {form}")
+    found = _as_inputs("x", x, form, layout)
+    numbers = as_labels("y", y, found, remap)
+    _same_length("x", found, "y", numbers)
     clients = None
     if client_ids is not None:
         ids = np.asarray(client_ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iuU":
             raise DataError(f"client_ids: got {_kind(ids)}, want [N] whole numbers or texts")
-        _same_length("x", images, "client_ids", ids)
+        _same_length("x", found, "client_ids", ids)
         clients = np.unique(ids, return_inverse=True)[1]
     if test is None:
-        train, tested = held_out(numbers if clients is None else clients, test_share)
-        tests = Examples(images[tested], numbers[tested])
+        groups = (numbers if numbers.ndim == 1 else np.zeros(len(numbers), int)) if clients is None else clients
+        train, tested = held_out(groups, test_share)
+        tests = Examples(found[tested], numbers[tested])
     else:
         train = np.arange(len(numbers))
-        tests = Examples(as_images("x_test", test[0], layout), whole_numbers("y_test", test[1], remap))
+        test_inputs = _as_inputs("x_test", test[0], form, layout)
+        tests = Examples(test_inputs, as_labels("y_test", test[1], test_inputs, remap))
         _same_length("x_test", tests.images, "y_test", tests.labels)
     natural = None
     if clients is not None:
@@ -99,17 +115,21 @@ def from_arrays(
         sizes = np.bincount(clients[train], minlength=int(clients.max()) + 1)
         natural = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     names: tuple[str, ...] = ()
-    different = np.unique(np.concatenate([numbers, tests.labels]))
+    different = np.unique(np.concatenate([numbers.reshape(-1), tests.labels.reshape(-1)]))
+    if numbers.ndim > 1:  # -1 is no class
+        different = different[different >= 0]
+    if not len(different):
+        raise DataError("y: got no labels but -1, want some")
     if remap:
         numbers = np.searchsorted(different, numbers).astype(np.int32)
         tests = Examples(tests.images, np.searchsorted(different, tests.labels).astype(np.int32))
         names = tuple(map(str, different.tolist()))
     if classes is None:
-        classes = len(names) or class_count(name, int(different[-1]), len(different), len(numbers) + len(tests.labels))
+        classes = len(names) or class_count(name, int(different[-1]), len(different), numbers.size + tests.labels.size)
         if empty := unused(different, classes) if not remap else "":
             _log.warning("%s: %s (labels='remap' leaves them out)", name, empty)
     names = names if len(names) == classes else ()
-    trains = Examples(images[train], numbers[train])
+    trains = Examples(found[train], numbers[train])
     return dataset(name, trains, tests, classes, natural=natural, class_names=names)
 
 
@@ -140,10 +160,13 @@ def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = 
             test_share=options.test_share,
             labels=options.labels,
             layout=options.layout,
+            inputs=options.inputs,
         )
     except DataError as error:
         raise DataError(f"{source} {error}") from error
-    with ColumnsWriter(folder, data.name, data.classes, class_names=data.class_names) as writer:
+    if data.train.images.dtype != np.uint8:
+        refuse(options, ("image_size",), f"{source} holds no images")
+    with ColumnsWriter(folder, data.name, data.classes, class_names=data.class_names, tokens=data.tokens) as writer:
         writer.add(_sized(data.train, options.image_size), None if data.natural is None else np.diff(data.natural))
         writer.add_test(_sized(data.test, options.image_size))
         seen(writer.examples + writer.test_examples)
@@ -214,6 +237,13 @@ def _with_validation(arrays: dict[str, np.ndarray], options: ImportOptions) -> d
     return {**found, "x": np.concatenate([found["x"], x]), "y": np.concatenate([found["y"], y])}
 
 
+def _as_inputs(name: str, given: npt.ArrayLike, form: Inputs, layout: str | None) -> np.ndarray:
+    """An array in the form that is asked for."""
+    if form == "images":
+        return as_images(name, given, layout)
+    return {"rows": as_rows, "series": as_series, "tokens": as_tokens}[form](name, given)
+
+
 def _sized(examples: Examples, size: int) -> Examples:
     if not size or examples.images.shape[1:3] == (size, size):
         return examples
@@ -238,7 +268,8 @@ def as_images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.
     if images.dtype == object and images.ndim == 1:
         raise DataError(f"{name}: got objects, perhaps images of differing shapes, want one array of all")
     if images.ndim not in (3, 4) or not images.size:
-        raise DataError(f"{name}: got {_kind(images)}, want [N, H, W, C] or [N, H, W] with at least one image")
+        other = " (or --inputs rows, series or tokens)" if images.ndim == 2 else ""
+        raise DataError(f"{name}: got {_kind(images)}, want [N, H, W, C] or [N, H, W] with at least one image{other}")
     if layout == "NCHW" and images.ndim == 4:
         images = np.moveaxis(images, 1, -1)
     elif layout is None and images.ndim == 4 and images.shape[1] in _CHANNELS and images.shape[3] > max(_CHANNELS):
@@ -246,8 +277,9 @@ def as_images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.
         raise DataError(f"{name}: got {_kind(images)}, which looks like channels first, {want}")
     if images.dtype.kind == "f":
         low, high = float(images.min()), float(images.max())
+        other = ", or --inputs series if they are no images" if images.ndim == 3 else ""
         if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
-            raise DataError(f"{name}: got floats from {low:.9g} to {high:.9g}, want 0 to 1 (or uint8, 0 to 255)")
+            raise DataError(f"{name}: got floats from {low:.9g} to {high:.9g}, want 0 to 1 (or uint8, 0 to 255){other}")
         images = _levels(images)
     if images.dtype != np.uint8:
         raise DataError(f"{name}: got {_kind(images)}, want uint8 (0 to 255) or floats (0 to 1)")

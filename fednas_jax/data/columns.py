@@ -8,6 +8,9 @@ class_names) and
   data that names none,
 - test_images.npy [T, H, W, C] uint8 and test_labels.npy [T] int32.
 
+Of other inputs the schema is 2: columns.json says `dtype` as well, where every position has a label `label_shape`, and
+of tokens `tokens`, perhaps `vocabulary`; and instead of the images are inputs.npy and test_inputs.npy.
+
 Plain numpy files, so that `np.load` opens them anywhere, and any program that writes such files can write these.
 """
 
@@ -25,14 +28,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fednas_jax.data.examples import Dataset, Examples, channel_counts, check, dataset, statistics_of
+from fednas_jax.data.examples import (
+    Dataset,
+    Examples,
+    Statistics,
+    channel_counts,
+    check,
+    dataset,
+    input_statistics,
+    statistics_of,
+)
 from fednas_jax.data.labels import LARGEST, class_count
 from fednas_jax.errors import DataError
 from fednas_jax.files import read_json
 
 SCHEMA = 1
-"""Of columns.json."""
+"""Of columns.json, for images."""
 
+INPUTS_SCHEMA = 2
+"""Of columns.json, for other inputs."""
+
+_DTYPES = ("int32", "float32")  # of other inputs: token ids; features
+
+# Fields of columns.json that are only there where they say something.
+_OPTIONAL = ("class_names", "dtype", "label_shape", "tokens", "vocabulary")
 _CHANGED = 1 << 16  # rows changed at once
 
 
@@ -40,7 +59,7 @@ class About(NamedTuple):
     """What columns.json says."""
 
     schema: int
-    """SCHEMA."""
+    """SCHEMA or INPUTS_SCHEMA."""
     name: str
     """Of the data set."""
     classes: int
@@ -52,13 +71,21 @@ class About(NamedTuple):
     clients: int
     """Number of clients; 0 for data that names none."""
     shape: list[int]
-    """Height, width and channels of an image."""
+    """Of an input: height, width and channels of an image."""
     mean: list[float]
-    """[C] mean of the training images scaled to [0, 1], channel by channel."""
+    """[C] mean of the training inputs, channel by channel, of images scaled to [0, 1]; [] of tokens."""
     std: list[float]
-    """[C] standard deviation of the same, above 0."""
+    """[C] standard deviation of the same, above 0; [] of tokens."""
     class_names: Sequence[str] = ()
     """Of every class; not there where they have none."""
+    dtype: str = "uint8"
+    """Of the inputs."""
+    label_shape: Sequence[int] = ()
+    """Of an example's label: [] for one, [T] for one at every position."""
+    tokens: int = 0
+    """Number of token ids; 0 where inputs are none."""
+    vocabulary: Sequence[str] = ()
+    """Text of every token id; not there where they have none."""
 
 
 def write_columns(
@@ -107,6 +134,8 @@ class ColumnsWriter:
         classes: int | None = None,
         class_names: Sequence[str] = (),
         remap: bool = False,
+        tokens: int = 0,
+        vocabulary: Sequence[str] = (),
     ):
         """Takes what `write_columns` does, and how classes are numbered.
 
@@ -116,6 +145,8 @@ class ColumnsWriter:
           classes: number of classes; None is one more than the largest label that comes.
           class_names: of every class, where they have names.
           remap: classes are numbered anew, from 0 in the order of their labels, which become their names.
+          tokens: number of token ids, where inputs are such; 0 is one more than the largest that comes.
+          vocabulary: text of every token id, where they have texts.
 
         Raises:
           DataError: a folder that is there already or cannot be written.
@@ -124,6 +155,8 @@ class ColumnsWriter:
             raise DataError(f"{folder}: is there already, want a new folder for columns")
         self.folder, self.name, self.classes = folder, name, classes
         self._class_names, self._remap = list(class_names), remap
+        self._tokens, self._vocabulary = tokens or len(vocabulary), list(vocabulary)
+        self._largest = 0  # token that came
         self._different: set[int] = set()  # labels that came
         self._stack = contextlib.ExitStack()
         with writing(folder):
@@ -132,10 +165,7 @@ class ColumnsWriter:
             hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
             self._unfinished = Path(self._stack.enter_context(hidden), "columns")
             self._unfinished.mkdir()
-            self._labels = self._column("labels", np.int32)
-            self._test_labels = self._column("test_labels", np.int32)
-        self._images: dict[str, Column] = {}
-        self._offsets: Column | None = None
+        self._columns: dict[str, Column] = {}
         self._counts = np.zeros((0, 256), np.int64)
         self._blocks = 0
 
@@ -148,12 +178,12 @@ class ColumnsWriter:
     @property
     def examples(self) -> int:
         """Training examples written so far."""
-        return self._labels.rows
+        return self._columns["labels"].rows if "labels" in self._columns else 0
 
     @property
     def test_examples(self) -> int:
         """Test examples written so far."""
-        return self._test_labels.rows
+        return self._columns["test_labels"].rows if "test_labels" in self._columns else 0
 
     def add(self, examples: Examples, sizes: np.ndarray | None = None) -> None:
         """Adds training examples.
@@ -168,23 +198,21 @@ class ColumnsWriter:
         """
         where = f"{self.name} block {self._blocks}"
         self._check(where, examples)
-        if self._blocks and (sizes is None) != (self._offsets is None):
+        if self._blocks and (sizes is None) == ("offsets" in self._columns):
             raise DataError(f"{where} sizes: got {'none' if sizes is None else 'some'}, want as in the blocks before")
         if sizes is not None:
             sizes = np.asarray(sizes)
             _check_sizes(where, sizes, len(examples.labels))
-        images = self._image_column("images", examples)
-        if not len(self._counts):
-            self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
-        self._counts += channel_counts(examples.images)
+        if examples.images.dtype == np.uint8:
+            if not len(self._counts):
+                self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
+            self._counts += channel_counts(examples.images)
         with writing(self.folder):
             if sizes is not None:
-                if self._offsets is None:
-                    self._offsets = self._column("offsets", np.int64)
-                    self._offsets.append(np.zeros(1, np.int64))
-                self._offsets.append(self._labels.rows + np.cumsum(sizes, dtype=np.int64))
-            images.append(examples.images)
-            self._labels.append(examples.labels)
+                if "offsets" not in self._columns:
+                    self._column("offsets", np.int64).append(np.zeros(1, np.int64))
+                self._columns["offsets"].append(self.examples + np.cumsum(sizes, dtype=np.int64))
+            self._append("", examples)
         self._blocks += 1
 
     def add_test(self, examples: Examples) -> None:
@@ -194,10 +222,8 @@ class ColumnsWriter:
           DataError: as `write_columns`.
         """
         self._check(f"{self.name} test", examples)
-        images = self._image_column("test_images", examples)
         with writing(self.folder):
-            images.append(examples.images)
-            self._test_labels.append(examples.labels)
+            self._append("test_", examples)
 
     def finish(self) -> None:
         """Completes the files and gives the folder its name.
@@ -205,33 +231,46 @@ class ColumnsWriter:
         Raises:
           DataError: no examples at all in a split, or a folder that cannot be written.
         """
-        if not self._labels.rows:
+        if not self.examples:
             raise DataError(f"{self.name}: got no training examples, want at least one")
-        if not self._test_labels.rows:
+        if not self.test_examples:
             raise DataError(f"{self.name}: got no test examples, want at least one")
-        mean, std = statistics_of(self._counts)
+        inputs = self._columns["inputs"]
         with writing(self.folder):
             classes = self._numbered()
+            for column in self._columns.values():
+                column.finish()
+            mean, std = self._statistics(inputs)
         about = About(
-            schema=SCHEMA,
+            schema=SCHEMA if inputs.dtype == np.uint8 else INPUTS_SCHEMA,
             name=self.name,
             classes=classes,
-            examples=self._labels.rows,
-            test_examples=self._test_labels.rows,
-            clients=0 if self._offsets is None else self._offsets.rows - 1,
-            shape=list(self._images["images"].shape),
+            examples=self.examples,
+            test_examples=self.test_examples,
+            clients=self._columns["offsets"].rows - 1 if "offsets" in self._columns else 0,
+            shape=list(inputs.shape),
             mean=list(mean),
             std=list(std),
             class_names=self._class_names if len(self._class_names) == classes else [],
+            dtype=str(inputs.dtype),
+            label_shape=list(self._columns["labels"].shape),
+            tokens=(self._tokens or self._largest + 1) if inputs.dtype == np.int32 else 0,
+            vocabulary=self._vocabulary,
         )
+        said = about._asdict()
+        for field in _OPTIONAL:
+            if not said[field] or (field == "dtype" and about.schema == SCHEMA):
+                del said[field]
         with writing(self.folder):
-            for column in (*self._images.values(), self._labels, self._test_labels, self._offsets):
-                if column is not None:
-                    column.finish()
-            said = {field: value for field, value in about._asdict().items() if value or field != "class_names"}
             text = json.dumps(said, indent=2, allow_nan=False) + "\n"
             (self._unfinished / "columns.json").write_text(text)
             self._unfinished.rename(self.folder)
+
+    def _statistics(self, inputs: Column) -> Statistics:
+        """Of the training inputs; those that are no images are read once more, from the disk."""
+        if inputs.dtype == np.uint8:
+            return statistics_of(self._counts)
+        return input_statistics(np.load(inputs.path, mmap_mode="r"))
 
     def _numbered(self) -> int:
         """The number of classes, after they were numbered anew where that is asked for."""
@@ -242,32 +281,41 @@ class ColumnsWriter:
         self._class_names = list(map(str, different.tolist()))
         if self.classes is not None and len(different) > self.classes:
             raise DataError(f"{self.name} labels: got {len(different)} different ones, want at most {self.classes}")
-        for column in (self._labels, self._test_labels):
-            column.change(lambda labels: np.searchsorted(different, labels))
+        for name in ("labels", "test_labels"):
+            self._columns[name].change(lambda labels: np.searchsorted(different, labels))
         return self.classes or len(different)
 
-    def _column(self, name: str, dtype: type[np.generic], shape: tuple[int, ...] = ()) -> Column:
-        return self._stack.enter_context(Column(self._unfinished / f"{name}.npy", dtype, shape))
+    def _column(self, name: str, dtype: np.dtype[Any] | type[np.generic], shape: tuple[int, ...] = ()) -> Column:
+        """The column of this name, made for the shape and type of the first rows that come."""
+        if name not in self._columns:
+            file = name.replace("inputs", "images") if dtype == np.uint8 else name
+            column = Column(self._unfinished / f"{file}.npy", dtype, shape)
+            self._columns[name] = self._stack.enter_context(column)
+        return self._columns[name]
 
-    def _image_column(self, name: str, examples: Examples) -> Column:
-        """The column of this name, made for the shape of the first images that come."""
-        shape = examples.images.shape[1:]
-        if name not in self._images:
-            with writing(self.folder):
-                self._images[name] = self._column(name, np.uint8, shape)
-        return self._images[name]
+    def _append(self, split: str, examples: Examples) -> None:
+        for name, rows in (("inputs", examples.images), ("labels", examples.labels)):
+            self._column(f"{split}{name}", rows.dtype, rows.shape[1:]).append(rows)
 
     def _check(self, where: str, examples: Examples) -> None:
         # Clients who hold nothing are no mistake, and `check` takes no empty split.
         if len(examples.images) or len(examples.labels):
             # Labels that are numbered anew may be any number.
             labels = np.zeros_like(examples.labels) if self._remap else examples.labels
-            check(where, Examples(examples.images, labels), self.classes or LARGEST)
+            check(where, Examples(examples.images, labels), self.classes or LARGEST, self._tokens or LARGEST)
             self._different.update(np.unique(examples.labels).tolist())
-        for column in self._images.values():
-            if examples.images.shape[1:] != column.shape:
-                got = f"got images of {list(examples.images.shape[1:])}"
-                raise DataError(f"{where}: {got}, want {list(column.shape)}, the first images' shape")
+            if examples.labels.ndim > 1:
+                self._different.discard(-1)  # which is no class
+            if examples.images.dtype == np.int32:
+                self._largest = max(self._largest, int(examples.images.max()))
+        for name, rows in (("inputs", examples.images), ("labels", examples.labels)):
+            for column in (self._columns.get(name), self._columns.get(f"test_{name}")):
+                if column is not None and (rows.shape[1:], rows.dtype) != (column.shape, column.dtype):
+                    what = "images" if column.dtype == np.uint8 else name
+                    got, want = ([*shape] if shape else "one" for shape in (rows.shape[1:], column.shape))
+                    kinds = f" {rows.dtype}", f" {column.dtype}"
+                    got, want = (f"{got}{kinds[0]}", f"{want}{kinds[1]}") if kinds[0] != kinds[1] else (got, want)
+                    raise DataError(f"{where}: got {what} of {got}, want {want}, the first {what}' shape")
 
 
 def read_columns(folder: Path) -> Dataset:
@@ -283,20 +331,31 @@ def read_columns(folder: Path) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, want one with columns")
     about = _read_about(folder / "columns.json")
-    shape = tuple(about.shape)
-    train = Examples(
-        _mapped(folder / "images.npy", np.uint8, (about.examples, *shape)),
-        _mapped(folder / "labels.npy", np.int32, (about.examples,)),
-    )
-    test = Examples(
-        _mapped(folder / "test_images.npy", np.uint8, (about.test_examples, *shape)),
-        _mapped(folder / "test_labels.npy", np.int32, (about.test_examples,)),
-    )
+    kind, labelled = np.dtype(about.dtype), tuple(about.label_shape)
+    inputs = "images" if about.schema == SCHEMA else "inputs"
+
+    def split(prefix: str, number: int) -> Examples:
+        return Examples(
+            _mapped(folder / f"{prefix}{inputs}.npy", kind, (number, *about.shape)),
+            _mapped(folder / f"{prefix}labels.npy", np.dtype(np.int32), (number, *labelled)),
+        )
+
+    train, test = split("", about.examples), split("test_", about.test_examples)
     clients = (about.clients + 1,)
-    natural = np.asarray(_mapped(folder / "offsets.npy", np.int64, clients)) if about.clients else None
+    offsets = folder / "offsets.npy"
+    natural = np.asarray(_mapped(offsets, np.dtype(np.int64), clients)) if about.clients else None
     try:
-        statistics = tuple(about.mean), tuple(about.std)
-        return dataset(about.name, train, test, about.classes, statistics, natural, tuple(about.class_names))
+        return dataset(
+            about.name,
+            train,
+            test,
+            about.classes,
+            (tuple(about.mean), tuple(about.std)),
+            natural,
+            tuple(about.class_names),
+            about.tokens,
+            tuple(about.vocabulary),
+        )
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
 
@@ -304,9 +363,9 @@ def read_columns(folder: Path) -> Dataset:
 class Column:
     """An .npy file that grows row by row; how many rows there are stands in its header once it is finished."""
 
-    def __init__(self, path: Path, dtype: type[np.generic], shape: tuple[int, ...] = ()):
+    def __init__(self, path: Path, dtype: np.dtype[Any] | type[np.generic], shape: tuple[int, ...] = ()):
         self.rows = 0
-        self._dtype, self.shape = np.dtype(dtype), shape
+        self.path, self.dtype, self.shape = path, np.dtype(dtype), shape
         self._file = path.open("wb+")
         self._begin = self._header()
 
@@ -320,7 +379,7 @@ class Column:
 
     def append(self, rows: np.ndarray) -> None:
         """Adds rows [n, ...] of the column's type."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.rows += len(rows)
 
     def change(self, by: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -328,10 +387,10 @@ class Column:
         self._file.flush()
         step = _CHANGED * max(1, math.prod(self.shape))
         for start in range(0, self.rows * math.prod(self.shape), step):
-            self._file.seek(self._begin + start * self._dtype.itemsize)
-            rows = np.frombuffer(self._file.read(step * self._dtype.itemsize), self._dtype).reshape(-1, *self.shape)
-            self._file.seek(self._begin + start * self._dtype.itemsize)
-            self._file.write(np.ascontiguousarray(by(rows), self._dtype).data)
+            self._file.seek(self._begin + start * self.dtype.itemsize)
+            rows = np.frombuffer(self._file.read(step * self.dtype.itemsize), self.dtype).reshape(-1, *self.shape)
+            self._file.seek(self._begin + start * self.dtype.itemsize)
+            self._file.write(np.ascontiguousarray(by(rows), self.dtype).data)
         self._file.seek(0, os.SEEK_END)
 
     def finish(self) -> None:
@@ -343,7 +402,7 @@ class Column:
     def _header(self) -> int:
         """Writes the header and returns where it ends."""
         about = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
             "fortran_order": False,
             "shape": (self.rows, *self.shape),
         }
@@ -378,13 +437,34 @@ def _read_about(path: Path) -> About:
         if not fits(said.get(field)):
             raise DataError(f"{path} {field}: got {said.get(field)!r}, want {want}")
 
-    wanted("schema", lambda value: value == SCHEMA, str(SCHEMA))
+    wanted("schema", lambda value: value in (SCHEMA, INPUTS_SCHEMA), f"{SCHEMA} or {INPUTS_SCHEMA}")
     wanted("name", lambda value: isinstance(value, str), "text")
     for field in ("classes", "examples", "test_examples"):
         wanted(field, _positive, "a whole number above 0")
     wanted("clients", lambda value: type(value) is int and value >= 0, "a whole number from 0")
-    wanted("shape", lambda value: _listed(value, 3, _positive), "three whole numbers above 0")
-    channels = said["shape"][-1]
+    if said["schema"] == SCHEMA:
+        said = {field: value for field, value in said.items() if field not in _OPTIONAL or field == "class_names"}
+        wanted("shape", lambda value: _listed(value, 3, _positive), "three whole numbers above 0")
+        channels = said["shape"][-1]
+    else:
+        wanted("dtype", lambda value: value in _DTYPES, f"one of {', '.join(_DTYPES)}")
+        axes = (1,) if said["dtype"] == "int32" else (1, 2)
+        numbers = " or ".join(map(str, axes))
+        wanted(
+            "shape", lambda value: any(_listed(value, n, _positive) for n in axes), f"{numbers} whole numbers above 0"
+        )
+        channels = 0 if said["dtype"] == "int32" else said["shape"][-1]
+        said.setdefault("label_shape", [])
+        labels = [[]] if said["dtype"] == "float32" and len(said["shape"]) == 1 else [[], said["shape"][:1]]
+        wanted("label_shape", lambda value: value in labels, " or ".join(map(str, labels)))
+        if said["dtype"] == "int32":
+            wanted("tokens", _positive, "a whole number above 0")
+        if "vocabulary" in said:
+            wanted(
+                "vocabulary",
+                lambda value: _listed(value, said.get("tokens", 0), lambda x: isinstance(x, str)),
+                f"{said.get('tokens', 0)} texts",
+            )
     wanted("mean", lambda value: _listed(value, channels, _finite), f"{channels} finite numbers")
     wanted(
         "std",
@@ -409,8 +489,8 @@ def _listed(value: Any, length: int, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) == length and all(map(fits, value))
 
 
-def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
-    want = f"{list(shape)} {np.dtype(dtype)}"
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    want = f"{list(shape)} {dtype}"
     try:
         column = np.lib.format.open_memmap(path, mode="r")
         size = path.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,12 +19,13 @@ _BLOCK = 1 << 20
 
 
 class Examples(NamedTuple):
-    """Labelled images of one split."""
+    """Labelled examples of one split."""
 
     images: np.ndarray
-    """[N, H, W, C] uint8, 0 to 255; an `np.memmap` where they stay on disk."""
+    """Images [N, H, W, C] uint8, 0 to 255; token ids [N, T] int32; rows [N, F] or series [N, T, F] float32. An
+    `np.memmap` where they stay on disk."""
     labels: np.ndarray
-    """[N] int32, class numbers from 0."""
+    """[N] int32, class numbers from 0; of tokens and series also [N, T], -1 where a position has no label."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,18 @@ class Dataset:
     classes: int
     """Number of classes."""
     mean: tuple[float, ...]
-    """[C] mean of the training images scaled to [0, 1], channel by channel."""
+    """[C] mean of the training images scaled to [0, 1], channel by channel; [F] of features; () of tokens."""
     std: tuple[float, ...]
-    """[C] standard deviation of the same; 1 for a channel that is constant."""
+    """[C] standard deviation of the same; 1 for a channel or feature that is constant."""
     natural: np.ndarray | None = None
     """[clients + 1] int64, for data that came from clients: rows natural[c]:natural[c + 1] of `train` are client
     c's, who may hold none; None where the data names no clients."""
     class_names: tuple[str, ...] = ()
     """Name of every class; () where they have none."""
+    tokens: int = 0
+    """Number of token ids; 0 where inputs are none."""
+    vocabulary: tuple[str, ...] = ()
+    """Text of every token id; () where they have none."""
 
 
 def dataset(
@@ -57,6 +63,8 @@ def dataset(
     statistics: Statistics | None = None,
     natural: np.ndarray | None = None,
     class_names: tuple[str, ...] = (),
+    tokens: int = 0,
+    vocabulary: tuple[str, ...] = (),
 ) -> Dataset:
     """The checked data set, with mean and standard deviation of its training images.
 
@@ -71,13 +79,17 @@ def dataset(
         is read here.
       natural: [clients + 1] where each client's rows begin, where the data came from clients.
       class_names: of every class, where they have names.
+      tokens: number of token ids, where inputs are such; 0 is one more than the largest.
+      vocabulary: text of every token id, where they have texts.
 
     Raises:
       DataError: as `check` does, or when the splits' images differ in shape, or clients' rows are not all the
         training examples.
     """
-    check(f"{name} train", train, classes)
-    check(f"{name} test", test, classes)
+    if train.images.dtype == np.int32:
+        tokens = tokens or len(vocabulary) or int(max(train.images.max(), test.images.max())) + 1
+    check(f"{name} train", train, classes, tokens)
+    check(f"{name} test", test, classes, tokens)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{name}: got training images {_shape(train.images[0])} "
@@ -87,45 +99,88 @@ def dataset(
         _check_natural(name, natural, len(train.labels))
     if class_names and len(class_names) != classes:
         raise DataError(f"{name}: got {len(class_names)} names of classes, want {classes}, one for each class")
-    return Dataset(name, train, test, classes, *(statistics or channel_statistics(train.images)), natural, class_names)
+    mean, std = statistics or input_statistics(train.images)
+    return Dataset(name, train, test, classes, mean, std, natural, class_names, tokens, vocabulary)
 
 
-def check(name: str, examples: Examples, classes: int) -> None:
-    """Checks shapes, types and the range of labels of one split.
+def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
+    """Checks shapes, types and the range of labels and token ids of one split.
 
     Args:
       name: source and split, for the message.
       examples: the split.
       classes: number of classes; labels are 0 to classes - 1.
+      tokens: number of token ids, where inputs are such; 0 where that is not known yet.
 
     Raises:
       DataError: one line that names the split, what was got and what was wanted.
     """
     images, labels = examples
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{name} images: got {_shape(images)} {images.dtype}, want [N, H, W, C] uint8")
-    if labels.ndim != 1 or labels.dtype != np.int32:
+    axes = {"uint8": (4,), "int32": (2,), "float32": (2, 3)}.get(str(images.dtype), ())
+    if images.ndim not in axes:
+        others = ", [N, T] int32 or [N, F] or [N, T, F] float32"
+        raise DataError(f"{name} images: got {_shape(images)} {images.dtype}, want [N, H, W, C] uint8{others}")
+    if labels.ndim > 1 and (labels.shape[1:] != images.shape[1:2] or images.dtype == np.uint8):
+        raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
+    if labels.ndim < 1 or labels.dtype != np.int32:
         raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
     if len(images) != len(labels):
         raise DataError(f"{name}: got {len(images)} images and {len(labels)} labels, want as many of each")
     if images.size == 0:
         raise DataError(f"{name} images: got {_shape(images)}, want at least one image of at least one pixel")
+    if images.dtype == np.int32 and (images.min() < 0 or images.max() >= (tokens or np.iinfo(np.int32).max)):
+        want = f"0 to {tokens - 1}" if tokens else "ids from 0"
+        raise DataError(f"{name} tokens: got {images.min()} to {images.max()}, want {want}")
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
+    if low < (0 if labels.ndim == 1 else -1) or high >= classes:
         raise DataError(f"{name} labels: got {low} to {high}, want 0 to {classes - 1}")
+
+
+def described(data: Dataset) -> str:
+    """What the examples are, and their shape: "images of 8x8x1"."""
+    inputs, every = data.train.images, ", a label for each" if data.train.labels.ndim > 1 else ""
+    shape = "x".join(map(str, inputs.shape[1:]))
+    if inputs.dtype == np.uint8:
+        return f"images of {shape}"
+    if inputs.dtype == np.int32:
+        return f"texts of {shape} tokens ({data.tokens} different ones{every})"
+    return f"rows of {shape} features" if inputs.ndim == 2 else f"series of {shape} (times x features{every})"
 
 
 def fingerprint(data: Dataset) -> str:
     """Eight hexadecimal digits that tell data sets apart without reading their images.
 
     They come from all labels, the clients' rows, and the mean and standard deviation of every channel, which a change
-    of any training pixel changes (but for images that trade pixels).
+    of any training pixel changes (but for images that trade pixels). Tokens, which have neither, are read.
     """
     about = repr((data.train.images.shape, data.test.images.shape, data.classes, data.mean, data.std))
     total = zlib.crc32(about.encode())
-    for column in (data.train.labels, data.test.labels, data.natural):
-        total = total if column is None else zlib.crc32(np.ascontiguousarray(column).tobytes(), total)
+    tokens = (data.train.images, data.test.images) if data.tokens else ()
+    for column in (data.train.labels, data.test.labels, data.natural, *tokens):
+        total = total if column is None else zlib.crc32(np.ascontiguousarray(column).data, total)
     return f"{total:08x}"
+
+
+def input_statistics(inputs: np.ndarray) -> Statistics:
+    """Mean and standard deviation of every channel of images, of every feature of rows and series; none of tokens."""
+    if inputs.dtype == np.uint8:
+        return channel_statistics(inputs)
+    if inputs.dtype == np.int32:
+        return (), ()
+    features = inputs.reshape(-1, inputs.shape[-1])
+    first = features[0].astype(np.float64)
+    means, stds = [], []
+    sums = [[0.0, 0.0] for _ in first]
+    for start in range(0, len(features), _BLOCK):
+        block = features[start : start + _BLOCK].astype(np.float64) - first
+        for n, column in enumerate(block.T):
+            sums[n] = [math.fsum([sums[n][0], *column]), math.fsum([sums[n][1], *(column * column)])]
+    for n, (one, two) in enumerate(sums):
+        mean = one / len(features)
+        variance = max(0.0, two / len(features) - mean * mean)
+        means.append(float(first[n]) + mean)
+        stds.append(math.sqrt(variance) or 1.0)
+    return tuple(means), tuple(stds)
 
 
 def channel_statistics(images: np.ndarray) -> Statistics:

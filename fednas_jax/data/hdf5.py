@@ -1,16 +1,18 @@
-"""HDF5 files as TensorFlow Federated writes its sets: a group examples/CLIENT for each client, with pixels and label.
+"""HDF5 files as TensorFlow Federated writes its sets: a group examples/CLIENT for each client.
 
-Read client by client. Needs h5py (the extra `hdf5`).
-Source: https://www.tensorflow.org/federated/api_docs/python/tff/simulation/datasets/emnist/load_data.
+It holds pixels and label, or (Stack Overflow) tokens: sentences whose words blanks divide, to predict each next word.
+Read client by client; where words are counted, twice. Needs h5py (the extra `hdf5`).
+Source: https://www.tensorflow.org/federated/api_docs/python/tff/simulation/datasets, emnist and stackoverflow.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,14 +23,34 @@ from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Examples
 from fednas_jax.data.images import resized
 from fednas_jax.data.labels import whole_numbers
-from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, refuse, unheard
 from fednas_jax.data.split import by_split, no_split, stratified_split
+from fednas_jax.data.vocabulary import BOUNDARY, FIRST, LONGEST, Vocabulary, WordCounts, sentences
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
 
 _WANT = "a whole HDF5 file"
 _EXAMPLES = "examples"
-_IMAGES, _LABELS = ("pixels", "image"), ("label",)
+_IMAGES, _LABELS, _TOKENS = ("pixels", "image"), ("label",), ("tokens",)
+_SENTENCE_LENGTH = 20  # words, as TensorFlow Federated's tasks take them
+_LINES = 1024  # sentences read at once
+
+
+class _Client(NamedTuple):
+    """A client's group in a file, and which of its n examples are for what."""
+
+    path: Path
+    name: str
+    group: Any
+    train: np.ndarray | None
+    """Numbers of those for training; None in files for testing."""
+    test: np.ndarray
+    """Numbers of those for testing."""
+
+    @property
+    def where(self) -> str:
+        """It stands, for messages."""
+        return f"{self.path} {_EXAMPLES}/{self.name[:80]}"
 
 
 def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -39,7 +61,7 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
         client's examples makes the test split.
       folder: of the columns; must not exist yet.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the file and the client; or h5py is missing.
@@ -50,65 +72,137 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
     splits = by_split(source, files)
     if "val" in splits:
         check_validation(source, options, "test" in splits)
-        if options.validation == "train":
-            raise DataError(f"{source}: got --validation train, want --validation test: clients would come twice")
-        splits["test"] = splits.pop("val")
-    rng = generator(0, Purpose.TEST_SPLIT)
+        # Clients who stand in two files for training are refused below; TFF's held-out clients are others.
+        to = "test" if options.validation == "test" else "train"
+        splits[to] = [*splits.get(to, []), *splits.pop("val")]
+    read, vocabulary = _reader(splits, options)
+    classes = len(vocabulary) - FIRST if vocabulary else options.classes
     sizes: dict[str, int] = {}
-    with ColumnsWriter(folder, source.stem, options.classes, remap=options.remap) as writer:
-        for where, client, examples in _clients(splits["train"], options):
-            if client in sizes:
-                raise DataError(f"{where}: got a client who came before, want every client once")
-            sizes[client] = len(examples.labels)
-            if "test" not in splits:
-                train, test = stratified_split(np.zeros(len(examples.labels)), options.test_share, rng)
-                writer.add_test(Examples(*(column[test] for column in examples)))
-                examples = Examples(*(column[train] for column in examples))
-            writer.add(examples, np.array([len(examples.labels)]))
-            seen(sizes[client])
-        for _, _, examples in _clients(splits.get("test", []), options):
-            writer.add_test(examples)
+    writing = ColumnsWriter(folder, source.stem, classes, remap=options.remap, vocabulary=vocabulary)
+    with writing as writer:
+        for client in _clients(splits, options):
+            examples = read(client)
             seen(len(examples.labels))
+            writer.add_test(Examples(*(column[client.test] for column in examples)))
+            if client.train is None:
+                continue
+            if client.name in sizes:
+                raise DataError(f"{client.where}: got a client who came before, want every client once")
+            sizes[client.name] = len(examples.labels)
+            writer.add(Examples(*(column[client.train] for column in examples)), np.array([len(client.train)]))
         if sizes and not writer.test_examples and "test" not in splits:
             raise no_split(options.test_share, np.array(list(sizes.values())), writer.examples, 0)
         writer.finish()
     return Skipped()
 
 
-def _clients(files: list[Path], options: ImportOptions) -> Iterator[tuple[str, str, Examples]]:
-    """Every client who has examples."""
+def _reader(
+    splits: dict[str, list[Path]], options: ImportOptions
+) -> tuple[Callable[[_Client], Examples], tuple[str, ...]]:
+    """How a client's group is read, by what the first one holds, and the vocabulary where it holds tokens."""
+    clients = _clients(splits, options)  # its file is open as long as it is there
+    first = next(clients).group
+    if _TOKENS[0] not in first or any(name in first for name in _IMAGES):
+        refuse(options, ("length", "vocabulary"), "the files hold images")
+        return lambda client: _pictures(client, options), ()
+    refuse(options, ("image_size", "classes", "labels", "label_column"), "the files hold sentences")
+    counts = WordCounts()
+    for client in itertools.takewhile(lambda client: client.train is not None, _clients(splits, options)):
+        words = _words(client, options)
+        for row in client.train if client.train is not None else ():
+            counts.add(words[row])
+    vocabulary = Vocabulary([BOUNDARY, *counts.most_frequent(options.vocabulary)])
+    length = options.length or _SENTENCE_LENGTH
+    return lambda client: Examples(*sentences(vocabulary, _words(client, options), length)), vocabulary.tokens
+
+
+def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Iterator[_Client]:
+    """Every client's group, those for training first, and always the same examples for testing."""
     try:
         import h5py
     except ImportError:
         raise DataError("data import hdf5: got no package h5py, want pip install 'fednas_jax[hdf5]'") from None
 
-    for path in files:
+    rng = generator(0, Purpose.TEST_SPLIT)
+    for split, path in ((name, file) for name in ("train", "test") for file in splits.get(name, [])):
         with reading(path, _WANT), h5py.File(path, "r") as file:
-            groups = _inside(file, _EXAMPLES, h5py.Group, h5py)
+            groups = _inside(file, _EXAMPLES, h5py.Group)
             if groups is None or not len(groups):
                 raise DataError(
                     f"{path}: got no group {_EXAMPLES} of clients, want it as TensorFlow Federated writes it"
                 )
-            for client in groups:
-                where = f"{path} {_EXAMPLES}/{client[:80]}"
-                group = _inside(groups, client, h5py.Group, h5py)
+            for name in groups:
+                where = f"{path} {_EXAMPLES}/{name[:80]}"
+                group = _inside(groups, name, h5py.Group)
                 if group is None:
                     raise DataError(f"{where}: got no group of its own, want one")
-                images = as_images(f"{where} pixels", _array(where, group, _IMAGES, options, h5py))
-                wanted = (options.label_column,) if options.label_column else _LABELS
-                labels = whole_numbers(f"{where} label", _array(where, group, wanted, options, h5py), options.remap)
-                if len(images) != len(labels):
-                    raise DataError(f"{where}: got {len(images)} images and {len(labels)} labels, want as many of each")
-                side = options.image_size
-                if side and images.shape[1:3] != (side, side):
-                    images = np.stack([resized(image, side, side) for image in images])
-                yield where, client, Examples(images, labels)
+                number = _length(where, group, options)
+                train, test = np.arange(number), np.arange(0)
+                if split == "test":
+                    yield _Client(path, name, group, None, train)
+                    continue
+                if "test" not in splits:
+                    train, test = stratified_split(np.zeros(number), options.test_share, rng)
+                yield _Client(path, name, group, train, test)
 
 
-def _array(where: str, group: Any, names: tuple[str, ...], options: ImportOptions, h5py: Any) -> np.ndarray:
+def _pictures(client: _Client, options: ImportOptions) -> Examples:
+    """A client's images and labels."""
+    where, group = client.where, client.group
+    with reading(client.path, _WANT):
+        images = as_images(f"{where} pixels", _numbers(where, group, _IMAGES, options))
+        labels = whole_numbers(f"{where} label", _numbers(where, group, _labels(options), options), options.remap)
+    if len(images) != len(labels):
+        raise DataError(f"{where}: got {len(images)} images and {len(labels)} labels, want as many of each")
+    side = options.image_size
+    if side and images.shape[1:3] != (side, side):
+        images = np.stack([resized(image, side, side) for image in images])
+    return Examples(images, labels)
+
+
+def _words(client: _Client, options: ImportOptions) -> list[list[str]]:
+    """A client's sentences, each as its words."""
+    where = client.where
+    found: list[list[str]] = []
+    size = 0
+    with reading(client.path, _WANT):
+        held = _array(where, client.group, _TOKENS)
+        if not (_is_text(held) and (held.ndim == 1 or held.shape[1:] == (1,))):
+            raise DataError(f"{where} {_TOKENS[0]}: got {list(held.shape)} {held.dtype}, want [N] texts")
+        for start in range(0, len(held), _LINES):
+            lines = [line.decode("utf-8", "replace") for line in held[start : start + _LINES].reshape(-1)]
+            size += sum(map(len, lines))
+            check_expansion(where, size, options.most_gigabytes)
+            found += [[word[:LONGEST] for word in line.split()] for line in lines]
+    return found
+
+
+def _length(where: str, group: Any, options: ImportOptions) -> int:
+    """How many examples a group says that it holds."""
+    shape = _array(where, group, _TOKENS if _TOKENS[0] in group else _labels(options)).shape
+    return int(shape[0]) if shape else 0
+
+
+def _labels(options: ImportOptions) -> tuple[str, ...]:
+    """Names that the array of labels may have."""
+    return (options.label_column,) if options.label_column else _LABELS
+
+
+def _numbers(where: str, group: Any, names: tuple[str, ...], options: ImportOptions) -> np.ndarray:
     """The first of a group's arrays that has one of these names, read into memory."""
+    held = _array(where, group, names)
+    if held.dtype.kind not in "iufb":
+        raise DataError(f"{where} {names[0]}: got {held.dtype}, want numbers")
+    check_expansion(where, math.prod(held.shape) * held.dtype.itemsize, options.most_gigabytes)
+    return np.asarray(held[()])
+
+
+def _array(where: str, group: Any, names: tuple[str, ...]) -> Any:
+    """The first of a group's arrays that has one of these names, nothing of it read."""
+    import h5py
+
     for name in names:
-        held = _inside(group, name, h5py.Dataset, h5py)
+        held = _inside(group, name, h5py.Dataset)
         if held is not None:
             break
     else:
@@ -117,14 +211,21 @@ def _array(where: str, group: Any, names: tuple[str, ...], options: ImportOption
         raise DataError(f"{where} {names[0]}: got none, {has[:200]}")
     if held.external or held.is_virtual:
         raise DataError(f"{where} {names[0]}: got values of another file, want them in this one")
-    if held.dtype.kind not in "iufb" or held.shape is None:
-        raise DataError(f"{where} {names[0]}: got {held.dtype}, want numbers")
-    check_expansion(where, math.prod(held.shape) * held.dtype.itemsize, options.most_gigabytes)
-    return np.asarray(held[()])
+    if held.shape is None:
+        raise DataError(f"{where} {names[0]}: got nothing, want an array")
+    return held
 
 
-def _inside(group: Any, name: str, kind: Any, h5py: Any) -> Any:
+def _is_text(held: Any) -> bool:
+    import h5py
+
+    return h5py.check_string_dtype(held.dtype) is not None
+
+
+def _inside(group: Any, name: str, kind: Any) -> Any:
     """What a group holds itself under a name, not by a link that may lead to another file; None if it holds nothing."""
+    import h5py
+
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         return None
     held = group[name]

@@ -11,11 +11,15 @@ import numpy as np
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.damage import printable
+from fednas_jax.data.examples import Dataset, described
 from fednas_jax.data.labels import unused
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_options
 from fednas_jax.data.progress import shown
 from fednas_jax.errors import DataError
 from fednas_jax.registry import attribute
+
+_MOST_NAMES = 20  # of features that are told
+_LABELS = 1 << 18  # labels looked at at once
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,7 @@ def import_data(kind: str, source: Path, folder: Path, options: ImportOptions) -
 
 def _said(folder: Path, skipped: Skipped) -> str:
     data = read_columns(folder)
-    shape = "x".join(map(str, data.train.images.shape[1:]))
-    numbers = f"{len(data.train.labels)} training and {len(data.test.labels)} test images of {shape}"
+    numbers = f"{len(data.train.labels)} training and {len(data.test.labels)} test {described(data)}"
     clients = "which name no clients"
     if data.natural is not None:
         sizes, least = np.diff(data.natural), DataConfig.min_examples
@@ -69,13 +72,27 @@ def _said(folder: Path, skipped: Skipped) -> str:
         if few := np.count_nonzero(sizes < least):
             clients += f" (runs leave out those below data.min_examples: {few} by its default, {least})"
     said = f"{folder}: {numbers}, {data.classes} classes, {clients}"
-    if empty := unused(np.concatenate([data.train.labels, data.test.labels]), data.classes):
+    if empty := unused(_labels_of(data), data.classes):
         said += f"; {empty}"
+    if skipped.features:
+        some = ", ".join(skipped.features[:_MOST_NAMES]) + ", ..." * (len(skipped.features) > _MOST_NAMES)
+        said += f"; features: {some}"
+    if skipped.unlabelled:
+        said += f"; {skipped.unlabelled} without a next character of the vocabulary left out"
     if skipped.files:
         said += f"; {skipped.files} file{'s' * (skipped.files > 1)} that are no images left out"
     if skipped.damaged:
         said += f"; {skipped.damaged} damaged image{'s' * (skipped.damaged > 1)} left out"
     return said
+
+
+def _labels_of(data: Dataset) -> np.ndarray:
+    """The different labels that there are, found some thousand examples at a time."""
+    found = np.zeros(0, np.int32)
+    for labels in (data.train.labels, data.test.labels):
+        for start in range(0, len(labels), _LABELS):
+            found = np.union1d(found, labels[start : start + _LABELS])
+    return found
 
 
 def _lazily(home: str) -> Callable[[Path, Path, ImportOptions, Seen], Skipped]:
@@ -96,9 +113,9 @@ _OF_RECORDS = (
 
 KINDS: dict[str, Kind] = {
     "leaf": Kind(
-        "LEAF's JSON files (femnist, celeba), whose users become clients",
+        "LEAF's JSON files (femnist, celeba, shakespeare, sent140), whose users become clients",
         _lazily("leaf:import_leaf"),
-        ("channels", "classes", "labels", "images"),
+        ("channels", "classes", "labels", "images", "length", "vocabulary", "targets"),
     ),
     "folder": Kind(
         "images as CLASS/IMAGE or CLIENT/CLASS/IMAGE, perhaps below train, val and test",
@@ -108,22 +125,22 @@ KINDS: dict[str, Kind] = {
     "npz": Kind(
         "a numpy file with x, y and perhaps client_ids, x_test, y_test, or as Keras or MedMNIST name them",
         _lazily("arrays:import_npz"),
-        ("classes", "labels", "validation", "layout", "most_gigabytes"),
+        ("classes", "labels", "validation", "layout", "most_gigabytes", "inputs"),
     ),
     "hdf5": Kind(
-        "HDF5 files of TensorFlow Federated, examples/CLIENT/pixels and label (pip install 'fednas_jax[hdf5]')",
+        "HDF5 files of TensorFlow Federated: examples/CLIENT/pixels and label, or tokens (needs fednas_jax[hdf5])",
         _lazily("hdf5:import_hdf5"),
-        ("classes", "labels", "validation", "most_gigabytes", "label_column"),
+        ("classes", "labels", "validation", "most_gigabytes", "label_column", "length", "vocabulary"),
     ),
     "table": Kind(
-        "Parquet or CSV files with columns of images (encoded, or paths), labels and perhaps clients",
+        "Parquet or CSV files with columns of images (encoded, or paths) or features, labels and perhaps clients",
         _lazily("tables:import_table"),
-        (*_OF_RECORDS, "images"),
+        (*_OF_RECORDS, "images", "inputs", "feature_columns"),
     ),
     "huggingface": Kind(
         "a folder that Hugging Face's save_to_disk wrote",
         _lazily("tables:import_huggingface"),
-        _OF_RECORDS,
+        (*_OF_RECORDS, "inputs", "feature_columns"),
     ),
     "webdataset": Kind(
         "WebDataset's tar shards: KEY.jpg with KEY.cls or KEY.json",

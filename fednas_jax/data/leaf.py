@@ -1,16 +1,15 @@
 """LEAF's JSON files, imported into columns user by user: no more than one user's examples are held in memory.
 
-A file is an object of `users`, `num_samples` and `user_data`, which maps a user to its `x` and `y`. An element of x is
-an image's pixels from 0 to 1, row after row (femnist), or the name of an image file (celeba).
+A file is an object of `users`, `num_samples` and `user_data`, which maps a user to its `x` and `y`; `leaf_forms` says
+what these may be. Where words are counted, the files are read twice.
 Source: Caldas et al. 2018, arXiv 1812.01097, and https://github.com/TalwalkarLab/leaf (data/utils/split_data.py).
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ import numpy as np
 
 from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.examples import Examples
-from fednas_jax.data.images import Form, form_of, inside, read_images, resized
-from fednas_jax.data.labels import HALF_LEVEL, check_range, short
+from fednas_jax.data.leaf_forms import Characters, Held, reader_of
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.split import check_share, no_split, stratified_split
 from fednas_jax.errors import DataError
@@ -43,30 +41,41 @@ def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen =
     """
     check_share(options.test_share)
     train_files, test_files = _files(source)
-    rng = generator(0, Purpose.TEST_SPLIT)
     sizes: dict[str, int] = {}  # of every user with examples for training
-    writing = ColumnsWriter(folder, source.resolve().stem, options.classes, remap=options.remap)
-    with writing as writer, ThreadPoolExecutor(os.cpu_count()) as threads:
-        for file, user, examples in _examples(train_files + test_files, options, threads):
-            seen(len(examples.labels))
-            if file in test_files:
-                writer.add_test(examples)
-                continue
-            if user in sizes:
-                raise DataError(f"{file} user {user}: got a user who came before, want every user once")
-            sizes[user] = len(examples.labels)
-            if not test_files:
-                train, test = stratified_split(np.zeros(len(examples.labels)), options.test_share, rng)
+    unlabelled = 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reader = reader_of(_held(train_files, test_files, options.test_share), options, threads)
+        if reader is None:
+            raise DataError(f"{source}: got no examples of any user, want some")
+        classes = options.classes or (None if options.remap else reader.classes)
+        writing = ColumnsWriter(
+            folder, source.resolve().stem, classes, remap=options.remap, vocabulary=reader.vocabulary
+        )
+        with writing as writer:
+            for held in _held(train_files, test_files, options.test_share):
+                examples = reader(held.where, held.x, held.y)
+                seen(len(held.x))
+                known = np.ones(len(held.x), bool)
+                if isinstance(reader, Characters) and examples.labels.ndim == 1:
+                    known = examples.labels >= 0
+                    unlabelled += int(np.count_nonzero(~known))
+                train, test = (rows[known[rows]] for rows in (held.train, held.test))
                 writer.add_test(Examples(*(column[test] for column in examples)))
-                examples = Examples(*(column[train] for column in examples))
-            writer.add(examples, np.array([len(examples.labels)]))
-        if sizes and not writer.test_examples:
-            if test_files:
-                where = test_files[0].parent
-                raise DataError(f"{where}: got no examples of any user, want some, or no such folder and --test-share")
-            raise no_split(options.test_share, np.array(list(sizes.values())), writer.examples, 0)
-        writer.finish()
-    return Skipped()
+                if held.file in test_files:
+                    continue
+                if held.user in sizes:
+                    raise DataError(f"{held.where}: got a user who came before, want every user once")
+                sizes[held.user] = len(train) + len(test)
+                writer.add(Examples(*(column[train] for column in examples)), np.array([len(train)]))
+            if not writer.test_examples:
+                if test_files:
+                    where = test_files[0].parent
+                    raise DataError(
+                        f"{where}: got no examples of any user, want some, or no such folder and --test-share"
+                    )
+                raise no_split(options.test_share, np.array(list(sizes.values())), writer.examples, 0)
+            writer.finish()
+    return Skipped(unlabelled=unlabelled)
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:
@@ -84,30 +93,21 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
     return found[0], found[1]
 
 
-def _examples(files: list[Path], options: ImportOptions, threads: Executor) -> Iterator[tuple[Path, str, Examples]]:
-    """Every user who has examples, with the file that they stand in; all images in the form of the very first."""
-    form: Form | None = None
-    size, channels, images = options.image_size, options.channels, options.images
-    for file, user, x, y in ((path, *user) for path in files for user in _users(path)):
-        where = f"{file} user {user}"
-        labels = _labels(where, y, options.remap)
-        if len(x) != len(labels):
-            raise DataError(f"{where}: got {len(x)} x and {len(labels)} y, want as many of each")
-        if not x:
-            continue
-        if isinstance(x[0], str):
-            paths = _paths(where, x, images)
-            form = form or form_of(paths[0], str(paths[0]), size, channels)
-            pixels = read_images(paths, [str(path) for path in paths], form, threads)
-        else:
-            pixels = _pixels(where, x, channels)
-            height, width, depth = pixels.shape[1:]
-            form = form or Form((size or height, size or width, depth), size > 0)
-            if form.resize and pixels.shape[1:3] != form.shape[:2]:
-                pixels = np.stack([resized(image, form.shape[0], form.shape[1]) for image in pixels])
-        if pixels.shape[1:] != form.shape:
-            raise DataError(f"{where} x: got images of {list(pixels.shape[1:])}, want {list(form.shape)} as the first")
-        yield file, user, Examples(pixels, labels)
+def _held(train_files: list[Path], test_files: list[Path], share: float) -> Iterator[Held]:
+    """Every user who has examples, file by file, and always the same rows for testing."""
+    rng = generator(0, Purpose.TEST_SPLIT)
+    for file in train_files + test_files:
+        for user, x, y in _users(file):
+            if len(x) != len(y):
+                raise DataError(f"{file} user {user}: got {len(x)} x and {len(y)} y, want as many of each")
+            if not x:
+                continue
+            train, test = np.arange(len(x)), np.arange(0)
+            if file in test_files:
+                train, test = test, train
+            elif not test_files:
+                train, test = stratified_split(np.zeros(len(x)), share, rng)
+            yield Held(file, user, x, y, train, test)
 
 
 def _users(file: Path) -> Iterator[tuple[str, list[Any], Any]]:
@@ -150,50 +150,3 @@ def _counts(read: Any) -> dict[str, int]:
     if len(said["users"]) != len(said["num_samples"]):
         return {}
     return dict(zip(said["users"], said["num_samples"], strict=True))
-
-
-def _labels(where: str, y: Any, remap: bool) -> np.ndarray:
-    """[n] int32. LEAF's celeba has its labels as floats, 0.0 and 1.0."""
-    if not all(_whole(value) for value in y):
-        raise DataError(f"{where} y: got {_some(y)}, want whole numbers, class numbers from 0")
-    labels = [int(value) for value in y]
-    if labels:
-        check_range(f"{where} y", min(labels), max(labels), remap)
-    return np.array(labels, np.int32)
-
-
-def _whole(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value) and value == int(value))
-
-
-def _paths(where: str, x: list[Any], images: Path | None) -> list[Path]:
-    if images is None:
-        raise DataError(f"{where} x: got names of images ({x[0]!r}), want the folder they are in as well")
-    return [inside(f"{where} x", name, images) for name in x]
-
-
-def _pixels(where: str, x: list[Any], channels: int) -> np.ndarray:
-    """[n, H, W, C] uint8 from n flat lists of values from 0 to 1."""
-    try:
-        flat = np.asarray(x, np.float64)
-    except (TypeError, ValueError):
-        flat = np.zeros(0)
-    if flat.ndim != 2 or not flat.shape[1]:
-        raise DataError(f"{where} x: got {_some(x)}, want one list of pixels for each image, all as long")
-    if not (flat.min() >= -HALF_LEVEL and flat.max() <= 1 + HALF_LEVEL):
-        got = f"values from {short(flat.min())} to {short(flat.max())}"
-        raise DataError(f"{where} x: got {got}, want pixels from 0 to 1")
-    for depth in (channels,) if channels else (1, 3):
-        side = math.isqrt(flat.shape[1] // depth)
-        if side * side * depth == flat.shape[1]:
-            # 1 is 255: LEAF divided by 255 what was read from a file, so this gives back that very number.
-            return np.clip(np.rint(flat * 255), 0, 255).astype(np.uint8).reshape(len(flat), side, side, depth)
-    kinds = f"{channels} channels" if channels else "1 or 3 channels"
-    raise DataError(f"{where} x: got {flat.shape[1]} values for an image, want a square image of {kinds}")
-
-
-def _some(values: Any) -> str:
-    """The beginning of a value, for a message."""
-    numbers = [short(value) if type(value) in (int, float) else repr(value)[:60] for value in values[:2]]
-    text = " ".join(f"[{', '.join(numbers)}]".split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -23,8 +23,8 @@ class Listing:
 
     examples: int
     """N."""
-    shape: tuple[int, int, int]
-    """Height, width and channels of its images."""
+    shape: tuple[int, ...]
+    """Of an example: height, width and channels of an image, or the number of features."""
     read: Callable[[np.ndarray], Examples]
     """Example numbers [n] -> those examples, in that order."""
     labels: Callable[[], np.ndarray]

@@ -19,6 +19,9 @@ Seen = Callable[[int], None]
 class ImportOptions:
     """What an import may be told."""
 
+    inputs: Literal["images", "rows", "series", "tokens"] | None = None
+    """What an example is: images; rows, a row of numbers each; series, numbers at several times; tokens, whole numbers
+    from 0 in order (default: told from the files, and said). Only for npz and table."""
     image_size: int = 0
     """Side in pixels that all images are resized to; 0 keeps their size, which must then be one."""
     channels: int = 0
@@ -35,6 +38,15 @@ class ImportOptions:
     validation: Literal["train", "test"] | None = None
     """What becomes of a validation split: train (its images join the training images, of which every run holds out
     data.validation for itself) or test (it is the test split). Not for leaf."""
+    length: int = 0
+    """Tokens of an example; longer texts are cut, shorter ones are padded with 0 (default: 25 of tweets, 20 of
+    sentences, all 80 of Shakespeare). Only for leaf and hdf5."""
+    vocabulary: int = 10_000
+    """Number of words that have ids of their own: the most frequent ones of the training examples. All others are 1.
+    Only for leaf and hdf5."""
+    targets: Literal["last", "every"] = "last"
+    """What is to be predicted of LEAF's Shakespeare: the character after the last one, or after every one. Only for
+    leaf."""
     layout: Literal["NHWC", "NCHW"] | None = None
     """Axes of image arrays: channels last or first (default: last; what looks otherwise is refused). Only for npz."""
     skip_damaged: bool = False
@@ -49,6 +61,9 @@ class ImportOptions:
     """Column that names clients; none: there are none (default: by its name). Only for table, huggingface,
     webdataset."""
 
+    feature_columns: str = ""
+    """Columns of the features, with commas between (default: of a table without images, all others). Only for table."""
+
     @property
     def remap(self) -> bool:
         """Whether classes are numbered anew."""
@@ -62,6 +77,10 @@ class Skipped(NamedTuple):
     """That are no images: thumbnails' indexes, notes, tables."""
     damaged: int = 0
     """Images that cannot be opened."""
+    unlabelled: int = 0
+    """Texts whose next character is none of the vocabulary."""
+    features: tuple[str, ...] = ()
+    """Not left out: names of the columns that were taken as features, which are to be told."""
 
 
 COMMON = ("image_size", "test_share")
@@ -91,12 +110,39 @@ def check_options(kind: str, options: ImportOptions, takes: tuple[str, ...]) -> 
         raise DataError(f"data import classes: got {options.classes}, want at least 1")
     if options.most_gigabytes is not None and not options.most_gigabytes > 0:
         raise DataError(f"data import most_gigabytes: got {options.most_gigabytes}, want above 0")
-    choices = {"labels": ("keep", "remap"), "validation": (None, "train", "test"), "layout": (None, "NHWC", "NCHW")}
+    if options.length < 0:
+        raise DataError(f"data import length: got {options.length}, want at least 0")
+    if options.vocabulary < 1:
+        raise DataError(f"data import vocabulary: got {options.vocabulary}, want at least 1")
+    choices: dict[str, tuple[str | None, ...]] = {
+        "labels": ("keep", "remap"),
+        "validation": (None, "train", "test"),
+        "layout": (None, "NHWC", "NCHW"),
+        "inputs": (None, "images", "rows", "series", "tokens"),
+        "targets": ("last", "every"),
+    }
     for name, known in choices.items():
         if getattr(options, name) not in known:
             want = ", ".join(str(choice) for choice in known if choice)
             raise DataError(f"data import {name}: got {getattr(options, name)!r}, want one of {want}")
     check_share(options.test_share)
+
+
+def refuse(options: ImportOptions, names: tuple[str, ...], why: str) -> None:
+    """Refuses options that files of a form do not take, rather than to ignore them.
+
+    Args:
+      options: as given.
+      names: of those that are not taken.
+      why: for the message: "the files hold texts".
+
+    Raises:
+      DataError: one line that names the option.
+    """
+    for field in dataclasses.fields(options):
+        got = getattr(options, field.name)
+        if field.name in names and got != field.default:
+            raise DataError(f"data import {field.name}: got {got}, want {field.default or 'none'}: {why}")
 
 
 def check_validation(where: object, options: ImportOptions, test: bool) -> None:

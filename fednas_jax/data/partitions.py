@@ -40,7 +40,7 @@ def partition(labels: np.ndarray, config: DataConfig, seed: int, natural: np.nda
     labels: `label_dirichlet` and `classes`. And `natural` divides nothing.
 
     Args:
-      labels: [N] class numbers.
+      labels: [N] class numbers; or [N, T], where every position has one.
       config: clients, partition, min_examples and the fields of the partition; validated.
       seed: of the run; the same seed gives the same partition on every machine.
       natural: [clients + 1] int64 `Dataset.natural`: where the rows of the clients that the data came from begin.
@@ -56,6 +56,8 @@ def partition(labels: np.ndarray, config: DataConfig, seed: int, natural: np.nda
     if PARTITIONS.parse(config.partition).positional:
         name = PARTITIONS.parse(config.partition).name
         raise DataError(f"data.partition: got {config.partition!r}, want {name!r}, which has nothing after a colon")
+    if labels.ndim > 1 and PARTITIONS.get(config.partition) in (dirichlet, label_dirichlet, shards, classes):
+        raise DataError(f"data.partition: got {config.partition!r}, want natural or iid: every position has a label")
     seen = labels.view()
     seen.flags.writeable = False  # a user's function that sorts in place must not change the data
     rng = generator(seed, Purpose.PARTITION)

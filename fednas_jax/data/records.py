@@ -41,7 +41,7 @@ class Record(NamedTuple):
     name: str
     """Where it stands, for messages."""
     image: Raw | None
-    """None where the file has none, which counts as damaged."""
+    """An image, or a row of features [F] float32; None where the file has none, which counts as damaged."""
     label: Named
     """Class number or name."""
     client: Named | None
@@ -167,9 +167,8 @@ class _Spooled:
             for block in self._blocks(records):
                 whole = self._decoded(block)
                 if whole and column is None:
-                    assert self.form is not None, "it is that of the first image"
                     with writing(self._folder):
-                        column = Column(self.path, np.uint8, self.form.shape)
+                        column = Column(self.path, whole[0][1].dtype.type, whole[0][1].shape)
                 for record, _ in whole:
                     self.labels.append(labels.code(f"{record.name} label", record.label))
                     named = record.client is not None if named is None else named
@@ -196,7 +195,10 @@ class _Spooled:
             block.append(record)
             encoded += len(record.image) if isinstance(record.image, bytes) else 0
             # The first image alone, which says how large all of them are.
-            most = 1 if self.form is None else min(_BLOCK, max(1, _BLOCK_BYTES // math.prod(self.form.shape)))
+            if _is_row(record):
+                most = _BLOCK
+            else:
+                most = 1 if self.form is None else min(_BLOCK, max(1, _BLOCK_BYTES // math.prod(self.form.shape)))
             if len(block) >= most or encoded >= _BLOCK_BYTES:
                 yield block
                 block, encoded = [], 0
@@ -206,6 +208,8 @@ class _Spooled:
     def _decoded(self, block: list[Record]) -> list[tuple[Record, np.ndarray]]:
         """Records with their images; without those that are damaged, where that is asked for."""
         options = self._options
+        if _is_row(block[0]):
+            return [(record, record.image) for record in block if isinstance(record.image, np.ndarray)]
         for record in block:
             if self.form is None:
                 try:
@@ -230,6 +234,10 @@ class _Spooled:
         found = [(record, image) for record, image in zip(block, images, strict=True) if image is not None]
         self.damaged += len(block) - len(found)
         return found
+
+
+def _is_row(record: Record) -> bool:
+    return isinstance(record.image, np.ndarray) and record.image.ndim == 1
 
 
 def _image(record: Record) -> Raw:

@@ -250,8 +250,17 @@ def _load_own(name: str, config: DataConfig, seed: int) -> Dataset:
     data = call(OWN.get(name), seed, config=config)
     if not isinstance(data, Dataset):
         raise DataError(f"data.source: {name}: got {type(data).__name__}, want a Dataset, as fn.from_arrays makes it")
-    statistics = data.mean, data.std
-    return dataset(data.name, Examples(*data.train), Examples(*data.test), data.classes, statistics, data.natural)
+    return dataset(
+        data.name,
+        Examples(*data.train),
+        Examples(*data.test),
+        data.classes,
+        (data.mean, data.std),
+        data.natural,
+        data.class_names,
+        data.tokens,
+        data.vocabulary,
+    )
 
 
 def _tfds_name(name: str) -> str:

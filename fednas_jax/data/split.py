@@ -28,6 +28,8 @@ SPLITS = {
 def by_split(source: Path, files: list[Path]) -> dict[str, list[Path]]:
     """Files by the split that their names say, as in train-0-of-2.parquet or test/0.tar; all are train if none does.
 
+    TensorFlow Federated's held_out is for validation.
+
     Args:
       source: the folder that they are in, or the one file.
       files: at least one.
@@ -39,7 +41,7 @@ def by_split(source: Path, files: list[Path]) -> dict[str, list[Path]]:
         return {"train": [source]}
     found: dict[str, list[Path]] = {}
     for path in files:
-        words = re.split(r"[^a-z]+", str(path.relative_to(source)).lower())
+        words = re.split(r"[^a-z]+", str(path.relative_to(source)).lower().replace("held_out", "validation"))
         found.setdefault(next((SPLITS[word] for word in words if word in SPLITS), ""), []).append(path)
     if set(found) == {""}:
         return {"train": found[""]}

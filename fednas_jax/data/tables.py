@@ -1,7 +1,7 @@
 """Tables whose rows are examples: Parquet, CSV, and the folders that Hugging Face's `datasets` saves.
 
-A column holds the images, encoded or by path, another the labels, perhaps another the clients. Rows are read some at a
-time. Hugging Face's files are Arrow's, which pyarrow reads: its package is not needed.
+A column holds the images, encoded or by path, or several hold features; another the labels, perhaps another the
+clients. Rows are read some at a time. Hugging Face's files are Arrow's, which pyarrow reads: its package is not needed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.damage import reading
 from fednas_jax.data.images import inside
-from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
+from fednas_jax.data.labels import short
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, refuse, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
 from fednas_jax.data.split import SPLITS, by_split
 from fednas_jax.errors import DataError
@@ -41,9 +43,10 @@ _ROWS = 64  # read at once; images of a megabyte are common
 class Columns(NamedTuple):
     """Which columns hold what."""
 
-    image: str
+    image: str  # "" for none
     label: str
     client: str  # "" for none
+    features: tuple[str, ...] = ()  # where there is no image
 
 
 def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -63,9 +66,12 @@ def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen 
         raise DataError(f"{source}: got no .parquet or .csv files, want some")
     splits = by_split(source, files)
     first = splits["train"][0]
-    names = () if first.suffix.lower() == ".csv" else _class_names(_parquet(first).schema_arrow, first, options)
+    is_csv = first.suffix.lower() == ".csv"
+    names = () if is_csv else _class_names(_parquet(first).schema_arrow, first, options)
+    columns = choose(first, _held_by_csv(first) if is_csv else _held(_parquet(first).schema_arrow), options)
     rows = {split: _of_files(some, options) for split, some in splits.items()}
-    return write_records(folder, source.stem, with_validation(source, rows, options), options, seen, names)
+    skipped = write_records(folder, source.stem, with_validation(source, rows, options), options, seen, names)
+    return skipped._replace(features=columns.features)
 
 
 def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -98,34 +104,40 @@ def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen:
     files = {split: _arrow_files(path) for split, path in splits.items()}
     with reading(files["train"][0], _WANT), _arrow(files["train"][0]) as reader:
         class_names = _class_names(reader.schema, source, options)
+        features = choose(source, _held(reader.schema), options).features
     rows = {split: _of_arrow(some, options) for split, some in files.items()}
-    return write_records(
-        folder, source.resolve().name, with_validation(source, rows, options), options, seen, class_names
-    )
+    splits_of = with_validation(source, rows, options)
+    skipped = write_records(folder, source.resolve().name, splits_of, options, seen, class_names)
+    return skipped._replace(features=features)
 
 
 def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Columns:
-    """Which columns hold images, labels and clients: those that the options name, else by name or type.
+    """Which columns hold images or features, labels and clients: those that the options name, else by name or type.
+
+    Without an image's column, features are all that is left.
 
     Args:
       where: the table is, for messages.
-      columns: name -> "image", "class" or "": what its type says that it holds.
-      options: `image_column`, `label_column`, `client_column`.
+      columns: name -> "image", "class", "number", "unknown" or "": what its type says that it holds.
+      options: `inputs`, `image_column`, `feature_columns`, `label_column`, `client_column`.
 
     Raises:
       DataError: a column that is not there, or one that cannot be told.
     """
+
+    def given_name(option: str, given: str) -> str:
+        if given not in columns:
+            near = difflib.get_close_matches(given, columns, 1)
+            want = f"want {near[0]!r}" if near else f"want one of {_listed(columns)}"
+            raise DataError(f"data import {option}: got {given!r}, which {where} has not, {want}")
+        return given
 
     def found(option: str, type_: str, known: tuple[str, ...], needed: bool) -> str:
         given = getattr(options, option)
         if given == NONE and not needed:
             return ""
         if given:
-            if given not in columns:
-                near = difflib.get_close_matches(given, columns, 1)
-                want = f"want {near[0]!r}" if near else f"want one of {_listed(columns)}"
-                raise DataError(f"data import {option}: got {given!r}, which {where} has not, {want}")
-            return str(given)
+            return given_name(option, given)
         typed = [name for name, holds in columns.items() if type_ and holds == type_]
         if len(typed) == 1:
             return typed[0]
@@ -135,11 +147,24 @@ def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Colu
             raise DataError(f"{where}: got the columns {_listed(columns)}, want --{flag} to say which")
         return by_name
 
-    return Columns(
-        found("image_column", "image", _IMAGES, True),
-        found("label_column", "class", _LABELS, True),
-        found("client_column", "", _CLIENTS, False),
-    )
+    if options.inputs not in (None, "images", "rows"):
+        raise DataError(f"data import inputs: got {options.inputs!r}, want images or rows: {where} is a table")
+    rows = options.inputs == "rows" or bool(options.feature_columns)
+    if rows and (options.image_column or options.inputs == "images"):
+        raise DataError(f"data import image_column: got images as well as features of {where}, want one of them")
+    image = "" if rows else found("image_column", "image", _IMAGES, not columns or options.inputs == "images")
+    label, client = found("label_column", "class", _LABELS, True), found("client_column", "", _CLIENTS, False)
+    if image:
+        return Columns(image, label, client)
+    named = [given_name("feature_columns", name.strip()) for name in options.feature_columns.split(",") if name.strip()]
+    features = tuple(named) or tuple(name for name in columns if name not in (label, client))
+    words = [name for name in features if columns[name] not in ("number", "unknown")]
+    if rows and words:
+        raise DataError(f"{where} {words[0][:40]}: got no numbers, want some, or --feature-columns without it")
+    if words or not features:
+        found("image_column", "image", _IMAGES, True)
+    refuse(options, ("image_size", "channels", "images", "skip_damaged"), f"{where} holds no images")
+    return Columns("", label, client, features)
 
 
 def _listed(columns: Iterable[str]) -> str:
@@ -153,24 +178,56 @@ def _of_files(files: list[Path], options: ImportOptions) -> Iterator[Record]:
 
 def _of_csv(path: Path, options: ImportOptions) -> Iterator[Record]:
     images = options.images or path.parent
+    columns = choose(path, _held_by_csv(path), options)
     with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
-        twice = [name for n, name in enumerate(header) if name in header[:n]]
-        if twice:
-            raise DataError(f"{path}: got two columns called {twice[0][:40]!r}, want each once")
-        columns = choose(path, dict.fromkeys(header, ""), options)
         places = {name: n for n, name in enumerate(header)}
         for values in rows:
             where = f"{path} line {rows.line_num}"
             if len(values) != len(header):
                 raise DataError(f"{where}: got {len(values)} values, want {len(header)}, as many as columns")
-            image = inside(f"{where} {columns.image}", values[places[columns.image]].strip(), images)
+            content: Path | np.ndarray
+            if columns.features:
+                content = np.array([_number(where, name, values[places[name]]) for name in columns.features])
+                content = _row(where, content, columns.features)
+            else:
+                content = inside(f"{where} {columns.image}", values[places[columns.image]].strip(), images)
             label = values[places[columns.label]].strip()
             if not label:
                 raise DataError(f"{where} {columns.label}: got nothing, want a label")
             client = values[places[columns.client]].strip() if columns.client else None
-            yield Record(where, image, label, client or None)
+            yield Record(where, content, label, client or None)
+
+
+def _held_by_csv(path: Path) -> dict[str, str]:
+    """Column -> "unknown", since the file says no types."""
+    with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file, strict=True), [])
+    twice = [name for n, name in enumerate(header) if name in header[:n]]
+    if twice:
+        raise DataError(f"{path}: got two columns called {twice[0][:40]!r}, want each once")
+    return dict.fromkeys(header, "unknown")
+
+
+def _number(where: str, column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        got = repr(text[:40]) if text.strip() else "nothing"
+        want = "want a number, or --feature-columns without it (--image-column if it names images)"
+        raise DataError(f"{where} {column[:40]}: got {got}, {want}") from None
+
+
+def _row(where: str, values: np.ndarray, features: tuple[str, ...]) -> np.ndarray:
+    """Features [F] float64 as float32."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        found = values.astype(np.float32)
+    if not np.isfinite(found).all():
+        bad = int(np.flatnonzero(~np.isfinite(found))[0])
+        got = "NaN, or nothing" if np.isnan(values[bad]) else short(values[bad])
+        raise DataError(f"{where} {features[bad][:40]}: got {got}, want a finite number")
+    return found
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
@@ -181,7 +238,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 def _of_parquet(path: Path, options: ImportOptions) -> Iterator[Record]:
     with reading(path, _WANT), pq.ParquetFile(path) as file:
         columns = choose(path, _held(file.schema_arrow), options)
-        wanted = [name for name in columns if name]
+        wanted = _wanted(columns)
         for group in range(file.num_row_groups):
             # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
             check_expansion(path, file.metadata.row_group(group).total_byte_size, options.most_gigabytes)
@@ -189,6 +246,11 @@ def _of_parquet(path: Path, options: ImportOptions) -> Iterator[Record]:
         for batch in file.iter_batches(_ROWS, columns=wanted):
             yield from _of_batch(path, first, batch, columns, options.images or path.parent)
             first += batch.num_rows
+
+
+def _wanted(columns: Columns) -> list[str]:
+    """Names of the columns that are read, each once."""
+    return list(dict.fromkeys(name for name in (*columns[:3], *columns.features) if name))
 
 
 def _arrow_files(folder: Path) -> list[Path]:
@@ -212,7 +274,7 @@ def _of_arrow(files: list[Path], options: ImportOptions) -> Iterator[Record]:
                 batch.validate(full=True)
                 # A batch is mapped from the file; rows become Python's some at a time.
                 for start in range(0, batch.num_rows, _ROWS):
-                    some = batch.slice(start, _ROWS).select([name for name in columns if name])
+                    some = batch.slice(start, _ROWS).select(_wanted(columns))
                     yield from _of_batch(path, first + start, some, columns, options.images or path.parent)
                 first += batch.num_rows
 
@@ -226,10 +288,20 @@ def _arrow(path: Path) -> Iterator[Any]:
 
 def _of_batch(path: Path, first: int, batch: pa.RecordBatch, columns: Columns, images: Path) -> Iterator[Record]:
     """The records of some rows, of which the first has a number."""
-    pixels, labels = batch.column(columns.image).to_pylist(), batch.column(columns.label).to_pylist()
+    contents: Iterable[Any]
+    if columns.features:
+        held = [batch.column(name).cast(pa.float64(), safe=False) for name in columns.features]
+        contents = np.stack([column.to_numpy(zero_copy_only=False) for column in held], axis=1)
+    else:
+        contents = batch.column(columns.image).to_pylist()
+    labels = batch.column(columns.label).to_pylist()
     clients = batch.column(columns.client).to_pylist() if columns.client else [None] * batch.num_rows
-    for n, (image, label, client) in enumerate(zip(pixels, labels, clients, strict=True)):
+    for n, (image, label, client) in enumerate(zip(contents, labels, clients, strict=True)):
         where = f"{path} row {first + n}"
+        if columns.features:
+            row = _row(where, image, columns.features)
+            yield Record(where, row, _named(f"{where} {columns.label}", label), _owner(where, columns, client))
+            continue
         encoded = image.get("bytes") if isinstance(image, dict) else image
         if isinstance(image, dict) and encoded is None:
             encoded = image.get("path")
@@ -263,7 +335,11 @@ def _held(schema: pa.Schema) -> dict[str, str]:
         kind = features.get(field.name, {}).get("_type")
         binary = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
         pair = pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-        return "image" if kind == "Image" or binary or pair else "class" if kind == "ClassLabel" else ""
+        if kind == "Image" or binary or pair:
+            return "image"
+        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        number = "number" if is_number or pa.types.is_boolean(field.type) else ""
+        return "class" if kind == "ClassLabel" else number
 
     return {field.name: holds(field) for field in schema}
 

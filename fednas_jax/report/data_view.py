@@ -20,6 +20,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.report import draw
 
 _MOST_CLASSES = 30  # that are listed one by one
+_MOST_NUMBERS = 4  # of features that are told
 _MOST_COLUMNS = 1000  # clients that a picture has room for
 
 
@@ -90,19 +91,26 @@ def picture(labels: np.ndarray, offsets: np.ndarray, classes: int, title: str) -
     return figure
 
 
+def _some(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{x:.4f}" for x in numbers[:_MOST_NUMBERS]) + ", ..." * (len(numbers) > _MOST_NUMBERS)
+
+
 def _about(dataset: data.Dataset) -> list[Any]:
     """Tables of what a data set holds."""
-    splits = [np.bincount(split.labels, minlength=dataset.classes) for split in (dataset.train, dataset.test)]
-    train, test = splits
+    splits = (dataset.train, dataset.test)
+    labels = [split.labels.reshape(-1) for split in splits]
+    train, test = (np.bincount(some[some >= 0], minlength=dataset.classes) for some in labels)
+    pixels = dataset.train.images.dtype == np.uint8
     rows = [
-        ("training examples", f"{train.sum():,}"),
-        ("test examples", f"{test.sum():,}"),
-        ("image", "x".join(map(str, dataset.train.images.shape[1:]))),
+        ("training examples", f"{len(dataset.train.labels):,}"),
+        ("test examples", f"{len(dataset.test.labels):,}"),
+        ("inputs", data.described(dataset)),
         ("classes", f"{dataset.classes:,}"),
         ("training examples of a class", _spread(train)),
-        ("mean of pixels, 0 to 1", ", ".join(f"{x:.4f}" for x in dataset.mean)),
-        ("standard deviation", ", ".join(f"{x:.4f}" for x in dataset.std)),
     ]
+    if dataset.mean:
+        rows.append((f"mean of {'pixels, 0 to 1' if pixels else 'features'}", _some(dataset.mean)))
+        rows.append(("standard deviation", _some(dataset.std)))
     if dataset.natural is not None:
         rows.append(("clients of its own", f"{len(dataset.natural) - 1:,}"))
     tables = [draw.table(dataset.name, ("", ""), rows)]

@@ -236,6 +236,8 @@ class _Loaded:
 def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     s = config.search
     dataset = given or data.load_kept(config.data, config.seed)
+    if dataset.train.images.dtype != np.uint8:
+        raise DataError(f"data.source: got {data.described(dataset)}, want images: networks take nothing else yet")
     packed = data.clients_of(dataset, config.data, config.seed, given is not None)
     validate_clients(config, packed.clients)
     if s.centralised:

@@ -17,13 +17,15 @@ from fednas_jax.errors import FednasError
 
 CASES, MORE = 8, 25 * int(os.environ.get("FEDNAS_FAULTS", "1"))  # by default, and in the gate or longer
 
+FORMS = {**written_files.KINDS, **written_files.OTHERS}
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of every form."""
     folder = tmp_path_factory.mktemp("whole")
     x = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
-    for form, (_, name, write) in written_files.KINDS.items():
+    for form, (_, name, write) in FORMS.items():
         if written_files.installed(form):
             (folder / form).mkdir()
             write(folder / form / name, x, [n % 2 for n in range(12)], ["al"] * 10 + ["bo"] * 2)
@@ -49,7 +51,7 @@ def changed(content: bytes, draws: random.Random) -> bytes:
 
 
 def attempt(form: str, whole: Path, folder: Path, seed: int) -> None:
-    kind, name, _ = written_files.KINDS[form]
+    kind, name, _ = FORMS[form]
     draws = random.Random(f"{form} {seed}")
     shutil.copytree(whole / form, folder / "files")
     path = draws.choice(sorted(path for path in (folder / "files").rglob("*") if path.is_file()))
@@ -72,7 +74,7 @@ def attempt(form: str, whole: Path, folder: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     "cases", [range(CASES), pytest.param(range(CASES, MORE), marks=pytest.mark.exhaustive)], ids=["some", "many"]
 )
-@pytest.mark.parametrize("form", written_files.KINDS)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_changed_file_is_imported_or_refused_in_one_line(
     form: str, cases: range, whole: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ def test_a_data_set_is_told_by_classes_counts_shape_and_statistics(capsys):
     out = capsys.readouterr().out
     said, dataset = rows(out), data.load(DataConfig(source="synthetic", synthetic_examples=120, synthetic_classes=3), 0)
     assert (said["training examples"], said["test examples"], said["classes"]) == ("120", "30", "3")
-    assert said["image"] == "8x8x1"
+    assert said["inputs"] == "images of 8x8x1"
     assert said["training examples of a class"] == "min 40, median 40, max 40"
     assert said["mean of pixels, 0 to 1"] == f"{dataset.mean[0]:.4f}"
     assert said["standard deviation"] == f"{dataset.std[0]:.4f}"
