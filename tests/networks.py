@@ -191,6 +191,38 @@ class ChannelMajor(nnx.Module):
         return self.classifier(nnx.relu(self.dense(x.reshape(x.shape[0], -1))))
 
 
+class Halves(nnx.Module):
+    """Splits its channels, changes one half and shuffles both, three times, as ShuffleNetV2 does."""
+
+    def __init__(self, widths, rngs):
+        half, inner = widths["half"], widths["inner"]
+        self.stem = nnx.Conv(2, 2 * half, (3, 3), rngs=rngs)
+        self.first = nnx.List(nnx.Conv(half, inner, (1, 1), rngs=rngs) for _ in range(3))
+        self.last = nnx.List(nnx.Conv(inner, half, (1, 1), rngs=rngs) for _ in range(3))
+        self.classifier = nnx.Linear(2 * half, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.stem(x))
+        for first, last in zip(self.first, self.last, strict=True):
+            stays, changes = jnp.split(x, 2, axis=-1)
+            changed = nnx.relu(last(nnx.relu(first(changes))))
+            x = shuffled(jnp.concatenate([stays, changed], axis=-1), 2)
+        return self.classifier(jnp.mean(x, axis=(1, 2)))
+
+
+class ShuffledParts(nnx.Module):
+    """A shuffle between grouped convolutions, so that a channel of each part goes with one of the other."""
+
+    def __init__(self, widths, rngs):
+        self.first = nnx.Conv(2, 2 * widths["a"], (3, 3), rngs=rngs)
+        self.second = nnx.Conv(2 * widths["a"], 2 * widths["b"], (3, 3), feature_group_count=2, rngs=rngs)
+        self.classifier = nnx.Linear(2 * widths["b"], CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = shuffled(nnx.relu(self.first(x)), 2)
+        return self.classifier(jnp.mean(nnx.relu(self.second(x)), axis=(1, 2)))
+
+
 def _grouped_conv(groups, width, per_channel=False):
     """A layer of `width x a` channels in so many groups, or in one for each channel."""
 
@@ -211,6 +243,8 @@ SEGMENTED = {
     "in parts": (functools.partial(Between, made=2, read=2, layer=_grouped_conv(2, 2)), ("a", "b")),
     "parts": (functools.partial(Between, made=2, read=2, layer=_grouped_conv(2, 2, per_channel=True)), ("a", "b")),
     "channel major": (ChannelMajor, ("a", "b")),
+    "halves": (Halves, ("half", "inner")),
+    "shuffled parts": (ShuffledParts, ("a", "b")),
 }
 
 

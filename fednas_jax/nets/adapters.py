@@ -137,7 +137,9 @@ class NnxNetwork(_Family):
         return logits, _flat(self._split(module)[2])
 
     def _module(self, widths: Widths, key: jax.Array) -> nnx.Module:
-        module = self.make(dict(zip(self.widths, widths, strict=True)), nnx.Rngs(key))
+        rngs = nnx.Rngs(key)
+        rngs.default = _Stream(key, tag="default")  # type: ignore[attr-defined]
+        module = self.make(dict(zip(self.widths, widths, strict=True)), rngs)
         for _, part in nnx.iter_modules(module):
             if isinstance(part, nnx.Conv) and part.conv_general_dilated is jax.lax.conv_general_dilated:
                 part.conv_general_dilated = conv_general_dilated
@@ -171,6 +173,18 @@ class NnxNetwork(_Family):
     @staticmethod
     def _split(module: nnx.Module) -> Any:
         return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+
+
+class _Stream(nnx.RngStream):
+    """Draws what flax's does, and counts without asking where its count lies.
+
+    Of a value that is being traced, jax searches the whole trace for the answer: most of the time of an abstract build.
+    """
+
+    def __call__(self) -> jax.Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
 
 
 class LinenNetwork(_Family):

@@ -3,8 +3,9 @@
 At 224x224x3 and 1,000 classes 2,278,604 parameters, as torchvision's x1.0, and 144.9 M multiply-accumulates in
 convolutions and products, of the 146 M that the paper's table 5 names.
 
-Width groups: the stem, each unit's inner width, and the last convolution. A stage's own channels stay: shuffle after
-shuffle ties every channel to which half it will be in, so that none of them can leave alone.
+Width groups: the stem; for each stage half of its channels, since a unit splits them in two; each unit's inner width;
+and the last convolution. Which half a channel will be in, shuffle after shuffle, depends on the width, so that
+candidates are sliced and not masked.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from fednas_jax.nets.layers import ConvNorm, Norm, dropout_of, norm_of
 from fednas_jax.nets.pool import max_pool
 from fednas_jax.space.network import Network
 
-# Table 5 of the paper: channels and units of each stage.
-STAGES = {2: (116, 4), 3: (232, 8), 4: (464, 4)}
-SHALLOW_STAGES = {2: (16, 2)}  # a unit of each kind: for tests
+# Table 5 of the paper: half of the channels of each stage, and its units.
+STAGES = {2: (58, 4), 3: (116, 8), 4: (232, 4)}
+SHALLOW_STAGES = {2: (8, 3)}  # shuffled twice before it is split: for tests
 
 
 def _widths(stages: Mapping[int, tuple[int, int]], stem: int, last: int) -> dict[str, int]:
-    units = {f"stage{s}_{n}": width // 2 for s, (width, count) in stages.items() for n in range(1, count + 1)}
-    return {"stem": stem, **units, "last": last}
+    widths = {"stem": stem}
+    for stage, (half, count) in stages.items():
+        widths |= {f"stage{stage}": half, **{f"stage{stage}_{n}": half for n in range(1, count + 1)}}
+    return widths | {"last": last}
 
 
 WIDTHS = _widths(STAGES, 24, 1024)
@@ -38,9 +41,9 @@ SHALLOW = _widths(SHALLOW_STAGES, 8, 8)
 class Unit(nnx.Module):
     """One half stays, or is halved in size; the other goes through 1x1, 3x3 depthwise and 1x1; both are shuffled."""
 
-    def __init__(self, width_in: int, inner: int, width: int, stride: int, norm: Norm, rngs: nnx.Rngs):
+    def __init__(self, width_in: int, inner: int, half: int, stride: int, norm: Norm, rngs: nnx.Rngs):
         self.halves = stride > 1
-        half, changed = width // 2, width_in if self.halves else width_in // 2
+        changed = width_in if self.halves else half
         if self.halves:
             self.depthwise = ConvNorm(
                 width_in, width_in, 3, rngs, stride=stride, groups=width_in, norm=norm, activation=nnx.identity
@@ -51,7 +54,7 @@ class Unit(nnx.Module):
         self.last = ConvNorm(inner, half, 1, rngs, norm=norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, width_in] to [B, H / stride, W / stride, width]."""
+        """[B, H, W, width_in] to [B, H / stride, W / stride, 2 x half]."""
         if self.halves:
             stays, changes = self.pointwise(self.depthwise(x)), x
         else:
@@ -66,7 +69,7 @@ class ShuffleNetV2(nnx.Module):
     def __init__(
         self,
         widths: Mapping[str, int],
-        stages: Mapping[int, tuple[int, int]],
+        stages: Mapping[int, int],
         stem_stride: int,
         channels: int,
         classes: int,
@@ -76,10 +79,11 @@ class ShuffleNetV2(nnx.Module):
     ):
         self.stem = ConvNorm(channels, widths["stem"], 3, rngs, stride=stem_stride, norm=norm)
         width_in, units = widths["stem"], []
-        for stage, (width, count) in stages.items():
+        for stage, count in stages.items():
+            half = widths[f"stage{stage}"]
             for n in range(1, count + 1):
-                units.append(Unit(width_in, widths[f"stage{stage}_{n}"], width, 2 if n == 1 else 1, norm, rngs))
-                width_in = width
+                units.append(Unit(width_in, widths[f"stage{stage}_{n}"], half, 2 if n == 1 else 1, norm, rngs))
+                width_in = 2 * half
         self.units = nnx.List(units)
         self.last = ConvNorm(width_in, widths["last"], 1, rngs, norm=norm)
         self.dropout = nnx.Dropout(dropout, rngs=rngs)
@@ -97,7 +101,8 @@ class ShuffleNetV2(nnx.Module):
 def build(widths: Mapping[str, int], shape: tuple[int, ...], classes: int, config: NetConfig) -> Network:
     """The network of a config; `stem_stride` 1 is for small images."""
     norm, dropout = norm_of(config, "batch"), dropout_of(config, 0.0)
-    stages = STAGES if len(widths) == len(WIDTHS) else SHALLOW_STAGES
+    table = STAGES if len(widths) == len(WIDTHS) else SHALLOW_STAGES
+    stages = {stage: count for stage, (_, count) in table.items()}
 
     def make(w: Mapping[str, int], rngs: nnx.Rngs) -> nnx.Module:
         return ShuffleNetV2(w, stages, config.stem_stride, shape[-1], classes, norm, dropout, rngs)

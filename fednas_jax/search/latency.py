@@ -7,7 +7,6 @@ normalisation, activation, pooling and additions are measured in place, as the c
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +17,10 @@ from fednas_jax.errors import DeviceError, NetworkError
 from fednas_jax.runtime.timing import Timed, Timer
 from fednas_jax.search import lut
 from fednas_jax.seeds import Purpose, generator
-from fednas_jax.space.costs import grown_by_primes, powers, primes
+from fednas_jax.space.intermediates import Intermediates, traced_sizes
 from fednas_jax.space.jaxprs import LAYERS, Piece, Program, flatten, pieces, runner, signature
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import Network, Widths
+from fednas_jax.space.network import Widths
 
 
 def measure(
@@ -98,9 +97,10 @@ def fitted(layers_ms: np.ndarray, measured_ms: np.ndarray) -> tuple[float, float
 def _layers(space: Space, timer: Timer, points: int) -> list[lut.Layer]:
     """Every layer on the grid of widths of its groups; what computes the same is measured once."""
     network, parent = space.network, space.widths
-    program = flatten(network, parent)
+    found = traced_sizes(space)
+    program = found.programs[0]
     parts = pieces(program)
-    used = _groups(network, program, parts, flatten(network, grown_by_primes(parent)), parent)
+    used = [_groups(space, found, part) for part in parts]
     color = _colors(used, len(space.groups))
     # A call takes time itself, which is not the layer's.
     wanted = {"": Timed("an empty call", lambda x: x + 1, [jax.ShapeDtypeStruct((1,), np.float32)])}
@@ -150,28 +150,10 @@ def _layers(space: Space, timer: Timer, points: int) -> list[lut.Layer]:
     ]
 
 
-def _groups(
-    network: Network, program: Program, parts: list[Piece], grown: Program, parent: Widths
-) -> list[tuple[int, ...]]:
-    """The width groups that each piece depends on."""
-    others = pieces(grown)
-    if len(others) != len(parts):
-        raise NetworkError(f"{network.name}: the widths change which layers there are")
-    found = []
-    for part, other in zip(parts, others, strict=True):
-        groups: set[int] = set()
-        values = zip((*part.inputs, *part.outputs), (*other.inputs, *other.outputs), strict=True)
-        for before, after in values:
-            size, bigger = math.prod(program.shape(before)), math.prod(grown.shape(after))
-            exponents = powers(size, bigger, primes(len(parent)))
-            if exponents is None:
-                raise NetworkError(
-                    f"{network.name}: the size of a value of shape {program.shape(before)} is no product of powers of "
-                    "the widths"
-                )
-            groups |= {g for g, e in enumerate(exponents) if e}
-        found.append(tuple(sorted(groups)))
-    return found
+def _groups(space: Space, found: Intermediates, part: Piece) -> tuple[int, ...]:
+    """The width groups that a piece depends on."""
+    sizes = [found.polynomial(space, value) for value in (*part.inputs, *part.outputs)]
+    return tuple(g for g in range(len(space.groups)) if any(exponents[g] for size in sizes for exponents in size))
 
 
 def _colors(used: Sequence[tuple[int, ...]], count: int) -> list[int]:

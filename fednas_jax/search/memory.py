@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fednas_jax.errors import NetworkError
-from fednas_jax.space.costs import grown_by_primes, powers, primes
-from fednas_jax.space.jaxprs import Operation, Program, flatten
-from fednas_jax.space.network import Network, Widths
+from fednas_jax.space.intermediates import traced_sizes
+from fednas_jax.space.jaxprs import Operation, Program
+from fednas_jax.space.masks import Space
 
-VIEWS = ("reshape", "squeeze", "expand_dims", "slice", "copy", "stop_gradient")
+VIEWS = ("reshape", "squeeze", "expand_dims", "slice", "split", "unstack", "copy", "stop_gradient")
 # jax's operations whose every output number depends on one number of each operand.
 ELEMENTWISE = {
     *("abs", "add", "add_any", "and", "atan2", "cbrt", "ceil", "clamp", "convert_element_type", "cos", "div", "eq"),
@@ -44,35 +43,22 @@ class PeakTable:
         return int(peak) if peak.ndim == 0 else peak
 
 
-def peak_table(network: Network, widths: Widths) -> PeakTable:
-    """Traces the network at these widths and at grown ones, which tell how each value's size depends on them.
+def peak_table(space: Space) -> PeakTable:
+    """Traces the network at its widths and at larger ones, which tell how each value's size depends on them.
 
     Raises:
-      NetworkError: the widths change which operations there are, or a value's size is no product of powers of them.
+      NetworkError: the widths change which operations there are, or a value's size is no sum of products of them.
     """
-    base, grown = flatten(network, widths), flatten(network, grown_by_primes(widths))
-    if [o.name for o in base.operations] != [o.name for o in grown.operations]:
-        raise NetworkError(f"{network.name}: the widths change which operations there are")
-    rows: dict[tuple[int, ...], int] = {}
-    points: list[dict[int, int]] = []
-    sizes = {}
-    buffers = _buffers(base, grown)
-    for value, _, _ in buffers:
-        bytes_, bigger = (math.prod(p.shape(value)) * p.avals[value].dtype.itemsize for p in (base, grown))
-        exponents = powers(bytes_, bigger, primes(len(widths))) if bytes_ else (0,) * len(widths)
-        if exponents is None:
-            got = f"an intermediate value of shape {base.shape(value)}"
-            raise NetworkError(f"{network.name}: the size of {got} is no product of powers of the widths")
-        coef = bytes_ // math.prod(w**e for w, e in zip(widths, exponents, strict=True))
-        sizes[value] = (rows.setdefault(exponents, len(rows)), coef)
-    for moment in range(len(base.operations)):
-        live: dict[int, int] = {}
-        for value, born, dies in buffers:
-            if born <= moment <= dies:
-                row, coef = sizes[value]
-                live[row] = live.get(row, 0) + coef
-        points.append(live)
-    table = np.unique([[live.get(row, 0) for row in range(len(rows))] for live in points], axis=0)
+    found = traced_sizes(space)
+    base, larger, _ = found.programs
+    buffers = _buffers(base, larger)
+    sizes = {value: found.polynomial(space, value) for value, _, _ in buffers}
+    rows = {exponents: row for row, exponents in enumerate({e: None for size in sizes.values() for e in size})}
+    points = np.zeros((len(base.operations), len(rows)), np.int64)
+    for value, born, dies in buffers:
+        for exponents, coef in sizes[value].items():
+            points[born : dies + 1, rows[exponents]] += coef * base.avals[value].dtype.itemsize
+    table = np.unique(points, axis=0)
     # A point that needs no more of anything than another one never is the peak.
     most = [p for p in table if not any((p <= q).all() and (p != q).any() for q in table)]
     return PeakTable(tuple(tuple(int(c) for c in p) for p in most), tuple(rows))

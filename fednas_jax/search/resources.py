@@ -126,7 +126,7 @@ def size(space: Space, cost: CostConfig) -> Resource:
 
 def activations(space: Space, cost: CostConfig) -> Resource:
     """Bytes of activations at their peak, at batch 1 (`memory.peak_table`)."""
-    return Resource("memory", "bytes", peak_table(space.network, space.widths))
+    return Resource("memory", "bytes", peak_table(space))
 
 
 def milliseconds(device: str, space: Space, cost: CostConfig) -> Resource:

@@ -83,11 +83,6 @@ def primes(count: int, apart_from: Iterable[int] = ()) -> tuple[int, ...]:
     return tuple(found)
 
 
-def grown_by_primes(widths: Widths) -> Widths:
-    """Every width times a prime of its own, so that `powers` can tell the groups apart."""
-    return grown(widths, primes(len(widths)))
-
-
 def powers(before: int, after: int, factors: Sequence[int]) -> tuple[int, ...] | None:
     """The exponents [G] with which a size depends on the widths, from what it grew to when each grew by a prime.
 

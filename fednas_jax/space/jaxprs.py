@@ -6,6 +6,7 @@ jax's own. What does not contribute to the logits is left out.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -188,6 +189,7 @@ def layer_macs(network: Network, widths: Widths) -> list[int]:
     return list(_equation_macs(traced(network, widths).jaxpr, 1))
 
 
+@functools.lru_cache(maxsize=16)
 def traced(network: Network, widths: Widths) -> Any:
     """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the image."""
     variables = network.abstract(widths)

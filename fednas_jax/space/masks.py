@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fednas_jax.space import segments
+from fednas_jax.space import segments, wiring
 from fednas_jax.space.costs import CostTable
 from fednas_jax.space.network import Dim, Label, Network, Row, Variables, Widths
 from fednas_jax.space.segments import Polynomial
@@ -68,12 +69,18 @@ class Space:
           keep: for each group a boolean mask [width of the group in `tree`].
         """
 
+        kept = [np.flatnonzero(k) for k in keep] if self.wired else []
+        wires = self._wires(tuple(map(len, keep)), kept)
+
         def masked(leaf: Any, path: str) -> Any:
             if path in self.gone:
                 leaf = leaf * _np(leaf).any(keep[self.gone[path]]).astype(leaf.dtype)
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    whole = segments.mask(dim, keep, _np(leaf))
+                    if (path, axis) in wires:
+                        whole = np.isin(np.arange(leaf.shape[axis]), wires[path, axis])
+                    else:
+                        whole = segments.mask(dim, keep, _np(leaf))
                     leaf = leaf * whole.reshape([-1 if a == axis else 1 for a in range(leaf.ndim)]).astype(leaf.dtype)
             return leaf
 
@@ -89,12 +96,16 @@ class Space:
         kept = [np.asarray(k) for k in keep]
         whole = {g: len(k) for g, k in enumerate(kept) if k.dtype == bool} | self._widths(tree)
         kept = [np.flatnonzero(k) if k.dtype == bool else k for k in kept]
+        wires = self._wires(tuple(whole.get(g, 0) for g in range(len(kept))), kept)
 
         def sliced(leaf: Any, path: str) -> Any:
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    widths = _width(dim, leaf.shape[axis]) or whole
-                    leaf = _np(leaf).take(leaf, segments.index(dim, widths, kept), axis=axis)
+                    if (path, axis) in wires:
+                        index = wires[path, axis]
+                    else:
+                        index = segments.index(dim, _width(dim, leaf.shape[axis]) or whole, kept)
+                    leaf = _np(leaf).take(leaf, index, axis=axis)
             return leaf
 
         return self._map(sliced, _without(tree, {path for path, g in self.gone.items() if not len(kept[g])}))
@@ -107,11 +118,12 @@ class Space:
 
         whole, small = dict(enumerate(widths)), self._widths(variables)
         first = [np.arange(small.get(g, 0)) for g in range(len(widths))]
+        wires = self._wires(widths, first)
 
         def embedded(leaf: Any, path: str) -> Any:
             for axis, dim in enumerate(self.labels[path]):
                 if dim is not None:
-                    index = segments.index(dim, whole, first)
+                    index = wires[path, axis] if (path, axis) in wires else segments.index(dim, whole, first)
                     shape = (*leaf.shape[:axis], segments.size(dim, whole), *leaf.shape[axis + 1 :])
                     leaf = _placed(leaf, index, axis, shape)
             return leaf
@@ -133,13 +145,22 @@ class Space:
         anywhere: list[Any] = [0.0] * len(self.groups)
         for path, value in params.items():
             for axis, dim in enumerate(self.labels[path] if value.ndim > 1 else ()):
-                if dim is not None:
+                if dim is not None and (axis == value.ndim - 1 or not segments.wired(dim)):
                     others = tuple(a for a in range(value.ndim) if a != axis)
                     summed = np.square(np.asarray(value)).sum(others)
                     found = last if axis == value.ndim - 1 else anywhere
                     for g, channels in segments.by_channel(dim, _width(dim, value.shape[axis]) or widths, summed):
                         found[g] = found[g] + channels
         return tuple(np.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
+
+    @functools.cached_property
+    def wired(self) -> set[int]:
+        """The groups whose channels are in an order that depends on the widths."""
+        return segments.wired_groups(self.labels)
+
+    def _wires(self, widths: Widths, kept: Sequence[np.ndarray]) -> dict[tuple[str, int], np.ndarray]:
+        """Where the dimensions of wired groups at these widths have the entries of the kept channels' network."""
+        return wiring.index(self.network, self.labels, self.wired, widths, kept) if self.wired else {}
 
     def _widths(self, tree: Any) -> dict[int, int]:
         """The widths at which the variables of a tree are, by group; without those that no dimension tells alone."""

@@ -30,6 +30,9 @@ class Network(Protocol):
     removable: frozenset[str]  # groups whose width may be 0: their block is then left out
     counted: frozenset[str]  # groups that lose one at a time where `net.multiple` is one number, as attention heads do
 
+    def __hash__(self) -> int:
+        """As an object: what was traced and followed is kept by network and widths."""
+
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
 
@@ -61,6 +64,7 @@ class Segment(NamedTuple):
     group: int | None  # None: fixed entries
     copies: int  # neighbouring entries for each channel; of fixed ones, how many there are
     parts: int = 1  # the channels are cut into so many equal parts, which are dealt in turn, as a channel shuffle does
+    # 0 parts: the channels are in an order that depends on the width; `wiring` tells it at given widths.
 
 
 class Row(NamedTuple):

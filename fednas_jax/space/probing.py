@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import math
@@ -123,13 +122,24 @@ def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False)
         want = "x + nets.unless_removed(branch, kernel) where a block can be removed"
         found = _difference(space, whole, bare, tolerance)
     if not found:
-        return ""
+        return _wired(space)
     in_groups = followed and cause is not None and cause.what == causes.IN_GROUPS
     if order := _order_matters(space, whole, tolerance, in_groups):
         raise _OrderError(f"{space.network.name}: {order}")
+    if space.wired:
+        return _wired(space)
     if cause:
         found, want = f"{cause.what} ({found})", cause.instead
     return f"{space.network.name}: {found}; want {want}"
+
+
+def _wired(space: Space) -> str:
+    """Why channels that come in an order of their own widths are not masked, in words; '' where there are none."""
+    if not space.wired:
+        return ""
+    names = " and ".join(space.groups[g] for g in sorted(space.wired))
+    why = f"which layers read a channel of {names} depends on the width, as where halves are split off and shuffled"
+    return f"{space.network.name}: {why}; want splits of whole groups"
 
 
 def _cause(space: Space, whole: Widths, keep: tuple[np.ndarray, ...]) -> causes.Cause | None:
@@ -182,7 +192,7 @@ def _order_matters(space: Space, whole: Widths, tolerance: float, in_groups: boo
     path, value = _worst(jax.tree.map(np.sum, straight))
     if not np.isfinite(value):
         return f"training makes '{path}' {value} after one step, want finite numbers"
-    path, value = _worst(_gap(space.slice(back, [np.argsort(order) for order in turned]), straight))
+    path, value = _worst(_gap(back, space.slice(straight, turned)))
     if value <= tolerance:
         return ""
     return (
@@ -303,39 +313,39 @@ def _followed(
 ) -> tuple[dict[str, Label], tuple[Polynomial, ...]]:
     """The labels and each layer's MACs from following channels through the network, at two choices of widths."""
     keys = [(path, axis, dim) for path, label in labels.items() for axis, dim in enumerate(label) if dim is not None]
-    growing = {(path, axis) for path, axis, _ in keys}
+    growing = frozenset((path, axis) for path, axis, _ in keys)
     pure = {(path, axis): dim.group for path, axis, dim in keys if isinstance(dim, Dim)}
     chosen = [tuple(max(2, m * (2 + (g + turn) % 2)) for g, m in enumerate(multiples)) for turn in (0, 1)]
     found = []
     for at in chosen:
         try:
-            found.append(follow(network, at, growing, pure))
+            found.append(follow(network, at, growing, frozenset(pure.items())))
         except Exception as error:  # whatever a layer thinks of these widths
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise NetworkError(f"{network.name}: cannot be built at widths {at}: {why}") from error
     whole: dict[str, list[Dim | Row | None]] = {path: [None] * len(label) for path, label in labels.items()}
     for path, axis in sorted(growing, key=lambda key: (key in pure, key)):  # what sizes do not show is told first
-        first, second = (segments.fit(*f.channels[path, axis], at) for f, at in zip(found, chosen, strict=True))
+        here = [(*f.channels[path, axis], at) for f, at in zip(found, chosen, strict=True)]
+        first, second = (segments.fit(*entries) for entries in here)
+        if first is None or first != second:
+            first, second = (segments.unordered(entries, at) for entries, _, at in here)
         if first is None or first != second:
             raise _unlabelled(network, groups, widths, path, axis)
         whole[path][axis] = first
+    told = {path: tuple(label) for path, label in whole.items()}
+    if single := [g for g in sorted(segments.wired_groups(told)) if multiples[g] < 2]:
+        want = "want at least 2: which half a channel is in is followed"
+        raise ConfigError(f"net.multiple: {groups[single[0]]} got 1, {want}")
     at = grown(widths, primes(len(groups)))
     for (path, shape), axis in ((item, n) for item in _shapes(network, at).items() for n in range(len(item[1]))):
         dim = whole[path][axis]
         if dim is not None and segments.size(dim, dict(enumerate(at))) != shape[axis]:
             raise _unlabelled(network, groups, widths, path, axis)
-    products = tuple(
-        segments.product([_affine(size, chosen[0]) for size in sizes], len(groups)) for sizes in found[0].layers
-    )
-    return {path: tuple(label) for path, label in whole.items()}, products
 
+    def affine(size: int | np.ndarray) -> segments.Affine:
+        return {None: size} if isinstance(size, int) else segments.counted(size, chosen[0])
 
-def _affine(size: int | np.ndarray, widths: Widths) -> segments.Affine:
-    """A size from the groups of its entries at some widths."""
-    if isinstance(size, int):
-        return {None: size}
-    counts = collections.Counter(size.tolist())
-    return {None if g == segments.FIXED else g: n if g == segments.FIXED else n // widths[g] for g, n in counts.items()}
+    return told, tuple(segments.product([affine(size) for size in sizes], len(groups)) for sizes in found[0].layers)
 
 
 def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path: str, axis: int) -> NetworkError:

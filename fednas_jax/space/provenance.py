@@ -9,8 +9,9 @@ channels, which speak for channels that are off.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from fednas_jax.space.segments import FIXED
 
 # Nodes of a value's entries, one array for each identity: of the value's rank, of size 1 along axes it is the same on.
 Nodes = list[np.ndarray]
+Key = tuple[str, int]  # path of a variable, axis
 FORGET = ("sort", "gather", "dynamic_slice", "dynamic_update_slice", "fft", "iota", *LOOPS)
 JOIN = ("reduce_max", "reduce_min", "argmax", "argmin")  # one channel is made of all entries, as maxout does
 
@@ -30,27 +32,27 @@ JOIN = ("reduce_max", "reduce_min", "argmax", "argmin")  # one channel is made o
 class Followed(NamedTuple):
     """What following a network found, at some widths."""
 
-    channels: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]  # (path, axis) -> group and channel of each entry
+    channels: dict[Key, tuple[np.ndarray, np.ndarray]]  # group and channel of each entry
+    makers: dict[Key, np.ndarray]  # of each entry a number for the dimension that names its channel
     layers: list[list[int | np.ndarray]]  # of each convolution and product: its sizes, or groups of a size's entries
 
 
-def follow(
-    network: Network, widths: Widths, growing: Collection[tuple[str, int]], pure: Mapping[tuple[str, int], int]
-) -> Followed:
+@functools.lru_cache(maxsize=16)
+def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: frozenset[tuple[Key, int]]) -> Followed:
     """Follows the channels of a network at these widths, each at least 2.
 
     Args:
       network: the family.
       widths: at which to follow.
-      growing: the (path, axis) whose size depends on the widths.
-      pure: of these, the group of those whose size is the width of one group.
+      growing: the dimensions whose size depends on the widths.
+      pure: of these, those whose size is a multiple of one group's width, with the group.
     """
     program = flatten(network, widths)
     variables = network.abstract(widths)
     named = [(path, leaf.shape) for part in variables for path, leaf in sorted(part.items())]
     first = program.image - len(named)
     known: dict[int, Nodes] = {}
-    own: dict[tuple[str, int], np.ndarray] = {}
+    own: dict[Key, np.ndarray] = {}
     count = 0
     for number, (path, shape) in enumerate(named, first):
         known[number] = []
@@ -70,34 +72,36 @@ def follow(
         for value, nodes in zip(operation.writes, ties.through(operation, shapes, into, out), strict=True):
             known[value] = _tidy(nodes)
     component = ties.components(count)
-    names = _names(network, widths, own, component, pure)
-    of_node = np.array([names.get(c, (FIXED, 0)) for c in component.tolist()] or [(FIXED, 0)])
+    names = _names(network, widths, own, component, dict(pure))
+    of_node = np.array([names.get(c, (FIXED, 0, FIXED)) for c in component.tolist()] or [(FIXED, 0, FIXED)])
     found = {key: (of_node[nodes, 0], of_node[nodes, 1]) for key, nodes in own.items()}
+    makers = {key: of_node[nodes, 2] for key, nodes in own.items()}
     told = [[s if isinstance(s, int) else np.where(s < 0, FIXED, of_node[s, 0]) for s in sizes] for sizes in layers]
-    return Followed(found, told)
+    return Followed(found, makers, told)
 
 
 def _names(
     network: Network,
     widths: Widths,
-    own: Mapping[tuple[str, int], np.ndarray],
+    own: Mapping[Key, np.ndarray],
     component: np.ndarray,
-    pure: Mapping[tuple[str, int], int],
-) -> dict[int, tuple[int, int]]:
-    """The group and channel of each component: what makes a channel names it, or else what reads it."""
-    names: dict[int, tuple[int, int]] = {}
+    pure: Mapping[Key, int],
+) -> dict[int, tuple[int, int, int]]:
+    """The group, channel and maker of each component: what makes a channel names it, or else what reads it."""
+    names: dict[int, tuple[int, int, int]] = {}
+    keys, number = sorted(own.keys() & pure.keys()), {key: n for n, key in enumerate(sorted(pure))}
     shapes = {path: leaf.shape for part in network.abstract(widths) for path, leaf in part.items()}
 
-    def makes(key: tuple[str, int]) -> bool:
+    def makes(key: Key) -> bool:
         return len(shapes[key[0]]) > 1 and key[1] == len(shapes[key[0]]) - 1
 
-    for key in sorted(own.keys() & pure.keys(), key=lambda key: (len(own[key]) > widths[pure[key]], not makes(key))):
+    for key in sorted(keys, key=lambda key: (not makes(key), len(own[key]) > widths[pure[key]])):
         g, here = pure[key], component[own[key]].tolist()
         order = {c: n for n, c in enumerate(dict.fromkeys(here))}
         for place, c in enumerate(here):
-            # Of a repeated group that nothing else names, channels are numbered as they come.
-            channel = order[c] if len(order) == widths[g] else place % widths[g]
-            names.setdefault(c, (g, channel))
+            # Of a repeated group that nothing else names, channels are numbered as they come, turn after turn.
+            turn, channel = (0, order[c]) if len(order) == widths[g] else divmod(place, widths[g])
+            names.setdefault(c, (g, channel, number[key] + turn * len(number)))
     return names
 
 
@@ -133,6 +137,12 @@ class _Ties:
             return [self._product(given, shapes, into, len(out[0]))]
         if name == "concatenate":
             return [self._concatenated(given["dimension"], shapes, into)]
+        if name == "stack":
+            return [self._stacked(given["axis"] % len(out[0]), shapes, into)]
+        if name == "unstack":
+            axis, count = given["axis"], len(out)
+            parts = [np.split(n, count, axis) if axis in _varies(n) else [n] * count for n in into[0]]
+            return [[part[n].squeeze(axis) for part in parts] for n in range(count)]
         if name == "split":
             cuts = np.cumsum(given["sizes"])[:-1]
             parts = [_cut(nodes, given["axis"], cuts) for nodes in into[0]]
@@ -186,6 +196,13 @@ class _Ties:
             found.append([_along(_on(into[side], axis, shapes[side]), to, rank) for axis, to in place.items()])
         sizes = [max([1, *(n.shape[axis] for part in found for n in part)]) for axis in range(rank)]
         return self._elementwise([_tidy(part) for part in found], tuple(sizes))
+
+    def _stacked(self, axis: int, shapes: Sequence[tuple[int, ...]], into: Sequence[Nodes]) -> Nodes:
+        """Along a new axis, on which entries of different operands stay apart."""
+        parts = [
+            nodes[0] if nodes else np.full([1] * len(shape), -1) for nodes, shape in zip(into, shapes, strict=True)
+        ]
+        return [np.stack(np.broadcast_arrays(*parts), axis)] if all(len(nodes) < 2 for nodes in into) else []
 
     def _concatenated(self, axis: int, shapes: Sequence[tuple[int, ...]], into: Sequence[Nodes]) -> Nodes:
         parts, others = [], []
@@ -326,5 +343,8 @@ MOVES: dict[str, Callable[[Any, Nodes, tuple[int, ...], tuple[int, ...]], Nodes]
     "pad": _padded,
     "transpose": lambda given, nodes, *_: [n.transpose(given["permutation"]) for n in nodes],
     "squeeze": lambda given, nodes, *_: [n.squeeze(given["dimensions"]) for n in nodes],
+    "tile": lambda given, nodes, *_: [
+        np.tile(n, [times if a in _varies(n) else 1 for a, times in enumerate(given["reps"])]) for n in nodes
+    ],
     "rev": lambda given, nodes, *_: [np.flip(n, given["dimensions"]) for n in nodes],
 }

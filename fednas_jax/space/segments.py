@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fednas_jax.space.network import Dim, Row, Segment
+from fednas_jax.space.network import Dim, Label, Row, Segment
 
 Affine = Mapping[int | None, int]  # a size: the constant under None, the factor of each group's width under its number
 Polynomial = dict[tuple[int, ...], int]  # exponents of the widths [G] -> coefficient
@@ -30,6 +30,17 @@ def affine(dim: Dim | Row) -> Affine:
     return counts
 
 
+def wired(dim: Dim | Row) -> bool:
+    """Whether the channels are in an order that depends on the widths."""
+    return any(not segment.parts for segment in row(dim).segments)
+
+
+def wired_groups(labels: Mapping[str, Label]) -> set[int]:
+    """The groups of these dimensions."""
+    dims = (dim for label in labels.values() for dim in label if dim is not None and wired(dim))
+    return {group for dim in dims for group in affine(dim) if group is not None}
+
+
 def size(dim: Dim | Row, widths: Mapping[int, int]) -> int:
     """The size of a dimension at some widths."""
     return sum(factor * (1 if group is None else widths[group]) for group, factor in affine(dim).items())
@@ -39,11 +50,16 @@ def product(sizes: Sequence[Affine], groups: int) -> Polynomial:
     """The product of sizes as a sum of products of widths."""
     total: Polynomial = {(0,) * groups: 1}
     for size in sizes:
-        longer: Counter[tuple[int, ...]] = Counter()
-        for (powers, coef), (group, factor) in itertools.product(total.items(), size.items()):
-            longer[tuple(e + (g == group) for g, e in enumerate(powers))] += coef * factor
-        total = dict(longer)
+        total = times(total, {tuple(int(g == group) for g in range(groups)): n for group, n in size.items()})
     return total
+
+
+def times(a: Polynomial, b: Polynomial) -> Polynomial:
+    """The product of two sums of products of widths."""
+    total: Counter[tuple[int, ...]] = Counter()
+    for (powers, coef), (others, factor) in itertools.product(a.items(), b.items()):
+        total[tuple(map(sum, zip(powers, others, strict=True)))] += coef * factor
+    return dict(total)
 
 
 def value(polynomial: Polynomial, widths: Sequence[int]) -> int:
@@ -130,3 +146,17 @@ def fit(groups: np.ndarray, channels: np.ndarray, widths: Sequence[int]) -> Dim 
     segments, repeat = tuple(found[:length]), len(found) // length
     plain = length == 1 and segments[0].group is not None and segments[0][1:] == (1, 1)
     return Dim(int(segments[0].group or 0), repeat) if plain else Row(segments, repeat)
+
+
+def counted(groups: np.ndarray, widths: Sequence[int]) -> Affine:
+    """A size from the groups of its entries, FIXED or not, each a multiple of its group's width."""
+    pairs = zip(*(found.tolist() for found in np.unique(groups, return_counts=True)), strict=True)
+    return {None if g == FIXED else g: n if g == FIXED else n // widths[g] for g, n in pairs}
+
+
+def unordered(groups: np.ndarray, widths: Sequence[int]) -> Row | None:
+    """The dimension whose entries belong to these groups, in an order of their own; None where no row does."""
+    sizes = counted(groups, widths)
+    if sum(n * (1 if g is None else widths[g]) for g, n in sizes.items()) != len(groups):
+        return None
+    return Row(tuple(Segment(g, n, 0) for g, n in sizes.items()), 1)

@@ -75,6 +75,14 @@ def test_a_table_says_of_any_network_what_the_machine_would():
     ]
 
 
+def test_layers_that_read_several_groups_side_by_side_are_measured_for_each():
+    table = latency.measure(probe(networks.segmented("unet"), (4,), check=False), Counter(), points=2, networks=2)
+    assert table.layers[3].groups == ("high", "low", "out")
+    for widths in ((8, 8, 8), (4, 8, 4), (8, 4, 8)):
+        want = CALL + count_macs(networks.segmented("unet"), widths) / 1e6
+        assert table(widths) == pytest.approx(1e3 * want)
+
+
 def test_layers_know_their_groups_and_each_grid_point_is_measured_once():
     table, calls = measured()
     assert [layer.groups for layer in table.layers] == [("conv1",), ("conv1", "conv2"), ("conv2", "dense"), ("dense",)]

@@ -1,5 +1,6 @@
 """Budgets of every kind: monotone in the widths, as many as the user names, and refused in one line."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -8,7 +9,7 @@ from dataclasses import replace
 import networks
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fednas_jax.config.checks import Limit, limits
@@ -148,18 +149,42 @@ def test_many_widths_at_once_are_looked_up_as_one_after_another(file):
 # Memory
 
 
-@given(st.tuples(st.integers(1, 12), st.integers(1, 12)))
-@settings(max_examples=5)
-def test_memory_at_other_widths_is_that_of_a_network_built_there(widths):
-    assert peak_table(networks.residual(), (6, 4))(widths) == peak_table(networks.residual(), widths)(widths)
+@functools.cache
+def memory_of(name, widths=None):
+    """The table of a network's memory, made at some widths."""
+    network = networks.residual() if name == "residual" else networks.segmented(name)
+    space = probe(network, (2,), check=False)
+    return peak_table(dataclasses.replace(space, widths=widths or space.widths))
+
+
+@pytest.mark.parametrize("name", ["residual", "concatenated", "unet", "shuffled", "halves"])
+def test_memory_at_other_widths_is_that_of_a_network_built_there(name):
+    for widths in ((2, 6, 4), (10, 4, 12)):
+        widths = widths[: len(memory_of(name).exponents[0])]
+        assert memory_of(name)(widths) == memory_of(name, widths)(widths)
 
 
 def test_a_skip_keeps_its_value_alive():
     """At 3x3: beside the stem's output, stage wide, lies the first convolution's, inner wide, with gelu's copy."""
-    table = peak_table(networks.residual(), (6, 4))
+    table = memory_of("residual")
     wide = 9 * 4 * (6 + 2 * 4)
     assert table((6, 4)) == max(wide, 4 * (72 + 9 * 6), 9 * 4 * (6 + 4 + 6))
     assert table((6, 40)) == 9 * 4 * (6 + 2 * 40)
+
+
+def test_what_is_concatenated_lies_beside_its_parts():
+    """At 6x6: the first convolution's output stays until it is put beside what comes back from 3x3."""
+    for high, low, out in ((8, 8, 8), (4, 6, 30), (2, 12, 4)):
+        concatenating, reading = 36 * (high + low) * 2, 36 * (high + low + out)
+        assert memory_of("unet")((high, low, out)) == 4 * max(concatenating, reading)
+
+
+def test_a_split_and_a_shuffle_are_counted_by_hand():
+    """At 6x6: what is split stays whole, since the half that stays is a view of it, until both halves are copied."""
+    table = memory_of("halves")
+    for half, inner in ((8, 8), (4, 20), (40, 4)):
+        changing, concatenating = 36 * (2 * half + inner + half), 36 * (2 * half + half + 2 * half)
+        assert table((half, inner)) == 4 * max(changing, concatenating)
 
 
 # Goals

@@ -11,7 +11,7 @@ from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets import build
 from fednas_jax.space import jaxprs as program
-from fednas_jax.space.costs import grown_by_primes, powers
+from fednas_jax.space.costs import grown, powers, primes
 from fednas_jax.space.jaxprs import layer_macs
 from fednas_jax.space.network import RUN_ONCE
 
@@ -55,26 +55,28 @@ def test_what_does_not_reach_the_logits_is_left_out():
 
 
 def test_growth_by_primes_tells_the_exponents():
-    assert grown_by_primes((4, 5, 6)) == (8, 15, 30)
+    assert grown((4, 5, 6), primes(3)) == (8, 15, 30)
     assert powers(7, 7 * 2 * 2 * 5, (2, 3, 5)) == (2, 0, 1)
     assert powers(10, 25, (2, 3)) is None
     assert powers(1, 7, (2, 3)) is None
 
 
-def test_a_value_made_of_two_groups_is_refused_where_sizes_are_needed():
+def test_a_value_whose_size_no_rule_tells_is_refused_where_sizes_are_needed():
     from flax import nnx
 
     from fednas_jax.nets import from_nnx
     from fednas_jax.search.memory import peak_table
+    from fednas_jax.space.probing import probe
 
-    class Sums(nnx.Module):
+    class Pairs(nnx.Module):
         def __init__(self, widths, rngs):
-            self.a = nnx.Linear(4, widths["a"], rngs=rngs)
-            self.b = nnx.Linear(4, widths["b"], rngs=rngs)
+            self.first = nnx.Linear(4, widths["a"], rngs=rngs)
+            self.second = nnx.Linear(1, 3, rngs=rngs)
 
         def __call__(self, x):
-            return jax.numpy.concatenate([self.a(x), self.b(x)], -1).sum(-1, keepdims=True)
+            x = jax.numpy.pad(self.first(x), ((0, 0), (0, 1)))  # one more than the width
+            return self.second(x.sum(-1, keepdims=True))
 
-    network = from_nnx("sums", Sums, {"a": 4, "b": 4}, (4,))
-    with pytest.raises(NetworkError, match=r"^sums: the size of an intermediate value of shape \(1, 8\) is no product"):
-        peak_table(network, (4, 4))
+    space = probe(from_nnx("pairs", Pairs, {"a": 4}, (4,)), (1,), check=False)
+    with pytest.raises(NetworkError, match=r"^pairs: the size of an intermediate value of shape \(1, 5\) is no sum of"):
+        peak_table(space)

@@ -526,19 +526,6 @@ class InParts(Plain):
         self.second = nnx.Conv(widths["a"], widths["b"], (3, 3), feature_group_count=2, rngs=rngs)
 
 
-class ShuffledParts(nnx.Module):
-    """A shuffle between grouped convolutions, after which each part has channels that the others must keep too."""
-
-    def __init__(self, widths, rngs):
-        self.first = nnx.Conv(2, 2 * widths["a"], (3, 3), rngs=rngs)
-        self.second = nnx.Conv(2 * widths["a"], 2 * widths["b"], (3, 3), feature_group_count=2, rngs=rngs)
-        self.classifier = nnx.Linear(2 * widths["b"], 3, rngs=rngs)
-
-    def __call__(self, x):
-        x = networks.shuffled(nnx.relu(self.first(x)), 2)
-        return self.classifier(jnp.mean(nnx.relu(self.second(x)), axis=(1, 2)))
-
-
 class LayerNormed(Plain):
     """Normalisation over the channels."""
 
@@ -595,7 +582,6 @@ def ignores_b(widths, rngs):
 REFUSED = {
     Summed: r"bad: dimension 0 of 'first/bias', of size 16, mixes the width groups a and b; want a layer's width to be",
     InParts: r"bad: dimension 2 of 'second/kernel', of size 4, is the width of a in 2 parts; want the width of one",
-    ShuffledParts: r"bad: dimension . of '(first|second)/\w+', of size .*, is no row of the channels of a; want whole",
     Growing: r"bad: 'rest/\d+/(kernel|bias)' comes or goes with the widths",
     ignores_b: r"bad: no variable's shape depends on the width of b",
 }

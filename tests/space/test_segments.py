@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fednas_jax.errors import ConfigError
 from fednas_jax.nets import from_nnx
 from fednas_jax.space import segments
 from fednas_jax.space.jaxprs import count_macs
@@ -17,7 +18,7 @@ from fednas_jax.space.network import Dim, Row, Segment
 from fednas_jax.space.probing import probe
 from fednas_jax.space.training_macs import training_layer_macs, training_table
 
-QUICK = ("concatenated", "shuffled", "multiplied")  # concatenation, order, repetition; the others are made of these
+QUICK = ("concatenated", "shuffled", "multiplied", "halves")  # the others are made of these
 every_network = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.exhaustive) for n in networks.SEGMENTED]
 )
@@ -35,6 +36,14 @@ LABELS = {  # the dimensions that are more than one group, by hand
     "in parts": {("first/kernel", 3): Dim(0, 2), ("layer/kernel", 2): Dim(0, 1), ("second/kernel", 2): Dim(0, 2)},
     "parts": {("first/kernel", 3): Row((Segment(0, 2),), 1), ("second/kernel", 2): Row((Segment(0, 2),), 1)},
     "channel major": {("dense/kernel", 0): Row((Segment(0, 9),), 1)},
+    "halves": {
+        ("stem/kernel", 3): Dim(0, 2),
+        ("first/0/kernel", 2): Dim(0, 1),
+        ("first/1/kernel", 2): Row((Segment(0, 1, 0),), 1),
+        ("last/1/kernel", 3): Dim(0, 1),
+        ("classifier/kernel", 0): Row((Segment(0, 2, 0),), 1),
+    },
+    "shuffled parts": {("first/kernel", 3): Row((Segment(0, 2, 0),), 1), ("second/kernel", 3): Dim(1, 2)},
 }
 
 
@@ -48,7 +57,9 @@ def space_of(name):
 def test_segments_are_those_written_by_hand_and_masking_is_exact(name):
     space = space_of(name)
     assert {key: space.labels[key[0]][key[1]] for key in LABELS[name]} == LABELS[name]
-    assert space.inexact == ""
+    wired = {"halves": "half", "shuffled parts": "a"}
+    want = f"{name}: which layers read a channel of {wired.get(name)} depends on the width, "
+    assert space.inexact.startswith(want) if name in wired else space.inexact == ""
 
 
 @every_network
@@ -117,6 +128,21 @@ def test_norms_of_channels_that_a_layer_repeats_are_those_of_all_their_filters()
 def test_physical_widths_are_rounded_up_to_quarters_of_the_parents(most, multiple, width, physical):
     space = dataclasses.replace(space_of("multiplied"), widths=(most,), multiple=(multiple,))
     assert space.coarse((width,)) == (physical,)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("width", [2, 3, 5, 7])
+def test_channels_of_halves_stay_with_the_layers_that_read_them_at_any_width(width):
+    """At odd widths too, where half of a shuffled half is no whole number."""
+    rng = np.random.default_rng(width)
+    keep = (np.isin(np.arange(8), rng.permutation(8)[:width]), np.arange(8) > 3)
+    networks.assert_masked_equals_sliced(space_of("halves"), keep)
+
+
+def test_halves_that_a_width_of_1_would_leave_nothing_to_follow_of_are_refused():
+    want = r"^net.multiple: half got 1, want at least 2: which half a channel is in is followed$"
+    with pytest.raises(ConfigError, match=want):
+        probe(networks.segmented("halves"), (1,))
 
 
 @pytest.mark.parametrize("widths", [(1, 1), (3, 3), (8, 4)])
