@@ -5,7 +5,7 @@ A trial that kills the process ends the sweep, which goes on when it is started 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fednas_jax.runtime.shelf import keep_between_runs
 from fednas_jax.sweep.packs import Packed, run_trials
@@ -28,10 +28,11 @@ class Here:
         """Takes trials."""
         self._pack = pack
 
-    def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
-        """Runs it."""
+    def wait(self, seconds: float) -> Iterator[tuple[int, Outcome]]:
+        """Runs them; each is told as it ends."""
         trials = [Packed(job.name, job.path, job.config(), job.drop) for job in self._pack]
-        return [(0, outcome) for outcome in run_trials(trials, self._should_stop)]
+        for outcome in run_trials(trials, self._should_stop):
+            yield 0, outcome
 
     def stop(self) -> None:
         """Nothing runs between two trials, and a running one asks by itself."""

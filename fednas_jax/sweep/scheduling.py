@@ -42,8 +42,8 @@ class Pool(Protocol):
     def begin(self, worker: int, pack: Pack) -> None:
         """Gives trials to a worker that has none; one that died is replaced."""
 
-    def wait(self, seconds: float) -> list[tuple[int, Outcome]]:
-        """Workers whose trials ended, and what became of them; none where nothing ended for so long."""
+    def wait(self, seconds: float) -> Iterable[tuple[int, Outcome]]:
+        """Workers whose trials ended, and what became of them, as they end; none where nothing ended for so long."""
 
     def stop(self) -> None:
         """Asks all to save and stop."""

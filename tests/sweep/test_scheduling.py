@@ -2,6 +2,7 @@
 
 from stub_trials import StubPool
 
+from fednas_jax.sweep import here
 from fednas_jax.sweep.scheduling import Job, Outcome, run_all
 
 
@@ -81,3 +82,21 @@ def test_where_a_pack_loses_its_worker_its_rest_goes_on_in_halves(tmp_path):
         ["t5"],
     ]
     assert sorted(ended) == [(f"t{n}", "finished") for n in range(6)]
+
+
+def test_a_pack_in_this_process_tells_of_each_trial_when_it_ends(monkeypatch):
+    """The table follows each trial, instead of waiting for the last of its pack."""
+    ended, seen = [], []
+
+    def run_trials(trials, should_stop):
+        for trial in trials:
+            yield Outcome("finished", trial=trial.name)
+            seen.append(list(ended))
+
+    monkeypatch.setattr(here, "run_trials", run_trials)
+    pool = here.Here(lambda: False)
+    try:
+        assert not run_all([tuple(Job(name, "", dict) for name in "ab")], pool, lambda job, _: ended.append(job.name))
+    finally:
+        pool.close()
+    assert seen == [["a"], ["a", "b"]]
