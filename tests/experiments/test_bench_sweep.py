@@ -24,15 +24,15 @@ def leave(run, widths):
     (run / "result.json").write_text(json.dumps({"models": [{"widths": {"conv": widths}}]}))
 
 
-def fake(monkeypatch, bench, warm_widths=4, packed_widths=4):
+def fake(monkeypatch, bench, warm_widths=4, packed_widths=4, two_widths=4):
     """Both ways leave a result at once; returns in which order they were asked."""
     asked = []
 
-    def run_sweep(trials, out, base, observe=None, pack="off"):
-        if pack == "auto":
-            asked.append(("packed", len(trials)))
+    def run_sweep(trials, out, base, observe=None, **how):
+        if how:
+            asked.append((how, len(trials)))
             for n in range(len(trials)):
-                leave(Path(out) / "trials" / str(n), packed_widths)
+                leave(Path(out) / "trials" / str(n), packed_widths if "pack" in how else two_widths)
             return types.SimpleNamespace(failed=0)
         observe({"event": "sweep"})
         for n, fields in enumerate(trials):
@@ -55,8 +55,10 @@ def test_trials_take_turns(bench, monkeypatch, tmp_path, capsys):
     asked = fake(monkeypatch, bench)
     bench.main(["--seeds", "2", "--rates", "0.1", "0.2", "--out", str(tmp_path / "b")])
     each = [(seed, rate) for seed in (0, 1) for rate in (0.1, 0.2)]
-    assert asked == [*((mode, *trial) for trial in each for mode in ("warm", "processes")), ("packed", 4)]
-    said = capsys.readouterr().out
+    turns = [(mode, *trial) for trial in each for mode in ("warm", "processes")]
+    assert asked == [*turns, ({"workers": 2}, 4), ({"pack": "auto"}, 4)]
+    said, warned = capsys.readouterr()
+    assert not warned
     assert (tmp_path / "b" / "table.md").read_text() == said
     assert "| processes | 50.0 | 50.0 | 200 | 1.00 |" in said
 
@@ -71,8 +73,14 @@ def test_the_table_by_hand(bench):
 @pytest.mark.parametrize("widths", [{"warm_widths": 8}, {"packed_widths": 8}])
 def test_other_networks_are_an_error_and_not_a_result(bench, monkeypatch, tmp_path, widths):
     fake(monkeypatch, bench, **widths)
-    with pytest.raises(SystemExit, match="0: the modes found other networks"):
+    with pytest.raises(SystemExit, match=r"0(, 1)?: the modes found other networks"):
         bench.main(["--tiny", "--out", str(tmp_path / "b")])
+
+
+def test_two_workers_may_find_other_networks_and_it_is_said(bench, monkeypatch, tmp_path, capsys):
+    fake(monkeypatch, bench, two_widths=8)
+    bench.main(["--tiny", "--out", str(tmp_path / "b")])
+    assert capsys.readouterr().err == "two-workers: 2 of 2 trials found other networks\n"
 
 
 def test_a_folder_that_is_there_and_one_trial_are_refused(bench, tmp_path, capsys):
@@ -90,4 +98,4 @@ def test_a_folder_that_is_there_and_one_trial_are_refused(bench, tmp_path, capsy
 def test_the_tiny_form_measures_all(bench, tmp_path, capsys):
     bench.main(["--tiny", "--out", str(tmp_path / "b")])
     modes = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()[2:]]
-    assert modes == ["| processes", "| warm", "| packed"]
+    assert modes == ["| processes", "| warm", "| two workers", "| packed"]
