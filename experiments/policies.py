@@ -7,8 +7,9 @@ the best candidate's score at the end of the recorded curves; means over the see
 
 Command:  python experiments/policies.py          (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 5
-Expected: to be measured
+Minutes:  about 2
+Expected: docs/results.md, "When to choose". Digits, seeds 0 to 2: one round and a choice, 10 times cheaper, lacks 0.16
+          points on average
 """
 
 from __future__ import annotations

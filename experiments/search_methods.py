@@ -7,8 +7,9 @@ and the multiplier are given the three switches of `fednas` too, under which no 
 Command:  python experiments/search_methods.py     (--tiny: made-up images, one iteration)
           python experiments/search_methods.py --preset fashion_mnist --examples 7500
 Hardware: 2 cores
-Minutes:  about 13 for digits
-Expected: to be measured
+Minutes:  about 5 for digits
+Expected: docs/results.md, "Are searched widths better than others?". Digits, seeds 0 to 2: no. fednas 97.3 %, random
+          96.9 and 97.1 %, the multiplier 97.7 and 97.5 %, within chance of each other; the last is 3.1 times cheaper
 """
 
 from __future__ import annotations
