@@ -5,8 +5,9 @@ the parts change in every round. From 1 group, all clients train every candidate
 
 Command:  python experiments/ablate_groups.py       (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 13
-Expected: to be measured
+Minutes:  about 2
+Expected: docs/results.md, "How many groups". Digits, seeds 0 to 2: 50.2 s of a client with 1 group, 8.6 with 8 and 4.8
+          with 20, at 97.1 to 97.3 %
 """
 
 from __future__ import annotations
