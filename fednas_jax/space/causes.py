@@ -7,15 +7,16 @@ value's dimensions carry is found as for variables: by how they grow with the wi
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from fednas_jax.space import segments
 from fednas_jax.space.costs import grown, powers, primes
 from fednas_jax.space.jaxprs import Operation, Program, flatten
-from fednas_jax.space.network import RUN_ONCE, Dim, Network, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths
 
 TOLERANCE = 1e-4  # relative to the largest number where that is above 1
 
@@ -24,7 +25,8 @@ BY_CHANNEL = "normalisation by channel, or by blocks of channels that `blocks` n
 FROM_ZERO = "activations that map 0 to 0"
 
 
-Carried = tuple[Dim | None, ...]  # what each dimension of a value carries
+Carried = tuple[Dim | Row | None, ...]  # what each dimension of a value carries
+Known = Mapping[tuple[int, int], Dim | Row]  # the variables' dimensions, by their size at the whole and grown widths
 
 
 class Cause(NamedTuple):
@@ -35,12 +37,18 @@ class Cause(NamedTuple):
 
 
 def first_cause(
-    network: Network, whole: Widths, keep: Sequence[np.ndarray], masked: Variables, sliced: Variables
+    network: Network,
+    known: Mapping[str, Label],
+    whole: Widths,
+    keep: Sequence[np.ndarray],
+    masked: Variables,
+    sliced: Variables,
 ) -> Cause | None:
     """The cause in the forward pass; None where none is found there.
 
     Args:
       network: the family.
+      known: the labels of its variables.
       whole: widths of the masked network.
       keep: for each group a boolean mask [width].
       masked: variables at the whole widths, zero where channels are removed.
@@ -54,6 +62,7 @@ def first_cause(
     large, small, larger = programs
     image = np.random.default_rng(1).normal(size=(1, *network.input_shape)).astype(np.float32)
     shapes = list(zip((a.shape for a in large.avals), (a.shape for a in larger.avals), strict=True))
+    rows = _sizes(network, known, whole, grown(whole, factors))
     pass_ = _Pass(
         network,
         whole,
@@ -61,13 +70,20 @@ def first_cause(
         tuple(keep),
         large,
         small,
-        labels=[_label(*pair, whole, factors) for pair in shapes],
+        labels=[_label(*pair, whole, factors, rows) for pair in shapes],
         cut={n for n, pair in enumerate(shapes) if _is_cut(*pair, whole, factors)},
         masked=_values(large, masked, image),
         sliced=_values(small, sliced, image),
     )
     found = next((n for n in range(len(large.operations)) if pass_.differs(n)), None)
     return pass_.leak_alone() if found is None else pass_.cause(found)
+
+
+def constants_differ(network: Network, whole: Widths, keep: Sequence[np.ndarray]) -> bool:
+    """Whether the pass at the kept widths reads other numbers, as a scale by the width does."""
+    programs = [flatten(network, widths) for widths in (whole, tuple(int(k.sum()) for k in keep))]
+    found = [[float(c) for c in program.constants.values() if np.ndim(c) == 0] for program in programs]
+    return found[0] != found[1]
 
 
 class _Pass(NamedTuple):
@@ -168,7 +184,7 @@ class _Pass(NamedTuple):
     def _inside(self, value: np.ndarray, label: Carried) -> np.ndarray:
         for axis, dim in enumerate(label):
             if dim is not None:
-                value = np.compress(np.tile(self.keep[dim.group], dim.repeat), value, axis)
+                value = np.take(value, self._kept(value.shape[axis], dim), axis)
         return value
 
     def _leaks(self, operation: Operation) -> bool:
@@ -186,21 +202,44 @@ class _Pass(NamedTuple):
         array[np.ix_(*(self._kept(size, dim) for size, dim in zip(array.shape, label, strict=True)))] = 0
         return bool(array.any())
 
-    def _kept(self, size: int, dim: Dim | None) -> np.ndarray:
-        return np.arange(size) if dim is None else np.flatnonzero(np.tile(self.keep[dim.group], dim.repeat))
+    def _kept(self, size: int, dim: Dim | Row | None) -> np.ndarray:
+        if dim is None:
+            return np.arange(size)
+        return segments.index(dim, dict(enumerate(self.whole)), [np.flatnonzero(k) for k in self.keep])
+
+    def _carried(self, values: Sequence[int]) -> set[int]:
+        dims = [dim for value in values for dim in self.labels[value] or () if dim]
+        return {group for dim in dims for group in segments.affine(dim) if group is not None}
 
     def _groups(self, operation: Operation) -> str:
         """The groups that an operation's inputs carry, and its outputs do not where it is a reduction."""
-        read = {dim.group for value in operation.reads for dim in self.labels[value] or () if dim}
-        written = {dim.group for value in operation.writes for dim in self.labels[value] or () if dim}
+        read, written = self._carried(operation.reads), self._carried(operation.writes)
         names = list(self.network.widths)
         return " and ".join(names[g] for g in sorted(read - written or read | written))
 
 
-def _label(before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int]) -> Carried | None:
+def _sizes(network: Network, known: Mapping[str, Label], whole: Widths, larger: Widths) -> Known:
+    """The dimensions of the variables that are more than one group's, by their sizes."""
+    shapes = [
+        {path: leaf.shape for part in network.abstract(w) for path, leaf in part.items()} for w in (whole, larger)
+    ]
+    return {
+        (shapes[0][path][axis], shapes[1][path][axis]): dim
+        for path, label in known.items()
+        for axis, dim in enumerate(label)
+        if isinstance(dim, Row) and len(segments.affine(dim)) > 1
+    }
+
+
+def _label(
+    before: tuple[int, ...], after: tuple[int, ...], whole: Widths, factors: Sequence[int], known: Known
+) -> Carried | None:
     """What a value's dimensions carry, from its shapes at the whole widths and at those grown by primes."""
-    found: list[Dim | None] = []
+    found: list[Dim | Row | None] = []
     for size, larger in zip(before, after, strict=True):
+        if (size, larger) in known:
+            found.append(known[size, larger])
+            continue
         exponents = powers(size, larger, factors) if size else None
         if exponents is None or sum(exponents) > 1:
             return None

@@ -20,6 +20,7 @@ from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variabl
 from fednas_jax.space.provenance import follow
 from fednas_jax.space.segments import Polynomial
 
+CHANNELS = 8  # of a group in the one-step check, where there are so many: of few, many orders are alike
 UNCLEAR = Row((), 0)  # a dimension that grows as no single group does; channels must be followed to know more
 
 
@@ -106,7 +107,7 @@ def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False)
       NetworkError: it does not: the channels of a variable lie in another order than the rest of the network takes
         them in; or the network cannot be built at smaller widths.
     """
-    whole = tuple(min(w, 2 * m) for w, m in zip(space.widths, space.multiple, strict=True))
+    whole = tuple(map(_small, space.widths, space.multiple))
     try:
         space.network.abstract(whole)
     except Exception:  # a network may need its own widths, for instance to divide them into groups
@@ -115,9 +116,10 @@ def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False)
     half = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
     want = "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
     found, cause = _difference(space, whole, half, tolerance), None
-    if found:
+    if found or (not space.wired and causes.constants_differ(space.network, whole, half)):
         cause = _cause(space, whole, half)
-    elif space.gone:
+        found = found or (cause is not None and "too little to see after one step") or ""
+    if not found and space.gone:
         bare = tuple(k & (least > 0) for k, least in zip(half, space.smallest, strict=True))
         want = "x + nets.unless_removed(branch, kernel) where a block can be removed"
         found = _difference(space, whole, bare, tolerance)
@@ -133,6 +135,12 @@ def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False)
     return f"{space.network.name}: {found}; want {want}"
 
 
+def _small(width: int, multiple: int) -> int:
+    """A width to check at: an even number of multiples, and enough channels for their order to matter."""
+    pair = 2 * multiple
+    return min(width, pair * min(-(-CHANNELS // pair), max(1, width // pair)))
+
+
 def _wired(space: Space) -> str:
     """Why channels that come in an order of their own widths are not masked, in words; '' where there are none."""
     if not space.wired:
@@ -145,7 +153,7 @@ def _wired(space: Space) -> str:
 def _cause(space: Space, whole: Widths, keep: tuple[np.ndarray, ...]) -> causes.Cause | None:
     """Where in the forward pass masked and sliced part, if they do."""
     start = space.mask(_random_variables(space.network.abstract(whole)), keep)
-    return causes.first_cause(space.network, whole, keep, start, space.slice(start, keep))
+    return causes.first_cause(space.network, space.labels, whole, keep, start, space.slice(start, keep))
 
 
 def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], tolerance: float) -> str:
@@ -154,11 +162,7 @@ def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], toler
     try:
         space.network.abstract(kept)
     except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NetworkError(
-            f"{space.network.name}: cannot be built at widths {kept}: {why}; want every width that net.multiple "
-            "allows, or `blocks`, if channels can only leave in blocks"
-        ) from error
+        raise _unbuildable(space.network, kept, error) from error
     start = space.mask(_random_variables(space.network.abstract(whole)), keep)
     masked, sliced = _stepped(space, whole, start), _stepped(space, kept, space.slice(start, keep))
     inside = space.slice(masked, keep)
@@ -172,6 +176,13 @@ def _difference(space: Space, whole: Widths, keep: tuple[np.ndarray, ...], toler
         if not value <= bound:
             return f"masked training of '{path}' {what} by {value:.1e} after one step"
     return ""
+
+
+def _unbuildable(network: Network, widths: Widths, error: Exception) -> NetworkError:
+    """Says that a layer does not take these widths."""
+    why = (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+    want = "want every width that net.multiple allows, or `blocks`, if channels can only leave in blocks"
+    return NetworkError(f"{network.name}: cannot be built at widths {widths}: {why}; {want}")
 
 
 def _order_matters(space: Space, whole: Widths, tolerance: float, in_groups: bool) -> str:
@@ -321,8 +332,7 @@ def _followed(
         try:
             found.append(follow(network, at, growing, frozenset(pure.items())))
         except Exception as error:  # whatever a layer thinks of these widths
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise NetworkError(f"{network.name}: cannot be built at widths {at}: {why}") from error
+            raise _unbuildable(network, at, error) from error
     whole: dict[str, list[Dim | Row | None]] = {path: [None] * len(label) for path, label in labels.items()}
     for path, axis in sorted(growing, key=lambda key: (key in pure, key)):  # what sizes do not show is told first
         here = [(*f.channels[path, axis], at) for f, at in zip(found, chosen, strict=True)]

@@ -25,7 +25,7 @@ from fednas_jax.space.segments import FIXED
 # Nodes of a value's entries, one array for each identity: of the value's rank, of size 1 along axes it is the same on.
 Nodes = list[np.ndarray]
 Key = tuple[str, int]  # path of a variable, axis
-FORGET = ("sort", "gather", "dynamic_slice", "dynamic_update_slice", "fft", "iota", *LOOPS)
+FORGET = ("sort", "dynamic_update_slice", "fft", "iota", *LOOPS)
 JOIN = ("reduce_max", "reduce_min", "argmax", "argmin")  # one channel is made of all entries, as maxout does
 
 
@@ -336,11 +336,30 @@ def _padded(given: Any, nodes: Nodes, before: tuple[int, ...], after: tuple[int,
     return found
 
 
+def _gathered(given: Any, nodes: Nodes, before: tuple[int, ...], after: tuple[int, ...]) -> Nodes:
+    """Axes that are taken whole stay; entries that are picked along others are alike, as pixels are."""
+    numbers = given["dimension_numbers"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    place = dict(zip((a for a in range(len(before)) if a not in gone), numbers.offset_dims, strict=True))
+    found = []
+    for n in nodes:
+        if all(axis in place and given["slice_sizes"][axis] == before[axis] for axis in _varies(n)):
+            kept = {place[axis]: n.shape[axis] for axis in place}
+            found.append(n.reshape([kept.get(axis, 1) for axis in range(len(after))]))
+    return found
+
+
+def _cut_out(given: Any, nodes: Nodes, before: tuple[int, ...], after: tuple[int, ...]) -> Nodes:
+    return [n for n in nodes if all(before[axis] == after[axis] for axis in _varies(n))]
+
+
 MOVES: dict[str, Callable[[Any, Nodes, tuple[int, ...], tuple[int, ...]], Nodes]] = {
     "reshape": _reshaped,
     "broadcast_in_dim": _broadcast,
     "slice": _sliced,
     "pad": _padded,
+    "gather": _gathered,
+    "dynamic_slice": _cut_out,
     "transpose": lambda given, nodes, *_: [n.transpose(given["permutation"]) for n in nodes],
     "squeeze": lambda given, nodes, *_: [n.squeeze(given["dimensions"]) for n in nodes],
     "tile": lambda given, nodes, *_: [

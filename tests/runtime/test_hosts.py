@@ -76,8 +76,9 @@ def two_hosts(out, *more):
     ]
 
 
-def one_device(out, **more):
-    config = parse(SearchArgs, ["--out", str(out), *OPTIONS], "test", SearchArgs(out, preset("digits"))).config
+def one_device(out, *options, **more):
+    args = ["--out", str(out), *OPTIONS, *options]
+    config = parse(SearchArgs, args, "test", SearchArgs(out, preset("digits"))).config
     return run_search(config, out, devices=jax.devices()[:1], **more)
 
 
@@ -166,6 +167,18 @@ def test_two_hosts_go_on_with_the_run_of_one_process_and_equal_it(alone, tmp_pat
     assert "The family of networks" in said[0]
     # jaxlib's own lines about Gloo may be woven into each other.
     assert not re.search("family|pretrain|iteration|report", said[1])
+
+
+@pytest.mark.exhaustive
+def test_sliced_candidates_on_two_hosts_are_those_of_one_process(tmp_path):
+    """Each candidate is a program of its own, and all hosts come to them in the same order."""
+    sliced = ("--search.candidates", "sliced", "--pretrain.rounds", "1", "--net.widths", "4", "8", "8")
+    with processes(*two_hosts(tmp_path / "run", *sliced)) as started:
+        one_device(tmp_path / "alone", *sliced)
+        codes, _, errors = ended(started)
+    assert codes == [0, 0], errors
+    assert_same_search(tmp_path / "run", tmp_path / "alone")
+    assert RunDir(tmp_path / "run").result()["candidates"] == "sliced"
 
 
 @pytest.mark.exhaustive

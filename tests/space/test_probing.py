@@ -396,7 +396,7 @@ def test_groupnorm_without_blocks_cannot_be_masked(size, multiple, what):
 
 def test_groupnorm_whose_groups_a_width_would_cut_is_refused():
     make = functools.partial(networks.Grouped, group_size=4)
-    what = r"cannot be built at widths \(2, 2\): .*\(4\).*; want .* or `blocks`, if channels can only leave"
+    what = r"cannot be built at widths \(6, 4\): .*\(4\).*; want .* or `blocks`, if channels can only leave"
     with pytest.raises(NetworkError, match=rf"^bad: {what}") as caught:
         probe(from_nnx("bad", make, {"conv": 12, "dense": 4}, networks.SHAPE), (2, 2))
     assert "\n" not in str(caught.value)
