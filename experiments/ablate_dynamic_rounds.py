@@ -6,8 +6,9 @@ number of rounds.
 
 Command:  python experiments/ablate_dynamic_rounds.py   (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 13
-Expected: to be measured
+Minutes:  about 2
+Expected: docs/results.md, "How many rounds". Digits, seeds 0 to 2: without growth 6.7 s of a client and 97.6 %, fixed
+          20.0 s and 97.7 %; growth gains nothing there
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ with five rounds in all, from one that never drops to one that keeps a single ca
 
 Command:  python experiments/ablate_rungs.py         (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 13
-Expected: to be measured
+Minutes:  about 2
+Expected: docs/results.md, "When to drop". Digits, seeds 0 to 2: one candidate after the first round 1.4 times cheaper
+          than none dropped (12.3 against 16.9 s), no loss seen; an iteration has two candidates, so a rung that keeps
+          two drops none
 """
 
 from __future__ import annotations
