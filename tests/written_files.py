@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sqlite3
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +57,37 @@ def hdf5(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) ->
             group = file.create_group(f"examples/{name}")
             group["pixels"] = (x[ids == name] / 255).astype(np.float32)
             group["label"] = np.array(y, np.int32)[ids == name]
+
+
+def records(path: Path, clients: dict[str, list[dict[str, Any]]], split: str = "train") -> None:
+    """As TFF's SQLite files have the features of examples."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        for table in (
+            "examples (split_name TEXT NOT NULL, client_id TEXT NOT NULL, serialized_example_proto BLOB NOT NULL)",
+            "client_metadata (client_id TEXT NOT NULL, split_name TEXT NOT NULL, num_examples INTEGER NOT NULL)",
+        ):
+            file.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        file.execute("CREATE INDEX IF NOT EXISTS by_split ON examples (split_name, client_id)")
+        for client, held in clients.items():
+            file.execute("INSERT INTO client_metadata VALUES (?, ?, ?)", (client, split, len(held)))
+            for features in held:
+                example = tf_example_pb2.Example()
+                for name, value in features.items():
+                    kind = {"f": "float_list", "i": "int64_list"}.get(np.asarray(value).dtype.kind, "bytes_list")
+                    values = [value.encode()] if isinstance(value, str) else np.atleast_1d(value).tolist()
+                    getattr(example.features.feature[name], kind).value.extend(values)
+                file.execute("INSERT INTO examples VALUES (?, ?, ?)", (split, client, example.SerializeToString()))
+
+
+def sqlite(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    """As emnist_all.sqlite has it."""
+    held: dict[str, list[dict[str, Any]]] = {}
+    for image, label, client in zip(x, y, clients, strict=True):
+        pixels = (image / 255).astype(np.float32).reshape(-1)
+        held.setdefault(client, []).append({"pixels": pixels, "label": label})
+    records(path, held)
 
 
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["zero", "one"], "_type": "ClassLabel"}}
@@ -123,6 +156,7 @@ KINDS: dict[str, tuple[str, str, Write]] = {
     "folder": ("folder", "folder", folder),
     "npz": ("npz", "npz.npz", npz),
     "hdf5": ("hdf5", "hdf5.h5", hdf5),
+    "sqlite": ("sqlite", "sqlite.sqlite", sqlite),
     "parquet": ("table", "parquet.parquet", parquet),
     "csv": ("table", "csv.csv", csv),
     "huggingface": ("huggingface", "huggingface", huggingface),
@@ -171,6 +205,14 @@ def stack_overflow(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequenc
                 file[f"examples/{name}/{field}"] = np.array(lines, h5py.string_dtype())
 
 
+def sqlite_texts(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
+    """As stackoverflow.sqlite has it."""
+    held: dict[str, list[dict[str, Any]]] = {}
+    for image, client in zip(x, clients, strict=True):
+        held.setdefault(client, []).append({"tokens": line(image), "title": "a question", "score": 1})
+    records(path, held)
+
+
 def npz_rows(path: Path, x: np.ndarray, y: Sequence[int], clients: Sequence[str]) -> None:
     npz(path, x.reshape(len(x), -1).astype(np.float32), y, clients)
 
@@ -190,6 +232,7 @@ OTHERS: dict[str, tuple[str, str, Write]] = {
     "shakespeare": ("leaf", "shakespeare.json", shakespeare),
     "sent140": ("leaf", "sent140.json", sent140),
     "stack_overflow": ("hdf5", "stack_overflow.h5", stack_overflow),
+    "sqlite_texts": ("sqlite", "sqlite_texts.sqlite", sqlite_texts),
     "npz_rows": ("npz", "npz_rows.npz", npz_rows),
     "parquet_rows": ("table", "parquet_rows.parquet", parquet_rows),
     "csv_rows": ("table", "csv_rows.csv", csv_rows),

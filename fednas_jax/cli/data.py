@@ -53,8 +53,8 @@ class ImportArgs:
     """Import files of yours into a folder of columns, for `--data.source columns --data.folder DIR`."""
 
     kind: tyro.conf.Positional[str]
-    """leaf (LEAF's JSON), folder (CLASS/IMAGE or CLIENT/CLASS/IMAGE), npz (x, y, client_ids), hdf5 (of TFF), table
-    (Parquet or CSV), huggingface (save_to_disk) or webdataset (tar shards)."""
+    """leaf (LEAF's JSON), folder (CLASS/IMAGE or CLIENT/CLASS/IMAGE), npz (x, y, client_ids), hdf5 or sqlite (of TFF),
+    table (Parquet or CSV), huggingface (save_to_disk) or webdataset (tar shards)."""
     path: tyro.conf.Positional[Path]
     """The files: a folder or a file."""
     to: Path

@@ -1,56 +1,34 @@
 """HDF5 files as TensorFlow Federated writes its sets: a group examples/CLIENT for each client.
 
-It holds pixels and label, or (Stack Overflow) tokens: sentences whose words blanks divide, to predict each next word.
-Read client by client; where words are counted, twice. Needs h5py (the extra `hdf5`).
-Source: https://www.tensorflow.org/federated/api_docs/python/tff/simulation/datasets, emnist and stackoverflow.
+It holds pixels and label, or (Stack Overflow) tokens. Read client by client. Needs h5py (the extra `hdf5`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fednas_jax.data.arrays import as_images
 from fednas_jax.data.bounds import check_expansion
-from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Examples
 from fednas_jax.data.images import resized
 from fednas_jax.data.labels import whole_numbers
-from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, refuse, unheard
-from fednas_jax.data.split import by_split, no_split, stratified_split
-from fednas_jax.data.vocabulary import BOUNDARY, FIRST, LONGEST, Vocabulary, WordCounts, sentences
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
+from fednas_jax.data.split import by_split, stratified_split
+from fednas_jax.data.tff import IMAGES, LABELS, TOKENS, Client, Form, split_words, write_clients
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
 
 _WANT = "a whole HDF5 file"
 _EXAMPLES = "examples"
-_IMAGES, _LABELS, _TOKENS = ("pixels", "image"), ("label",), ("tokens",)
-_SENTENCE_LENGTH = 20  # words, as TensorFlow Federated's tasks take them
 _LINES = 1024  # sentences read at once
-
-
-class _Client(NamedTuple):
-    """A client's group in a file, and which of its n examples are for what."""
-
-    path: Path
-    name: str
-    group: Any
-    train: np.ndarray | None
-    """Numbers of those for training; None in files for testing."""
-    test: np.ndarray
-    """Numbers of those for testing."""
-
-    @property
-    def where(self) -> str:
-        """It stands, for messages."""
-        return f"{self.path} {_EXAMPLES}/{self.name[:80]}"
 
 
 def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -75,48 +53,22 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
         # Clients who stand in two files for training are refused below; TFF's held-out clients are others.
         to = "test" if options.validation == "test" else "train"
         splits[to] = [*splits.get(to, []), *splits.pop("val")]
-    read, vocabulary = _reader(splits, options)
-    classes = len(vocabulary) - FIRST if vocabulary else options.classes
-    sizes: dict[str, int] = {}
-    writing = ColumnsWriter(folder, source.stem, classes, remap=options.remap, vocabulary=vocabulary)
-    with writing as writer:
-        for client in _clients(splits, options):
-            examples = read(client)
-            seen(len(examples.labels))
-            writer.add_test(Examples(*(column[client.test] for column in examples)))
-            if client.train is None:
-                continue
-            if client.name in sizes:
-                raise DataError(f"{client.where}: got a client who came before, want every client once")
-            sizes[client.name] = len(examples.labels)
-            writer.add(Examples(*(column[client.train] for column in examples)), np.array([len(client.train)]))
-        if sizes and not writer.test_examples and "test" not in splits:
-            raise no_split(options.test_share, np.array(list(sizes.values())), writer.examples, 0)
-        writer.finish()
-    return Skipped()
+
+    def clients() -> Generator[Client, None, None]:
+        return _clients(splits, options)
+
+    with contextlib.closing(clients()) as walked:  # which closes the file
+        first = next(walked).held
+        texts = TOKENS in first and not any(name in first for name in IMAGES)
+    form = (
+        Form(words=lambda client: _words(client, options))
+        if texts
+        else Form(images=lambda client: _pictures(client, options))
+    )
+    return write_clients(folder, source.stem, clients, form, options, seen)
 
 
-def _reader(
-    splits: dict[str, list[Path]], options: ImportOptions
-) -> tuple[Callable[[_Client], Examples], tuple[str, ...]]:
-    """How a client's group is read, by what the first one holds, and the vocabulary where it holds tokens."""
-    clients = _clients(splits, options)  # its file is open as long as it is there
-    first = next(clients).group
-    if _TOKENS[0] not in first or any(name in first for name in _IMAGES):
-        refuse(options, ("length", "vocabulary"), "the files hold images")
-        return lambda client: _pictures(client, options), ()
-    refuse(options, ("image_size", "classes", "labels", "label_column"), "the files hold sentences")
-    counts = WordCounts()
-    for client in itertools.takewhile(lambda client: client.train is not None, _clients(splits, options)):
-        words = _words(client, options)
-        for row in client.train if client.train is not None else ():
-            counts.add(words[row])
-    vocabulary = Vocabulary([BOUNDARY, *counts.most_frequent(options.vocabulary)])
-    length = options.length or _SENTENCE_LENGTH
-    return lambda client: Examples(*sentences(vocabulary, _words(client, options), length)), vocabulary.tokens
-
-
-def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Iterator[_Client]:
+def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Generator[Client, None, None]:
     """Every client's group, those for training first, and always the same examples for testing."""
     try:
         import h5py
@@ -139,18 +91,18 @@ def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Iterator[
                 number = _length(where, group, options)
                 train, test = np.arange(number), np.arange(0)
                 if split == "test":
-                    yield _Client(path, name, group, None, train)
+                    yield Client(path, where, name, group, None, train)
                     continue
                 if "test" not in splits:
                     train, test = stratified_split(np.zeros(number), options.test_share, rng)
-                yield _Client(path, name, group, train, test)
+                yield Client(path, where, name, group, train, test)
 
 
-def _pictures(client: _Client, options: ImportOptions) -> Examples:
+def _pictures(client: Client, options: ImportOptions) -> Examples:
     """A client's images and labels."""
-    where, group = client.where, client.group
+    where, group = client.where, client.held
     with reading(client.path, _WANT):
-        images = as_images(f"{where} pixels", _numbers(where, group, _IMAGES, options))
+        images = as_images(f"{where} pixels", _numbers(where, group, IMAGES, options))
         labels = whole_numbers(f"{where} label", _numbers(where, group, _labels(options), options), options.remap)
     if len(images) != len(labels):
         raise DataError(f"{where}: got {len(images)} images and {len(labels)} labels, want as many of each")
@@ -160,32 +112,34 @@ def _pictures(client: _Client, options: ImportOptions) -> Examples:
     return Examples(images, labels)
 
 
-def _words(client: _Client, options: ImportOptions) -> list[list[str]]:
+def _words(client: Client, options: ImportOptions) -> list[list[str]]:
     """A client's sentences, each as its words."""
     where = client.where
     found: list[list[str]] = []
     size = 0
     with reading(client.path, _WANT):
-        held = _array(where, client.group, _TOKENS)
+        held = _array(where, client.held, (TOKENS,))
         if not (_is_text(held) and (held.ndim == 1 or held.shape[1:] == (1,))):
-            raise DataError(f"{where} {_TOKENS[0]}: got {list(held.shape)} {held.dtype}, want [N] texts")
+            raise DataError(f"{where} {TOKENS}: got {list(held.shape)} {held.dtype}, want [N] texts")
         for start in range(0, len(held), _LINES):
-            lines = [line.decode("utf-8", "replace") for line in held[start : start + _LINES].reshape(-1)]
+            lines = held[start : start + _LINES].reshape(-1)
             size += sum(map(len, lines))
             check_expansion(where, size, options.most_gigabytes)
-            found += [[word[:LONGEST] for word in line.split()] for line in lines]
+            found += map(split_words, lines)
     return found
 
 
 def _length(where: str, group: Any, options: ImportOptions) -> int:
     """How many examples a group says that it holds."""
-    shape = _array(where, group, _TOKENS if _TOKENS[0] in group else _labels(options)).shape
-    return int(shape[0]) if shape else 0
+    shape = _array(where, group, (TOKENS,) if TOKENS in group else _labels(options)).shape
+    number = int(shape[0]) if shape else 0
+    check_expansion(where, 8 * number, options.most_gigabytes)
+    return number
 
 
 def _labels(options: ImportOptions) -> tuple[str, ...]:
     """Names that the array of labels may have."""
-    return (options.label_column,) if options.label_column else _LABELS
+    return (options.label_column,) if options.label_column else LABELS
 
 
 def _numbers(where: str, group: Any, names: tuple[str, ...], options: ImportOptions) -> np.ndarray:
@@ -207,7 +161,7 @@ def _array(where: str, group: Any, names: tuple[str, ...]) -> Any:
             break
     else:
         near = difflib.get_close_matches(names[0], list(group), 1)
-        has = f"want {near[0]!r} by --label-column" if near and names[0] not in _IMAGES else f"has {', '.join(group)}"
+        has = f"want {near[0]!r} by --label-column" if near and names[0] not in IMAGES else f"has {', '.join(group)}"
         raise DataError(f"{where} {names[0]}: got none, {has[:200]}")
     if held.external or held.is_virtual:
         raise DataError(f"{where} {names[0]}: got values of another file, want them in this one")

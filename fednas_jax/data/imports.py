@@ -132,6 +132,11 @@ KINDS: dict[str, Kind] = {
         _lazily("hdf5:import_hdf5"),
         ("classes", "labels", "validation", "most_gigabytes", "label_column", "length", "vocabulary"),
     ),
+    "sqlite": Kind(
+        "an SQLite file as TensorFlow Federated downloads its sets, unpacked: pixels and label, or tokens",
+        _lazily("sqlite:import_sqlite"),
+        ("classes", "labels", "validation", "most_gigabytes", "label_column", "length", "vocabulary"),
+    ),
     "table": Kind(
         "Parquet or CSV files with columns of images (encoded, or paths) or features, labels and perhaps clients",
         _lazily("tables:import_table"),

@@ -25,7 +25,7 @@ class ImportOptions:
     image_size: int = 0
     """Side in pixels that all images are resized to; 0 keeps their size, which must then be one."""
     channels: int = 0
-    """Channels of the images: 1 (grey), 3 (colour) or 4; 0 takes the first image's. Not for npz and hdf5."""
+    """Channels of the images: 1 (grey), 3 (colour) or 4; 0 takes the first image's. Not for npz, hdf5 and sqlite."""
     classes: int | None = None
     """Number of classes, to refuse labels beyond them (default: the largest label + 1). Not for folder."""
     labels: Literal["keep", "remap"] = "keep"
@@ -40,23 +40,24 @@ class ImportOptions:
     data.validation for itself) or test (it is the test split). Not for leaf."""
     length: int = 0
     """Tokens of an example; longer texts are cut, shorter ones are padded with 0 (default: 25 of tweets, 20 of
-    sentences, all 80 of Shakespeare). Only for leaf and hdf5."""
+    sentences, all 80 of Shakespeare). Only for leaf, hdf5 and sqlite."""
     vocabulary: int = 10_000
     """Number of words that have ids of their own: the most frequent ones of the training examples. All others are 1.
-    Only for leaf and hdf5."""
+    Only for leaf, hdf5 and sqlite."""
     targets: Literal["last", "every"] = "last"
     """What is to be predicted of LEAF's Shakespeare: the character after the last one, or after every one. Only for
     leaf."""
     layout: Literal["NHWC", "NCHW"] | None = None
     """Axes of image arrays: channels last or first (default: last; what looks otherwise is refused). Only for npz."""
     skip_damaged: bool = False
-    """Leave out, and count, images that cannot be opened. Not for npz, hdf5 and leaf."""
+    """Leave out, and count, images that cannot be opened. Not for npz, hdf5, sqlite and leaf."""
     most_gigabytes: float | None = None
     """Most that compressed files may expand to (default: half of this machine's memory). Not for folder and leaf."""
     image_column: str = ""
     """Column of the images or their paths (default: by its name or type). Only for table, huggingface, webdataset."""
     label_column: str = ""
-    """Column of the labels (default: by its name or type). Only for table, huggingface, webdataset and hdf5."""
+    """Column of the labels (default: by its name or type). Only for table, huggingface, webdataset, hdf5 and
+    sqlite."""
     client_column: str = ""
     """Column that names clients; none: there are none (default: by its name). Only for table, huggingface,
     webdataset."""

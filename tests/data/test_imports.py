@@ -75,7 +75,7 @@ def test_all_forms_of_the_same_images_give_the_same_examples(form: str, files: P
         (
             "tar",
             ImportOptions(),
-            "data import: got 'tar', want one of leaf, folder, npz, hdf5, table, huggingface, webdataset",
+            "data import: got 'tar', want one of leaf, folder, npz, hdf5, sqlite, table, huggingface, webdataset",
         ),
         ("npz", ImportOptions(channels=1), "data import channels: got 1, want none: npz does not take it"),
         ("folder", ImportOptions(classes=2), "data import classes: got 2, want none: folder does not take it"),
