@@ -17,17 +17,17 @@ Plain numpy files, so that `np.load` opens them anywhere, and any program that w
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fednas_jax.data.columns_json import INPUTS_SCHEMA, SCHEMA, About, read_about, text_of
 from fednas_jax.data.examples import (
     Dataset,
     Examples,
@@ -40,52 +40,8 @@ from fednas_jax.data.examples import (
 )
 from fednas_jax.data.labels import LARGEST, class_count
 from fednas_jax.errors import DataError
-from fednas_jax.files import read_json
 
-SCHEMA = 1
-"""Of columns.json, for images."""
-
-INPUTS_SCHEMA = 2
-"""Of columns.json, for other inputs."""
-
-_DTYPES = ("int32", "float32")  # of other inputs: token ids; features
-
-# Fields of columns.json that are only there where they say something.
-_OPTIONAL = ("class_names", "dtype", "label_shape", "tokens", "vocabulary")
 _CHANGED = 1 << 16  # rows changed at once
-
-
-class About(NamedTuple):
-    """What columns.json says."""
-
-    schema: int
-    """SCHEMA or INPUTS_SCHEMA."""
-    name: str
-    """Of the data set."""
-    classes: int
-    """Number of classes."""
-    examples: int
-    """Training examples N."""
-    test_examples: int
-    """Test examples T."""
-    clients: int
-    """Number of clients; 0 for data that names none."""
-    shape: list[int]
-    """Of an input: height, width and channels of an image."""
-    mean: list[float]
-    """[C] mean of the training inputs, channel by channel, of images scaled to [0, 1]; [] of tokens."""
-    std: list[float]
-    """[C] standard deviation of the same, above 0; [] of tokens."""
-    class_names: Sequence[str] = ()
-    """Of every class; not there where they have none."""
-    dtype: str = "uint8"
-    """Of the inputs."""
-    label_shape: Sequence[int] = ()
-    """Of an example's label: [] for one, [T] for one at every position."""
-    tokens: int = 0
-    """Number of token ids; 0 where inputs are none."""
-    vocabulary: Sequence[str] = ()
-    """Text of every token id; not there where they have none."""
 
 
 def write_columns(
@@ -257,13 +213,8 @@ class ColumnsWriter:
             tokens=(self._tokens or self._largest + 1) if inputs.dtype == np.int32 else 0,
             vocabulary=self._vocabulary,
         )
-        said = about._asdict()
-        for field in _OPTIONAL:
-            if not said[field] or (field == "dtype" and about.schema == SCHEMA):
-                del said[field]
         with writing(self.folder):
-            text = json.dumps(said, indent=2, allow_nan=False) + "\n"
-            (self._unfinished / "columns.json").write_text(text)
+            (self._unfinished / "columns.json").write_text(text_of(about))
             self._unfinished.rename(self.folder)
 
     def _statistics(self, inputs: Column) -> Statistics:
@@ -330,7 +281,7 @@ def read_columns(folder: Path) -> Dataset:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, want one with columns")
-    about = _read_about(folder / "columns.json")
+    about = read_about(folder / "columns.json")
     kind, labelled = np.dtype(about.dtype), tuple(about.label_shape)
     inputs = "images" if about.schema == SCHEMA else "inputs"
 
@@ -424,69 +375,6 @@ def _check_sizes(where: str, sizes: np.ndarray, examples: int) -> None:
         raise DataError(f"{where} sizes: got {list(sizes.shape)} {sizes.dtype}, want [clients] whole numbers from 0")
     if sizes.sum() != examples:
         raise DataError(f"{where} sizes: got {sizes.sum()} in all, want {examples}, the number of examples")
-
-
-def _read_about(path: Path) -> About:
-    if not path.exists():
-        raise DataError(f"{path}: no such file, want a folder with columns")
-    said = read_json(path, DataError)
-    if not isinstance(said, dict):
-        raise DataError(f"{path}: got {type(said).__name__}, want a JSON object")
-
-    def wanted(field: str, fits: Callable[[Any], bool], want: str) -> None:
-        if not fits(said.get(field)):
-            raise DataError(f"{path} {field}: got {said.get(field)!r}, want {want}")
-
-    wanted("schema", lambda value: value in (SCHEMA, INPUTS_SCHEMA), f"{SCHEMA} or {INPUTS_SCHEMA}")
-    wanted("name", lambda value: isinstance(value, str), "text")
-    for field in ("classes", "examples", "test_examples"):
-        wanted(field, _positive, "a whole number above 0")
-    wanted("clients", lambda value: type(value) is int and value >= 0, "a whole number from 0")
-    if said["schema"] == SCHEMA:
-        said = {field: value for field, value in said.items() if field not in _OPTIONAL or field == "class_names"}
-        wanted("shape", lambda value: _listed(value, 3, _positive), "three whole numbers above 0")
-        channels = said["shape"][-1]
-    else:
-        wanted("dtype", lambda value: value in _DTYPES, f"one of {', '.join(_DTYPES)}")
-        axes = (1,) if said["dtype"] == "int32" else (1, 2)
-        numbers = " or ".join(map(str, axes))
-        wanted(
-            "shape", lambda value: any(_listed(value, n, _positive) for n in axes), f"{numbers} whole numbers above 0"
-        )
-        channels = 0 if said["dtype"] == "int32" else said["shape"][-1]
-        said.setdefault("label_shape", [])
-        labels = [[]] if said["dtype"] == "float32" and len(said["shape"]) == 1 else [[], said["shape"][:1]]
-        wanted("label_shape", lambda value: value in labels, " or ".join(map(str, labels)))
-        if said["dtype"] == "int32":
-            wanted("tokens", _positive, "a whole number above 0")
-        if "vocabulary" in said:
-            wanted(
-                "vocabulary",
-                lambda value: _listed(value, said.get("tokens", 0), lambda x: isinstance(x, str)),
-                f"{said.get('tokens', 0)} texts",
-            )
-    wanted("mean", lambda value: _listed(value, channels, _finite), f"{channels} finite numbers")
-    wanted(
-        "std",
-        lambda value: _listed(value, channels, lambda x: _finite(x) and x > 0),
-        f"{channels} finite numbers above 0",
-    )
-    if "class_names" in said:
-        names = said["classes"]
-        wanted("class_names", lambda value: _listed(value, names, lambda x: isinstance(x, str)), f"{names} texts")
-    return About(**{field: said[field] for field in About._fields if field in said})
-
-
-def _positive(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _listed(value: Any, length: int, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and len(value) == length and all(map(fits, value))
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ from fednas_jax.errors import DataError
 from fednas_jax.registry import attribute
 
 _MOST_NAMES = 20  # of features that are told
-_LABELS = 1 << 18  # labels looked at at once
+_LABELS = 1 << 14  # examples whose labels are looked at at once
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def test_numpy_opens_every_file_and_the_rest_is_json(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "columns.json"])
     about = json.loads((folder / "columns.json").read_text())
     assert (about["schema"], about["clients"], about["shape"]) == (1, 4, [2, 3, 2])
+    # Of images it is what it always was, so that folders of before and programs of others fit.
+    assert list(about) == ["schema", "name", "classes", "examples", "test_examples", "clients", "shape", "mean", "std"]
     assert (about["examples"], about["test_examples"]) == (22, 7)
     assert [len(np.load(folder / name)) for name in FILES] == [22, 22, 5, 7, 7]
 
