@@ -6,8 +6,9 @@ largest network within each budget fine-tuned.
 
 Command:  python experiments/sweep_budgets.py      (--tiny: made-up images, in seconds)
 Hardware: 2 cores
-Minutes:  about 10
-Expected: to be measured
+Minutes:  about 2
+Expected: docs/results.md, "One search for all classes of phones". Digits, seeds 0 to 2: the same accuracies, 97.6, 97.3
+          and 96.0 %, since a search for a larger budget is the beginning of one for a smaller
 """
 
 from __future__ import annotations
