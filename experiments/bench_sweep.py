@@ -158,6 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder for the runs")
     parser.add_argument("--seeds", type=int, default=8, help="(default: 8)")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates (default: %(default)s)")
+    parser.add_argument(
+        "--modes", nargs="+", choices=list(WHOLE), default=list(WHOLE), help="beside processes and warm"
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up images, one seed and two rates")
     args = parser.parse_args(argv)
     seeds, rates = (1, RATES[:2]) if args.tiny else (args.seeds, tuple(args.rates))
@@ -169,9 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True)
     with empty_cache():
         seconds = in_turns(trials, args.out, args.tiny)
-    for mode, how in WHOLE.items():
+    for mode in dict.fromkeys(args.modes):
         with empty_cache():
-            seconds[mode] = [swept(trials, args.out / mode.replace(" ", "-"), args.tiny, **how)]
+            seconds[mode] = [swept(trials, args.out / mode.replace(" ", "-"), args.tiny, **WHOLE[mode])]
     text = table(seconds)
     print(text)
     (args.out / "table.md").write_text(text + "\n")

@@ -35,18 +35,18 @@ def run(args: list[str]) -> int:
     bounds.check_value("--every", parsed.every, bounds.hints(WatchArgs)["every"])
     from rich.live import Live
 
-    from fednas_jax.report import watching
+    from fednas_jax.report import watch_view, watching
 
     console = terminal()
     seen = watching.look(watching.begin(parsed.folder), time.time())
     if parsed.once:
         if not seen.views and not seen.waiting:
             raise RunError(f"{parsed.folder}: holds no run, want that of a run, or one with runs in it")
-        console.print(watching.shown(seen, time.time(), len(seen.views)))
+        console.print(watch_view.shown(seen, time.time(), len(seen.views), console.width))
         return 0
     try:
         if not console.is_terminal:
-            plain = watching.Plain(console)
+            plain = watch_view.Plain(console)
             plain.show(seen, time.time())
             while not watching.over(seen):
                 time.sleep(parsed.every)
@@ -56,7 +56,7 @@ def run(args: list[str]) -> int:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 rows = max(3, console.height - watching.MOST_MESSAGES - 7)
-                live.update(watching.shown(seen, time.time(), rows), refresh=True)
+                live.update(watch_view.shown(seen, time.time(), rows, console.width), refresh=True)
                 if watching.over(seen):
                     return 0
                 time.sleep(parsed.every)

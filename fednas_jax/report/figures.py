@@ -22,7 +22,7 @@ def of_run(run: Run, spent: findings.Bill, scores: Sequence[findings.Score]) -> 
       spent: its bill (`findings.bill`).
       scores: of its search (`findings.scores`).
     """
-    found = [front(run), *(front_of(run, *each) for each in _limited(run)), bill(spent)]
+    found = [front(run), *(limited_front(run, *each) for each in _limited(run)), bill(spent)]
     if scores:
         found.append(search_figures.candidates(run, scores))
     if run.result["models"]:
@@ -66,7 +66,7 @@ def front(run: Run) -> Shown:
     return Shown("front", "Accuracy against size", says, Sketch(draw), chart=charts.front(run))
 
 
-def front_of(run: Run, number: int, name: str, unit: str) -> Shown:
+def limited_front(run: Run, number: int, name: str, unit: str) -> Shown:
     """Test accuracy against another resource that the search limited, such as a latency.
 
     Args:

@@ -9,17 +9,11 @@ import dataclasses
 import math
 import os
 import socket
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group
-from rich.text import Text
-
 from fednas_jax.errors import RunError
 from fednas_jax.files import read_json
-from fednas_jax.report import draw
 from fednas_jax.run.following import Place, read_on
 from fednas_jax.run.lock import OWNER
 
@@ -29,7 +23,6 @@ QUIET = 120.0  # seconds without an event after which a run whose owner is not k
 MOST_MESSAGES = 8
 STATUSES = ("running", "waiting", "stopped", "failed", "dropped", "finished")
 ENDED = ("failed", "dropped", "finished")
-HEADER = ("run", "status", "stage", "round", "done", "alive", "best", "clients' s", "left", "warnings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +64,12 @@ class View:
             return None
         since, before = self.began
         gone = self.done - before
-        return (now - since) * (1 - self.done) / gone if gone > 0 and now > since else None
+        return (now - since) * (1 - self.done) / gone if gone > 0 and now > since and self.done < 1 else None
+
+    @property
+    def troubles(self) -> int:
+        """Warnings, members that diverged and lines that cannot be read."""
+        return len(self.warnings) + self.diverged + self.damaged
 
 
 class Seen(NamedTuple):
@@ -157,42 +155,6 @@ def after(view: View, event: dict[str, Any], now: float) -> View:
     return dataclasses.replace(view, **changed.get(kind, {}))
 
 
-def line_of(view: View, now: float) -> str:
-    """A run in a line."""
-    said = [f"{view.name}: {view.status}"]
-    if view.stage:
-        said.append(f"{view.part}, round {view.round}/{view.rounds}, {100 * view.done:.0f} % of the stage")
-    if view.alive is not None and view.status == "running":
-        said.append(f"{view.alive} alive")
-    if math.isfinite(view.best):
-        said.append(f"best {view.best:.3f}")
-    said.append(f"client seconds {view.client_seconds:,.0f}")
-    left = view.left(now)
-    if left is not None:
-        said.append(f"about {_duration(left)} of the stage left")
-    troubles = len(view.warnings) + view.diverged + view.damaged
-    if troubles:
-        said.append(f"{troubles} warnings")
-    return ", ".join(said) + (f": {view.why}" if view.why else "")
-
-
-def summary(seen: Seen) -> str:
-    """All runs of a folder in a line."""
-    count = Counter(view.status for view in seen.views.values())
-    count["waiting"] += seen.waiting
-    said = [f"{count[status]:,} {status}" for status in STATUSES if count[status]]
-    best = [v.best for v in seen.views.values() if v.status == "finished" and math.isfinite(v.best)]
-    seconds = sum(view.client_seconds for view in seen.views.values())
-    said.append(f"client seconds {seconds:,.0f}")
-    if best:
-        said.append(f"best last network {max(best):.3f}")
-    left = left_of(seen)
-    if left is not None:
-        said.append(f"about {_duration(left)} left")
-    many = len(seen.views) + seen.waiting
-    return f"{many:,} run{'s' * (many != 1)}: {', '.join(said)}"
-
-
 def left_of(seen: Seen) -> float | None:
     """Seconds until all runs of a folder are finished, if each takes as long as those before; None: nobody knows."""
     running = sum(view.status == "running" for view in seen.views.values())
@@ -208,53 +170,6 @@ def over(seen: Seen) -> bool:
     """Whether nothing more can come: all runs are finished, dropped or failed, and there is one at least."""
     ended = all(view.status in ENDED for view in seen.views.values())
     return bool(seen.views) and ended and not seen.waiting
-
-
-def shown(seen: Seen, now: float, most: int) -> Group:
-    """The folder as a table, most urgent first, with a line for all and what is wrong.
-
-    Args:
-      seen: of the folder.
-      now: when.
-      most: rows of the table.
-    """
-    order = {status: n for n, status in enumerate(("running", "failed", "stopped", "waiting", "dropped", "finished"))}
-    views = sorted(seen.views.values(), key=lambda v: (order[v.status], -v.seen, v.name))
-    parts: list[Any] = [draw.table(str(seen.folder), HEADER, [_cells(v, now) for v in views[:most]], 3)]
-    if len(views) > most:
-        parts.append(_text(f"{len(views) - most:,} more"))
-    parts += [_text(message) for message in messages(views)[:MOST_MESSAGES]]
-    return Group(*parts, _text(summary(seen)))
-
-
-def messages(views: Sequence[View]) -> list[str]:
-    """What is wrong with runs, a line each."""
-    found = [f"{view.name}: {view.why}" for view in views if view.why]
-    found += [f"{view.name}: {warning}" for view in views for warning in view.warnings]
-    found += [f"{v.name}: {v.diverged} members diverged in fine-tuning" for v in views if v.diverged]
-    return found + [f"{v.name}: {v.damaged} lines of events.jsonl are no events" for v in views if v.damaged]
-
-
-class Plain:
-    """Says what changes, in lines, where there is no terminal."""
-
-    def __init__(self, console: Console):
-        self._console = console
-        self._said: dict[Path, tuple[Any, ...]] = {}
-        self._summary = ""
-
-    def show(self, seen: Seen, now: float) -> None:
-        """Says of each run that is in another stage or iteration than it was, or has other troubles, a line."""
-        for path, view in seen.views.items():
-            key = (view.status, view.stage, view.iteration, view.bucket, view.why, view.warnings, view.diverged)
-            if self._said.get(path) != key:
-                self._said[path] = key
-                draw.say(self._console, line_of(view, now))
-        line = summary(seen)
-        counts = line.partition(", client seconds")[0]
-        if seen.views.keys() != {seen.folder} and counts != self._summary:
-            self._summary = counts
-            draw.say(self._console, line)
 
 
 def _read(path: Path, view: View, place: Place, now: float) -> tuple[View, Place]:
@@ -384,29 +299,3 @@ def _changed_at(path: Path, missing: float) -> float:
         return path.stat().st_mtime
     except OSError:
         return missing
-
-
-def _cells(view: View, now: float) -> list[str]:
-    left, troubles = view.left(now), len(view.warnings) + view.diverged + view.damaged
-    return [
-        view.name,
-        view.status,
-        view.part,
-        f"{view.round}/{view.rounds}" if view.rounds else "",
-        f"{100 * view.done:.0f} %" if view.stage else "",
-        "" if view.alive is None else str(view.alive),
-        f"{view.best:.3f}" if math.isfinite(view.best) else "",
-        f"{view.client_seconds:,.0f}",
-        "" if left is None else _duration(left),
-        str(troubles or ""),
-    ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _text(line: str) -> Text:
-    return Text(draw.plain(line))

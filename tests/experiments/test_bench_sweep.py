@@ -63,6 +63,13 @@ def test_trials_take_turns(bench, monkeypatch, tmp_path, capsys):
     assert "| processes | 50.0 | 50.0 | 200 | 1.00 |" in said
 
 
+def test_other_sweeps_are_run_as_told(bench, monkeypatch, tmp_path, capsys):
+    asked = fake(monkeypatch, bench)
+    bench.main(["--tiny", "--modes", "packed", "--out", str(tmp_path / "b")])
+    assert [how for how, *_ in asked if not isinstance(how, str)] == [{"pack": "auto"}]
+    assert "two workers" not in capsys.readouterr().out
+
+
 def test_the_table_by_hand(bench):
     lines = bench.table({"processes": [40.0, 30.0, 20.0, 30.0], "warm": [42.0, 6.0, 8.0, 4.0]}).splitlines()
     assert lines[2:] == ["| processes | 40.0 | 30.0 | 120 | 1.00 |", "| warm | 42.0 | 6.0 | 60 | 2.00 |"]

@@ -14,7 +14,8 @@ from rich.console import Console
 from fednas_jax.cli.app import main
 from fednas_jax.files import write_json
 from fednas_jax.report import watching
-from fednas_jax.report.watching import Plain, begin, left_of, line_of, look, over, shown, summary
+from fednas_jax.report.watch_view import Plain, line_of, shown, summary
+from fednas_jax.report.watching import begin, left_of, look, over
 
 NOBODY = 2**22 + 1  # no process has this number
 
@@ -60,9 +61,9 @@ def only(seen):
     return view
 
 
-def text_of(seen, now=None, most=99):
+def text_of(seen, now=None, most=99, width=160):
     out = io.StringIO()
-    Console(file=out, width=160).print(shown(seen, now or time.time(), most))
+    Console(file=out, width=width).print(shown(seen, now or time.time(), most, width))
     return out.getvalue()
 
 
@@ -89,6 +90,28 @@ def test_a_run_is_followed_from_stage_to_stage(tmp_path):
     seen = look(seen, time.time())
     assert only(seen).status == "finished"
     assert over(seen)
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_a_narrow_terminal_has_fewer_columns_and_the_ends_of_names(tmp_path, width):
+    for seed in (1, 2):
+        run = Writer(tmp_path / f"learning_rate0.05-partition_dirichlet-seed{seed}", os.getpid())
+        run.tell(*(pretraining(n) for n in range(1, 6)), {"event": "warning", "message": "so"})
+    said = text_of(look(begin(tmp_path), time.time()), width=width)
+    rows = [line for line in said.splitlines() if "pretrain" in line]
+    assert {row.split()[0][-5:] for row in rows} == {"seed1", "seed2"}
+    assert all(row.split()[1:3] == ["running", "pretrain"] for row in rows)
+    assert all("…" not in row.split(maxsplit=1)[1] for row in rows)
+    assert ("50 %" in rows[0]) == (width > 40)
+    assert "best" not in said  # nothing is known of it
+
+
+def test_a_run_at_the_end_of_a_stage_has_one_warning_and_nothing_left_of_it(tmp_path):
+    run = Writer(tmp_path / "run", os.getpid())
+    run.tell(*(pretraining(n) for n in range(1, 11)), {"event": "warning", "message": "so"})
+    view = only(look(begin(run.folder), time.time()))
+    assert view.left(time.time() + 9) is None
+    assert line_of(view, time.time() + 9).endswith("client seconds 100, 1 warning")
 
 
 def test_half_a_line_and_a_resume_that_cut_the_file_count_nothing_twice(tmp_path):
