@@ -55,10 +55,6 @@ class Space:
 
         return tuple(map(up, widths, self.widths, self.multiple))
 
-    def resource(self, name: str) -> CostTable:
-        """The table of a resource by name: 'macs', 'params' or 'bytes'."""
-        return {"macs": self.macs, "params": self.params, "bytes": self.size}[name]
-
     def mask(self, tree: Any, keep: Sequence[Any]) -> Any:
         """`tree` with the removed channels set to zero on every dimension that carries their group.
 

@@ -223,11 +223,8 @@ def test_costs_beyond_32_bits_are_exact_with_x64_and_close_without():
     np.testing.assert_array_equal(exact, want)
 
 
-def test_a_resource_is_asked_for_by_name():
-    space = space_of("cnn")
-    assert space.resource("macs") is space.macs
-    assert space.resource("params") is space.params
-    assert space.smallest == (2, 2, 2)
+def test_the_smallest_widths_are_the_multiples():
+    assert space_of("cnn").smallest == (2, 2, 2)
 
 
 # Masks and slices

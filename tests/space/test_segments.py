@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import from_nnx
-from fednas_jax.space import segments
+from fednas_jax.space import segments, wiring
 from fednas_jax.space.jaxprs import count_macs
 from fednas_jax.space.network import Dim, Row, Segment
 from fednas_jax.space.probing import probe
@@ -137,6 +137,15 @@ def test_channels_of_halves_stay_with_the_layers_that_read_them_at_any_width(wid
     rng = np.random.default_rng(width)
     keep = (np.isin(np.arange(8), rng.permutation(8)[:width]), np.arange(8) > 3)
     networks.assert_masked_equals_sliced(space_of("halves"), keep)
+
+
+def test_channels_that_no_others_are_read_like_are_paired_with_any():
+    """Of 6 shuffled halves more stay for two units than of 7."""
+    space = space_of("halves")
+    found = wiring.index(space.network, space.labels, space.wired, (7, 8), [np.arange(6), np.arange(8)])
+    shapes = {path: leaf.shape for path, leaf in space.network.abstract((6, 8)).params.items()}
+    for (path, axis), index in found.items():
+        assert len(set(index.tolist())) == len(index) == shapes[path][axis]
 
 
 def test_halves_that_a_width_of_1_would_leave_nothing_to_follow_of_are_refused():
