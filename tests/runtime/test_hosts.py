@@ -172,7 +172,7 @@ def test_two_hosts_go_on_with_the_run_of_one_process_and_equal_it(alone, tmp_pat
 @pytest.mark.exhaustive
 def test_sliced_candidates_on_two_hosts_are_those_of_one_process(tmp_path):
     """Each candidate is a program of its own, and all hosts come to them in the same order."""
-    sliced = ("--search.candidates", "sliced", "--pretrain.rounds", "1", "--net.widths", "4", "8", "8")
+    sliced = ("--search.candidates", "sliced", "--search.proposals", "random(candidates=2)")
     with processes(*two_hosts(tmp_path / "run", *sliced)) as started:
         one_device(tmp_path / "alone", *sliced)
         codes, _, errors = ended(started)
