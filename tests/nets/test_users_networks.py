@@ -32,7 +32,7 @@ CAUSES = {  # why a network is trained sliced; none: it is trained masked
     "scaled_concatenation": "a scale depends on the width of a and b: ",
 }
 QUICK = ("unet", "channel_split", "scaled_concatenation")
-SEARCHED = ("inception", "channel_split", "attention")  # masked, sliced for its order, sliced for what masks change
+SEARCHED = ("inception", "attention")  # masked and sliced; ShuffleNetV2 is searched as registered
 TINY = shlex.split(
     "--data.clients 2 --train.batch-size 200 --pretrain.rounds 1 --finetune.rounds 0 --search.groups 2 "
     "--search.score-clients 0 --search.max-iterations 1 --search.budget 0.9 --engine.lanes 1 --net.multiple 2"
