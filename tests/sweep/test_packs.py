@@ -1,5 +1,8 @@
 """Trials that train in one program leave what they leave alone, whatever becomes of the others."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 from stub_trials import TINY, written
@@ -10,10 +13,10 @@ from fednas_jax.engine import shared
 from fednas_jax.errors import Interrupted
 from fednas_jax.phones import ledger
 from fednas_jax.run.folder import RunDir
-from fednas_jax.run.loop import run_search
+from fednas_jax.run.loop import run_on, run_search
 from fednas_jax.run.verifying import verify_run
 from fednas_jax.runtime.shelf import keep_between_runs
-from fednas_jax.sweep import packs, sources
+from fednas_jax.sweep import attempts, packs, sources
 from fednas_jax.sweep.packs import Packed, run_trials
 from fednas_jax.sweep.planning import config_of
 
@@ -51,23 +54,30 @@ def in_pack(configs, out, names, should_stop=lambda: False):
     return {outcome.trial: outcome for outcome in run_trials(trials, should_stop)}
 
 
+def watched(patch):
+    """A list of the shared fleets that are made from now on; `runs` of each: how many trained together, each time."""
+    made = []
+
+    class Seen(shared.Shared):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.runs = []
+            made.append(self)
+
+        def train(self, runs, asked):
+            self.runs.append(len(runs))
+            return super().train(runs, asked)
+
+    patch.setattr(packs, "Shared", Seen)
+    return made
+
+
 @pytest.fixture(scope="module")
 def together(configs, tmp_path_factory):
     """All in one pack; where they are, what became of them, and what the shared fleets did."""
-    out, made = tmp_path_factory.mktemp("packed"), []
+    out = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
-
-        class Seen(shared.Shared):
-            def __init__(self, *args):
-                super().__init__(*args)
-                self.runs = []
-                made.append(self)
-
-            def train(self, runs, asked):
-                self.runs.append(len(runs))
-                return super().train(runs, asked)
-
-        patch.setattr(packs, "Shared", Seen)
+        made = watched(patch)
         outcomes = in_pack(configs, out, FIELDS)
     return out, outcomes, made
 
@@ -116,6 +126,17 @@ def assert_same_run(out, other):
     assert_close(rows, others)
 
 
+def test_two_trials_on_one_device_leave_what_they_leave_alone(configs, tmp_path, monkeypatch):
+    one, names = jax.devices()[:1], ["plain", "rate"]
+    monkeypatch.setattr(attempts, "run_on", functools.partial(run_on, devices=one))
+    made = watched(monkeypatch)
+    assert {outcome.kind for outcome in in_pack(configs, tmp_path, names).values()} == {"finished"}
+    assert (made[0].fleet.mesh.size, set(made[0].runs)) == (1, {2})
+    for name in names:
+        run_search(from_json(configs[name]), tmp_path / "alone" / name, devices=one)
+        assert_same_run(tmp_path / name, tmp_path / "alone" / name)
+
+
 @pytest.mark.parametrize("name", ENDS)
 def test_a_trial_of_a_pack_leaves_what_it_leaves_alone(together, apart, name):
     out, outcomes, _ = together
@@ -126,13 +147,15 @@ def test_a_trial_of_a_pack_leaves_what_it_leaves_alone(together, apart, name):
 def test_they_do_train_in_one_program(together):
     _, _, (fleet, *_) = together
     assert max(fleet.runs) == len(FIELDS)
-    assert len({id(first) for first in fleet._union.first}) > 1
-    assert fleet._union.first[0] == fleet._union.first[2] == 0  # the same partition lies there once
+    first = dict(zip(FIELDS, fleet._union.first, strict=True))
+    assert first["plain"] == first["rate"] == 0  # the same partition lies there once
+    assert first["clients"] > 0
 
 
 def test_one_that_diverges_leaves_the_others_alone(together):
     _, outcomes, _ = together
     assert outcomes["diverges"].kind == "failed"
+    assert "diverged" in outcomes["diverges"].error
     assert not outcomes["diverges"].traceback
 
 
@@ -165,6 +188,7 @@ def test_a_finished_trial_and_one_that_cannot_begin_leave_the_pack_at_once(confi
     trials = [Packed("plain", str(out / "plain"), configs["plain"]), Packed("bad", str(tmp_path / "bad"), bad)]
     found = {outcome.trial: outcome for outcome in run_trials(trials, lambda: False)}
     assert found["plain"].kind == "finished"
+    assert "none" in found["bad"].error
     assert (found["bad"].kind, found["bad"].traceback) == ("failed", "")
 
 
