@@ -10,7 +10,7 @@ import optax
 from flax import linen, nnx
 
 from fednas_jax.nets import from_linen, from_nnx, unless_removed
-from fednas_jax.space.network import RUN_ONCE, Variables
+from fednas_jax.space.network import RUN_ONCE, Variables, random_inputs
 
 SHAPE = (6, 6, 2)
 CLASSES = 3
@@ -315,9 +315,8 @@ def train(network, widths, variables, images, labels, rate):
 
 
 def batch(network, size=8, classes=CLASSES):
-    """Images of noise and labels."""
-    rng = np.random.default_rng(5)
-    return rng.normal(size=(size, *network.input_shape)).astype(np.float32), np.arange(size, dtype=np.int32) % classes
+    """Inputs of noise, and labels."""
+    return random_inputs(network, size, seed=5), np.arange(size, dtype=np.int32) % classes
 
 
 @functools.cache
@@ -341,7 +340,8 @@ def assert_masked_equals_sliced(space, keep, rate=0.05, dtype=np.float32):
     """
     network = space.network
     images, labels = batch(network)
-    images, variables = jax.tree.map(lambda x: x.astype(dtype), (images, start(network, space.widths)))
+    cast = (images, start(network, space.widths))
+    images, variables = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, cast)
     whole = space.mask(variables, keep)
     kept = tuple(int(np.sum(k)) for k in keep)
     masked = jax.device_get(train(network, space.widths, whole, images, labels, rate))

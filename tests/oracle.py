@@ -106,7 +106,7 @@ def train_client(network, widths, start, data, labels, client, mean, std, config
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
         draws = jax.random.fold_in(dropout, t)
-        images = batch_images(data.images[rows], mean, std, config.augment, draws).astype(np.float32)
+        images = batch_images(data.images[rows], mean, std, config.augment, draws)
         grads, stats = gradient(network, widths, params, stats, images, labels[rows], draws, config.loss)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
@@ -135,7 +135,12 @@ def optimizer(config):
 
 
 def batch_images(raw, mean, std, config, step_key):
-    """A batch's images normalised, each cropped, flipped and cut out by its own five random numbers."""
+    """A batch's images normalised, each cropped, flipped and cut out by its own five random numbers.
+
+    Other inputs are normalised alone, and tokens are not even that.
+    """
+    if raw.dtype != np.uint8:
+        return prepared(raw, mean, std)
     draws = np.asarray(random_numbers(step_key, len(raw))).astype(int)
     crop, done = config.crop, []
     for image, (row, column, flip, y, x) in zip(raw, draws, strict=True):
@@ -150,6 +155,14 @@ def batch_images(raw, mean, std, config, step_key):
             image[max(0, top) : max(0, top + config.cutout), max(0, left) : max(0, left + config.cutout)] = 0
         done.append(image)
     return np.stack(done).astype(np.float32)
+
+
+def prepared(raw, mean, std):
+    """What the network sees of examples that are not changed at random."""
+    if raw.dtype == np.int32:
+        return raw
+    scaled = raw.astype(np.float32) / (255 if raw.dtype == np.uint8 else 1)
+    return ((scaled - np.asarray(mean)) / np.asarray(std)).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -169,7 +182,9 @@ def batch_stream(key, n, length):
 def gradient(network, widths, params, stats, images, labels, key, text):
     def loss(params):
         logits, new = network.apply(widths, type_of(network, widths)(params, stats), images, train=True, key=key)
-        return jnp.mean(loss_of(text, jax.nn.log_softmax(logits), labels)), new
+        told = labels.reshape(-1)  # positions without a label count for nothing
+        each = loss_of(text, jax.nn.log_softmax(logits).reshape(len(told), -1), jnp.maximum(told, 0))
+        return jnp.sum(jnp.where(told < 0, 0, each)) / jnp.maximum(1, jnp.sum(told >= 0)), new
 
     return jax.grad(loss, has_aux=True)(params)
 
@@ -189,12 +204,11 @@ def type_of(network, widths):
 
 
 def accuracy(network, widths, variables, data, clients, mean, std):
-    """Correct predictions and examples over the clients' validation examples."""
+    """Correct predictions and labels over the clients' validation examples."""
     correct = total = 0
     for c in clients:
         rows = np.arange(data.offsets[c] + data.train_count[c], data.offsets[c + 1])
-        images = (data.images[rows].astype(np.float32) / 255 - np.asarray(mean)) / np.asarray(std)
-        logits, _ = network.apply(widths, variables, images.astype(np.float32), train=False)
-        correct += int(np.sum(np.argmax(logits, -1) == data.labels[rows]))
-        total += len(rows)
+        logits, _ = network.apply(widths, variables, prepared(data.images[rows], mean, std), train=False)
+        correct += int(np.sum(np.argmax(logits, -1) == data.labels[rows]))  # no prediction is -1
+        total += int(np.sum(data.labels[rows] >= 0))
     return correct, total

@@ -32,6 +32,7 @@ class Plain:
         self._network = network
         self.name, self.widths, self.input_shape = network.name, network.widths, network.input_shape
         self.blocks, self.removable, self.counted = network.blocks, network.removable, network.counted
+        self.tokens = network.tokens
         self.abstract, self.init = network.abstract, network.init
 
     def apply(

@@ -62,11 +62,13 @@ def run(args: list[str]) -> int:
 
     if named and name not in nets.NETWORKS and ":" not in name:  # MODULE:FUNCTION is a network of one's own
         raise ConfigError(f"latency: got {name!r}, want one of {', '.join(PRESETS)}, {', '.join(nets.NETWORKS)}")
-    image, classes = parsed.image, parsed.classes
+    image, classes, form = parsed.image, parsed.classes, (0, False)
     if image is None or classes is None:
         dataset = data.load(config.data, config.seed)
-        image, classes = image or dataset.train.images.shape[1:], classes or dataset.classes
-    found = probing.probe(nets.build(config.net, image, classes), config.net.multiple, check=False)
+        if image is None:
+            image, form = dataset.train.images.shape[1:], (dataset.tokens, dataset.train.labels.ndim > 1)
+        classes = classes or dataset.classes
+    found = probing.probe(nets.build(config.net, image, classes, *form), config.net.multiple, check=False)
     console = terminal()
     with console.status("measuring") as status:
         pick = min if parsed.statistic == "min" else statistics.median

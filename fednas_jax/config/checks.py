@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fednas_jax.config import bounds, needs
 from fednas_jax.config.registries import POLICIES, PROPOSALS, RESOURCES
 from fednas_jax.config.schema import (
+    SYNTHETIC,
     Config,
     DataConfig,
     ParticipationConfig,
@@ -121,7 +122,7 @@ def _validate_data(d: DataConfig) -> None:
             raise ConfigError(f"data.{name}: got {value}, want 0: {why}")
     if d.size_sigma and d.size_power:
         raise ConfigError(f"data.size_power: got {d.size_power}, want 0: data.size_sigma is {d.size_sigma}")
-    if d.source == "synthetic" and d.clients * d.min_examples > d.synthetic_examples:
+    if d.source in SYNTHETIC and d.clients * d.min_examples > d.synthetic_examples:
         least = f"data.clients times data.min_examples, which is {d.clients * d.min_examples}"
         raise ConfigError(f"data.synthetic_examples: got {d.synthetic_examples}, want at least {least}")
 

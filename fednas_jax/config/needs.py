@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from fednas_jax.config.schema import Config
+from fednas_jax.config.schema import SYNTHETIC, Config
 from fednas_jax.errors import ConfigError
 
 COPIES = 8  # of a stack at a round's end: before and after it, on the host too, sums, and two of the server's state
@@ -62,10 +62,16 @@ def check(config: Config) -> None:
     Raises:
       ConfigError: one line with the number of bytes needed and those there are.
     """
-    d = config.data
+    d, most = config.data, memory()
+    if d.source in SYNTHETIC[1:]:
+        many = d.synthetic_examples + max(1, d.synthetic_examples // 4)
+        texts = f"{many:,} texts of {d.synthetic_length} tokens"
+        # Token ids, labels, and what both are drawn from.
+        check_memory(texts, "data.synthetic_examples", many * d.synthetic_length * 24, most)
+        check_batches(config, (d.synthetic_length,), most)
     if d.source != "synthetic":
         return
-    pixels, most = math.prod(d.synthetic_shape), memory()
+    pixels = math.prod(d.synthetic_shape)
     form = "x".join(map(str, d.synthetic_shape))
     examples = d.synthetic_examples + max(1, d.synthetic_examples // 4)
     check_memory(f"{examples:,} images of {form}", "data.synthetic_examples", examples * (pixels + 4), most)
@@ -76,11 +82,11 @@ def check(config: Config) -> None:
 
 
 def check_batches(config: Config, image: tuple[int, ...], available: int | None) -> None:
-    """Refuses batches whose images alone do not fit, in float32, on all lanes.
+    """Refuses batches whose inputs alone do not fit, in 4 bytes each, on all lanes.
 
     Args:
       config: the run.
-      image: height, width and channels of the data's images.
+      image: shape of an example: height, width and channels of images.
       available: bytes of memory.
 
     Raises:
@@ -92,7 +98,8 @@ def check_batches(config: Config, image: tuple[int, ...], available: int | None)
         ("train.batch_size", config.train.batch_size, lanes),
         ("engine.eval_batch", config.engine.eval_batch, 1),
     ):
-        many = f"{batch:,} images of {form}" + (f" on {side:,} lanes" if side > 1 else "")
+        examples = "images" if len(image) > 2 else "examples"
+        many = f"{batch:,} {examples} of {form}" + (f" on {side:,} lanes" if side > 1 else "")
         check_memory(many, field, batch * side * value, available)
 
 

@@ -41,13 +41,17 @@ LoweringName = Literal["auto", "rows", "patches", "shifts", "grouped", "fused"]
 Kept = Annotated[float, KeptShare(10**6)]
 
 
+# Sources that are made up from the seed: of images, of texts, and of texts with a label for every position.
+SYNTHETIC = ("synthetic", "synthetic_texts", "synthetic_tags")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples there are, and which client holds them."""
 
     source: str = "digits"
-    """Data set: digits, fashion_mnist, synthetic, columns, a set of TFDS such as cifar10 (`fednas data list`), or
-    tfds:NAME for any other of TFDS that has images and labels."""
+    """Data set: digits, fashion_mnist, synthetic, synthetic_texts, synthetic_tags, columns, a set of TFDS such as
+    cifar10 (`fednas data list`), or tfds:NAME for any other of TFDS that has images and labels."""
     root: Path | None = None
     """Folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)."""
     folder: Path | None = None
@@ -94,10 +98,14 @@ class DataConfig:
     """Fraction of each client's examples held out from training, to score candidates."""
     synthetic_shape: Annotated[tuple[int, int, int], AtLeast(1), AtMost(10_000)] = (8, 8, 1)
     """Height, width and channels of the images. Only for `source=synthetic`."""
+    synthetic_length: Annotated[int, AtLeast(2), AtMost(10**5)] = 16
+    """Tokens of a text. Only for `source=synthetic_texts` and `synthetic_tags`."""
+    synthetic_tokens: Annotated[int, AtLeast(3), AtMost(10**6)] = 50
+    """Number of token ids, padding's among them. Only for `source=synthetic_texts` and `synthetic_tags`."""
     synthetic_classes: Annotated[int, AtLeast(2), AtMost(10**5)] = 10
-    """Number of classes. Only for `source=synthetic`."""
+    """Number of classes. Only for what is `synthetic`."""
     synthetic_examples: Annotated[int, AtLeast(1), AtMost(10**9)] = 4000
-    """Number of training examples (a quarter as many make the test split). Only for `source=synthetic`."""
+    """Number of training examples (a quarter as many make the test split). Only for what is `synthetic`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,8 @@ class NetConfig:
     name: Annotated[str, tyro.conf.arg(aliases=("--net",))] = "cnn"
     """Registered network: cnn, lenet5, celeba_cnn, alexnet, vgg11, vgg16, mobilenet_v1, mobilenet_v2; resnet20,
     resnet32 or resnet56, for small images; resnet18, resnet34; densenet100, for small images, densenet121, googlenet,
-    shufflenet_v2, vit, deit_tiny; or MODULE:FUNCTION, your own (docs/your_network.md)."""
+    shufflenet_v2, vit, deit_tiny; mlp, for rows too; lstm, for texts and series, and lstm_sent140, lstm_shakespeare and
+    lstm_stackoverflow, for texts; or MODULE:FUNCTION, your own (docs/your_network.md)."""
     widths: Annotated[tuple[int, ...], AtLeast(1), AtMost(10**6)] = ()
     """Width of every width group of the parent network (default: the network's own)."""
     multiple: Annotated[tuple[int, ...], NotEmpty("number"), AtLeast(1), AtMost(10**6)] = (8,)

@@ -205,23 +205,30 @@ def chunks(examples: Examples, size: int) -> PackedClients:
     return PackedClients(*examples, offsets, np.zeros(len(offsets) - 1, np.int32))
 
 
-def normalise(images: np.ndarray | jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Images as networks take them: (x / 255 - mean) / std, channel by channel. Runs inside jitted code.
+def normalise(inputs: np.ndarray | jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Inputs as networks take them; runs inside jitted code.
+
+    Images are (x / 255 - mean) / std, channel by channel; rows and series (x - mean) / std, feature by feature; token
+    ids stay what they are.
 
     Args:
-      images: [..., H, W, channels] uint8.
-      mean: [channels] of images scaled to [0, 1].
-      std: [channels] likewise, above 0.
+      inputs: [..., H, W, channels] uint8, [..., features] float32, or token ids int32.
+      mean: [channels] of images scaled to [0, 1], or [features]; () of tokens.
+      std: likewise, above 0.
 
     Returns:
-      [..., H, W, channels] float32.
+      The same shape, float32; of tokens int32.
     """
     # Imported here: partitioning data and listing sources need no jax.
     import jax.numpy as jnp
 
-    # Same rank as the images, so that it also runs where rank promotion is an error.
-    channels = (1,) * (images.ndim - 1) + (-1,)
-    scaled = jnp.asarray(images).astype(jnp.float32) / 255
+    if inputs.dtype == np.int32:
+        return jnp.asarray(inputs)
+    # Same rank as the inputs, so that it also runs where rank promotion is an error.
+    channels = (1,) * (inputs.ndim - 1) + (-1,)
+    scaled = jnp.asarray(inputs).astype(jnp.float32)
+    if inputs.dtype == np.uint8:
+        scaled = scaled / 255
     return (scaled - jnp.asarray(mean, jnp.float32).reshape(channels)) / jnp.asarray(std, jnp.float32).reshape(channels)
 
 

@@ -21,6 +21,7 @@ from fednas_jax.data.fashion_mnist import (
 from fednas_jax.data.offers import call
 from fednas_jax.data.root import data_root
 from fednas_jax.data.synthetic import load_synthetic
+from fednas_jax.data.synthetic_texts import load_synthetic_tags, load_synthetic_texts
 from fednas_jax.data.tfds_sets import PREFIX, TfdsSet, load_tfds, prepare_tfds, tfds_folder
 from fednas_jax.errors import ConfigError, DataError
 from fednas_jax.registry import Registry
@@ -110,6 +111,14 @@ SOURCES: dict[str, Source] = {
     "synthetic": Source(
         "noisy shifted templates of any shape, number and number of classes, made from the run's seed",
         load_synthetic,
+    ),
+    "synthetic_texts": Source(
+        "texts of any length, number and number of classes, made from the run's seed, one class each",
+        load_synthetic_texts,
+    ),
+    "synthetic_tags": Source(
+        "such texts, every position's class that of the token which follows",
+        load_synthetic_tags,
     ),
     "columns": Source(
         "your own .npy columns in the folder data.folder, memory-mapped: may be larger than memory, may name clients",

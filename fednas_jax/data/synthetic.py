@@ -44,7 +44,7 @@ def load_synthetic(config: DataConfig, seed: int) -> Dataset:
     templates = _templates(config.synthetic_shape, config.synthetic_classes, rng)
     train = _draw(templates, config.synthetic_examples, rng)
     test = _draw(templates, max(1, config.synthetic_examples // 4), rng)
-    natural = _clients(config.synthetic_examples, rng) if config.partition == "natural" else None
+    natural = clients_of_few(config.synthetic_examples, rng) if config.partition == "natural" else None
     return dataset("synthetic", train, test, config.synthetic_classes, natural=natural)
 
 
@@ -85,7 +85,7 @@ def write_synthetic_columns(
     write_columns(folder, "synthetic", blocks(), test, classes)
 
 
-def _clients(examples: int, rng: np.random.Generator) -> np.ndarray:
+def clients_of_few(examples: int, rng: np.random.Generator) -> np.ndarray:
     """[clients + 1] int64 `Dataset.natural` of clients with 10 to 30 examples; the last has what is left."""
     ends = np.cumsum(rng.integers(10, 31, examples // 10 + 1))
     return np.concatenate([[0], ends[ends < examples], [examples]])

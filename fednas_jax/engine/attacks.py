@@ -27,10 +27,14 @@ def malicious_clients(config: ParticipationConfig, clients: int, seed: int) -> n
 
 
 def attacked_labels(config: ParticipationConfig, malicious: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
-    """Labels [L, B] that a client trains on: the opposite ones, classes - 1 - label, where it is malicious [L]."""
+    """Labels [L, B, ...] that a client trains on: the opposite ones, classes - 1 - label, where it is malicious [L].
+
+    -1, no label, stays.
+    """
     if config.attack != "label_flip":
         return labels
-    return jnp.where(malicious[:, None] > 0, classes - 1 - labels, labels)
+    attacks = malicious.reshape(-1, *[1] * (labels.ndim - 1)) > 0
+    return jnp.where(attacks & (labels >= 0), classes - 1 - labels, labels)
 
 
 def attacked_update(config: ParticipationConfig, malicious: jax.Array, update: Variables) -> Variables:

@@ -5,11 +5,14 @@ Letters: B batch, H x W pixels, C channels.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fednas_jax.config.schema import AugmentConfig
 from fednas_jax.data import normalise
@@ -20,7 +23,11 @@ _PURPOSE = 0x41554721
 
 
 def preparation(
-    config: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], shape: tuple[int, ...]
+    config: AugmentConfig,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    shape: tuple[int, ...],
+    dtype: Any = np.uint8,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """`prepare(images [B, H, W, C] uint8, key) -> [B, H, W, C] float32`: a training batch as the network sees it.
 
@@ -36,18 +43,23 @@ def preparation(
       config: what to do.
       mean: [C] of images scaled to [0, 1].
       std: [C] likewise, above 0.
-      shape: H, W and C.
+      shape: H, W and C; of other inputs than images theirs.
+      dtype: of the data; images are uint8, and all else goes through `data.normalise` alone.
 
     Raises:
-      ConfigError: a crop or cutout larger than the image.
+      ConfigError: a crop or cutout larger than the image, or any change of what is no image.
     """
+    show = functools.partial(normalise, mean=mean, std=std)
+    if config == AugmentConfig():
+        return lambda inputs, key: show(inputs)
+    if dtype != np.uint8:
+        changed = next(f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default)
+        got = getattr(config, changed)
+        raise ConfigError(f"train.augment.{changed}: got {got}, want none: the data holds no images")
     side = min(shape[:2])
     for name, value in (("crop", config.crop), ("cutout", config.cutout)):
         if value > side:
             raise ConfigError(f"train.augment.{name}: got {value}, want at most {side}, the images' smaller side")
-    show = functools.partial(normalise, mean=mean, std=std)
-    if config == AugmentConfig():
-        return lambda images, key: show(images)
 
     def prepare(images: jax.Array, key: jax.Array) -> jax.Array:
         draws = jax.vmap(functools.partial(example_draws, key))(jnp.arange(len(images)))

@@ -54,7 +54,7 @@ class Feed:
             self.capacity = int(max(sizes.max(), min(wanted, bound, sizes.sum())))
 
     def columns(self) -> tuple[np.ndarray, np.ndarray]:
-        """This host's clients' images [N, ...] and labels [N]; N is the same on every host. Only where resident."""
+        """This host's clients' inputs [N, ...] and labels [N, ...]; the same N on every host. Only where resident."""
         images, labels = np.asarray(self._data.images), np.asarray(self._data.labels)
         if self._held == len(labels):
             return images, labels
@@ -84,7 +84,7 @@ class Feed:
           client: [T] client of each of the device's tasks.
 
         Returns:
-          Images [capacity, ...] and labels [capacity], padded; and where each task's rows begin, [T].
+          Inputs [capacity, ...] and labels [capacity, ...], padded; and where each task's rows begin, [T].
         """
         assert self.capacity is not None, "resident data is not gathered"
         clients, of = np.unique(client, return_inverse=True)
@@ -92,6 +92,6 @@ class Feed:
         start = np.cumsum(sizes) - sizes
         rows = np.repeat(share.begin[clients] - start, sizes) + np.arange(sizes.sum())
         images = np.zeros((self.capacity, *self._data.images.shape[1:]), self._data.images.dtype)
-        labels = np.zeros(self.capacity, self._data.labels.dtype)
+        labels = np.zeros((self.capacity, *self._data.labels.shape[1:]), self._data.labels.dtype)
         images[: len(rows)], labels[: len(rows)] = self._data.take(rows)
         return images, labels, start[of]

@@ -65,7 +65,7 @@ class FleetSpec:
     data: PackedClients
     """The clients. Where it is on disk, or larger than its share of a device's memory, it is sent part by part."""
     mean: tuple[float, ...]
-    """Of each channel, of images scaled to [0, 1]."""
+    """Of each channel, of images scaled to [0, 1]; of each feature; () of tokens."""
     std: tuple[float, ...]
     """Likewise."""
     classes: int
@@ -152,7 +152,9 @@ class Fleet:
             eval_batch=int(min(spec.engine.eval_batch, max(1, self.val_count.max()))),
             capacity=local.stream_capacity(self.train_count, spec.train) if self.train_count.all() else 0,
             streams=self.streams,
-            prepare=augment.preparation(spec.train.augment, spec.mean, spec.std, data.images.shape[1:]),
+            prepare=augment.preparation(
+                spec.train.augment, spec.mean, spec.std, data.images.shape[1:], data.images.dtype
+            ),
             normalise=functools.partial(normalise, mean=spec.mean, std=spec.std),
             classes=spec.classes,
             aggregation=aggregation_of(
@@ -325,11 +327,12 @@ class Fleet:
         """The examples on the devices, or what forms they have when they are sent."""
         if self._resident is not None:
             return self._resident
-        images, sharding = self.spec.data.images, NamedSharding(self._layout.mesh, EACH)
+        images, labels = self.spec.data.images, self.spec.data.labels
+        sharding = NamedSharding(self._layout.mesh, EACH)
         first = (self._layout.mesh.size, self._feed.capacity)
         return Columns(
             jax.ShapeDtypeStruct((*first, *images.shape[1:]), images.dtype, sharding=sharding),
-            jax.ShapeDtypeStruct(first, self.spec.data.labels.dtype, sharding=sharding),
+            jax.ShapeDtypeStruct((*first, *labels.shape[1:]), labels.dtype, sharding=sharding),
         )
 
     def cut_to_train(self, tasks: Tasks) -> Cut:
@@ -472,7 +475,7 @@ def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
         )
     images = spec.data.images
     numbers = (recipe.slots, recipe.lanes, recipe.eval_batch, recipe.capacity, recipe.streams, recipe.classes)
-    looks = (tuple(spec.mean), tuple(spec.std), images.shape[1:], str(images.dtype))
+    looks = (tuple(spec.mean), tuple(spec.std), images.shape[1:], str(images.dtype), spec.data.labels.shape[1:])
     return (spec.network, train, recipe.mesh, numbers, looks, spec.metric, recipe.attack)
 
 

@@ -25,7 +25,7 @@ from fednas_jax.engine.lane_search import Rung, Speeds
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json
 from fednas_jax.nets import conv, lowerings
-from fednas_jax.space.network import Network, Variables
+from fednas_jax.space.network import Network, Variables, inputs_of
 
 _log = logging.getLogger(__name__)
 
@@ -242,10 +242,12 @@ def _program(network: Network, config: TrainConfig, device: jax.Device, number: 
         state = lax.fori_loop(0, count, step, jax.vmap(client.init)(variables))
         return sum(leaf.ravel()[0] for leaf in jax.tree.leaves(state.variables))
 
+    inputs, variables = inputs_of(network, config.batch_size), network.abstract(widths)
+    logits = jax.eval_shape(lambda v, x: network.apply(widths, v, x, train=False)[0], variables, inputs)
     shapes = (
-        jax.tree.map(lambda a: jax.ShapeDtypeStruct((number, *a.shape), a.dtype), network.abstract(widths)),
-        jax.ShapeDtypeStruct((number, config.batch_size, *network.input_shape), jnp.float32),
-        jax.ShapeDtypeStruct((number, config.batch_size), jnp.int32),
+        jax.tree.map(lambda a: jax.ShapeDtypeStruct((number, *a.shape), a.dtype), variables),
+        jax.ShapeDtypeStruct((number, *inputs.shape), inputs.dtype),
+        jax.ShapeDtypeStruct((number, *logits.shape[:-1]), jnp.int32),
     )
     count = jax.ShapeDtypeStruct((), jnp.int32)
     with jax.default_matmul_precision(config.matmul_precision):

@@ -16,7 +16,7 @@ from jax import lax
 
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine.compression import compress
-from fednas_jax.engine.losses import loss_of
+from fednas_jax.engine.losses import batch_mean, loss_of
 from fednas_jax.engine.optimizers import client_optimizer, is_plain_sgd
 from fednas_jax.space.network import Network, Variables, Widths
 
@@ -30,7 +30,7 @@ class LocalState(NamedTuple):
 
 
 class Local(NamedTuple):
-    """A client's training: `init(start)`, `step(state, images, labels, rate, key)`, `final(start, trained)`."""
+    """A client's training: `init(start)`, `step(state, inputs, labels, rate, key)`, `final(start, trained)`."""
 
     init: Callable[[Variables], LocalState]
     step: Callable[..., LocalState]
@@ -40,7 +40,7 @@ class Local(NamedTuple):
 def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
     """Local training for a network at these widths, with the config's optimiser and loss.
 
-    `step` takes images [B, ...] float32, labels [B] int32, the learning rate and the key of the step's dropout.
+    `step` takes inputs [B, ...], labels [B] or [B, T] int32, the learning rate and the key of the step's dropout.
     `final` gives the update, trained minus start, of parameters and statistics, as it is sent: compressed if asked.
     """
     optimizer, plain = client_optimizer(config), is_plain_sgd(config)
@@ -51,7 +51,7 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         return LocalState(start, optimizer.init(start.params), _computed(config, start.params))
 
     def step(
-        state: LocalState, images: jax.Array, labels: jax.Array, learning_rate: jax.Array, key: jax.Array
+        state: LocalState, inputs: jax.Array, labels: jax.Array, learning_rate: jax.Array, key: jax.Array
     ) -> LocalState:
         params, stats = state.variables
 
@@ -60,8 +60,8 @@ def make_local(network: Network, widths: Widths, config: TrainConfig) -> Local:
         factor = -learning_rate if plain else 1.0
 
         def loss(computed: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
-            logits, new_stats = forward(Variables(computed, stats), images, train=True, key=key)
-            return factor * loss_of_each(logits, labels).mean(), new_stats
+            logits, new_stats = forward(Variables(computed, stats), inputs, train=True, key=key)
+            return factor * batch_mean(loss_of_each, logits, labels), new_stats
 
         computed = params if state.computed is None else state.computed
         grads, stats = jax.grad(loss, has_aux=True)(computed)
@@ -90,9 +90,9 @@ def make_forward(network: Network, widths: Widths, config: TrainConfig) -> Calla
     """
     forward = _forward(network, widths, config)
 
-    def rounded(variables: Variables, images: jax.Array, **how: Any) -> tuple[jax.Array, dict[str, Any]]:
+    def rounded(variables: Variables, inputs: jax.Array, **how: Any) -> tuple[jax.Array, dict[str, Any]]:
         computed = _computed(config, variables.params)
-        return forward(variables if computed is None else variables._replace(params=computed), images, **how)
+        return forward(variables if computed is None else variables._replace(params=computed), inputs, **how)
 
     return rounded
 
@@ -111,9 +111,10 @@ def _forward(network: Network, widths: Widths, config: TrainConfig) -> Callable[
     compute = jnp.dtype(config.precision)
 
     def forward(
-        variables: Variables, images: jax.Array, *, train: bool, key: jax.Array | None = None
+        variables: Variables, inputs: jax.Array, *, train: bool, key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Any]]:
-        logits, stats = network.apply(widths, variables, images.astype(compute), train=train, key=key)
+        shown = inputs.astype(compute) if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs
+        logits, stats = network.apply(widths, variables, shown, train=train, key=key)
         stats = jax.tree.map(lambda new, old: new.astype(old.dtype), stats, variables.stats)
         return logits.astype(jnp.float32), stats
 

@@ -1,7 +1,8 @@
 """What clients minimise: `train.loss`.
 
 A choice is a function of the arguments that stand in the config's text. It gives `loss(logits [B, C] float32, labels
-[B] int32) -> [B]`, of which training takes the mean. Letters: B batch, C classes.
+[B] int32) -> [B]`, of which training takes the mean. Where every position has a label, B counts the positions of a
+batch, and the mean is over those that have one. Letters: B batch, T positions, C classes.
 """
 
 from __future__ import annotations
@@ -57,6 +58,21 @@ def focal(gamma: float = 2.0) -> Loss:
         return jnp.maximum(-jnp.expm1(-sharp), 1e-7) ** gamma * sharp
 
     return loss
+
+
+def batch_mean(loss: Loss, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean of a loss over a batch, or over its labelled positions; 0 where none is labelled.
+
+    Args:
+      loss: of each example or position.
+      logits: [B, C], or [B, T, C].
+      labels: [B], or [B, T] with -1 where a position has none.
+    """
+    if labels.ndim == 1:
+        return loss(logits, labels).mean()
+    told = labels.reshape(-1)
+    each = loss(logits.reshape(-1, logits.shape[-1]), jnp.maximum(told, 0))
+    return jnp.where(told >= 0, each, 0).sum() / jnp.maximum((told >= 0).sum(), 1).astype(each.dtype)
 
 
 def loss_of(text: str) -> Loss:

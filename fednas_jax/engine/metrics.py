@@ -1,7 +1,8 @@
 """What a network's score is: `search.metric`.
 
 A choice is a function of the arguments that stand in the config's text. It gives a `Metric`: counts that clients add
-up, and the score that they make. So a client sends counts, never predictions. Letters: B batch, C classes, K slots.
+up, and the score that they make. So a client sends counts, never predictions. Where every position has a label, B
+counts positions, and those without one are not real. Letters: B batch, C classes, K slots.
 """
 
 from __future__ import annotations

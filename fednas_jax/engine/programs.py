@@ -41,8 +41,8 @@ class Recipe:
     eval_batch: int  # B in scoring
     capacity: int  # examples that the longest client's stream has room for
     streams: bool  # whether columns are every device's own, not a host's
-    prepare: Callable[[jax.Array, jax.Array], jax.Array]  # training images and their key -> what the network sees
-    normalise: Callable[[jax.Array], jax.Array]  # images that score -> what the network sees
+    prepare: Callable[[jax.Array, jax.Array], jax.Array]  # training inputs and their key -> what the network sees
+    normalise: Callable[[jax.Array], jax.Array]  # inputs that score -> what the network sees
     classes: int
     aggregation: Aggregation
     metric: Metric
@@ -73,8 +73,8 @@ class Table(NamedTuple):
 class Columns(NamedTuple):
     """Examples on the devices; the first dimension is H where they lie there for the whole run, D where streamed."""
 
-    images: Any  # [H or D, N, ...] uint8; in a segment [N, ...]
-    labels: Any  # [H or D, N] int32; in a segment [N]
+    inputs: Any  # [H or D, N, ...] as the data has them; in a segment [N, ...]
+    labels: Any  # [H or D, N] int32, or [H or D, N, T] with -1 where a position has none; in a segment [N, ...]
 
 
 class TrainInputs(NamedTuple):
@@ -121,7 +121,7 @@ class Room(NamedTuple):
 class Counts(NamedTuple):
     """What evaluation adds up on each device, int32."""
 
-    examples: jax.Array  # [D, 3, K] predicted rightly, in all, with logits that are no finite numbers
+    examples: jax.Array  # [D, 3, K] examples or positions: predicted rightly, in all, with logits that aren't finite
     metric: jax.Array  # [D, K, ...] the metric's statistics
 
 
@@ -178,7 +178,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
         return client(own).step(*args)
 
     def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
-        images, labels = inputs.columns
+        examples, labels = inputs.columns
         root = jax.random.wrap_key_data(inputs.key)
 
         def key_of(slot: jax.Array, client: jax.Array) -> jax.Array:
@@ -204,7 +204,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
             at = jax.vmap(lambda o, n: lax.dynamic_slice_in_dim(o, n * batch, batch))(order, now)
             at = lanes.first[:, None] + at  # [L, B]
             step_keys = jax.vmap(jax.random.fold_in)(dropout, now)
-            shown = jax.vmap(recipe.prepare)(images[at], step_keys)
+            shown = jax.vmap(recipe.prepare)(examples[at], step_keys)
             told = labels[at]
             if recipe.attack:
                 told = attacks.attacked_labels(recipe.attack, lanes.malicious, told, recipe.classes)
@@ -355,7 +355,7 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
     forward = local.make_forward(recipe.network, physical_widths, recipe.train)
 
     def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: ScoreInputs) -> Carry:
-        images, labels = inputs.columns
+        examples, labels = inputs.columns
         variables = jax.tree.map(lambda a: a[lanes.candidate], inputs.stack)
         have = jnp.where(lanes.steps > 0, lanes.rows, 0)
 
@@ -363,11 +363,12 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
             row = (lanes.begun + t)[:, None] * recipe.eval_batch + jnp.arange(recipe.eval_batch)
             real = row < have[:, None]  # [L, B]
             at = jnp.where(real, lanes.first[:, None] + row, 0)
-            logits = jax.vmap(lambda v, x: forward(v, x, train=False)[0])(variables, recipe.normalise(images[at]))
-            right = (jnp.argmax(logits, -1) == labels[at]) & real
+            logits = jax.vmap(lambda v, x: forward(v, x, train=False)[0])(variables, recipe.normalise(examples[at]))
+            logits, told, real = _positions(logits, labels[at], real)
+            right = (jnp.argmax(logits, -1) == told) & real
             nonfinite = ~jnp.all(jnp.isfinite(logits), -1) & real
             found = jnp.stack([a.sum(-1, dtype=jnp.int32) for a in (right, real, nonfinite)])  # [3, L]
-            statistics = jax.vmap(recipe.metric.statistics)(logits, labels[at], real)  # [L, ...]
+            statistics = jax.vmap(recipe.metric.statistics)(logits, told, real)  # [L, ...]
             return Counts(
                 counts.examples.at[0, :, lanes.candidate].add(found.T),
                 counts.metric.at[0, lanes.candidate].add(statistics.astype(jnp.int32)),
@@ -376,6 +377,24 @@ def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table,
         return Carry((), lax.fori_loop(0, length, one, carry.totals))
 
     return _over_segments(recipe, segment, lambda inputs: (), table, counts, inputs)
+
+
+def _positions(logits: jax.Array, labels: jax.Array, real: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Positions side by side as if they were examples; those without a label are not real.
+
+    Args:
+      logits: [L, B, C], or [L, B, T, C].
+      labels: [L, B], or [L, B, T] with -1 where there is none.
+      real: [L, B] whether there is such an example.
+
+    Returns:
+      logits [L, B', C], labels [L, B'] from 0, real [L, B'], with B' = B or B x T.
+    """
+    if labels.ndim == 2:
+        return logits, labels, real
+    real = (real[:, :, None] & (labels >= 0)).reshape(len(real), -1)
+    labels = jnp.maximum(labels, 0).reshape(len(real), -1)
+    return logits.reshape(len(real), -1, logits.shape[-1]), labels, real
 
 
 def count(recipe: Recipe, counts: Counts) -> Counts:

@@ -98,6 +98,7 @@ def kind_of(spec: FleetSpec, lanes: int) -> Hashable:
         dataclasses.replace(spec.engine, lanes=lanes, lowering=_lowering(spec)),
         images.shape[1:],
         str(images.dtype),
+        spec.data.labels.shape[1:],
         tuple(spec.mean),
         tuple(spec.std),
         spec.classes,

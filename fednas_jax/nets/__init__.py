@@ -14,6 +14,8 @@ from fednas_jax.nets import (
     densenet,
     googlenet,
     lenet5,
+    lstm,
+    mlp,
     mobilenet_v1,
     mobilenet_v2,
     own,
@@ -24,56 +26,83 @@ from fednas_jax.nets import (
 )
 from fednas_jax.nets.adapters import from_linen, from_nnx
 from fednas_jax.nets.conv import conv_general_dilated
+from fednas_jax.nets.inputs import Inputs
 from fednas_jax.nets.residual import unless_removed
 from fednas_jax.registry import own_function, source_checksum
 from fednas_jax.space.network import Network
 
 __all__ = ["NETWORKS", "Entry", "build", "conv_general_dilated", "from_linen", "from_nnx", "register", "unless_removed"]
 
-Shape = tuple[int, ...]  # one example: height, width, channels
+Shape = tuple[int, ...]  # one example, such as height, width, channels
 Builder = Callable[[Mapping[str, int], Shape, int, NetConfig], Network]
+FormBuilder = Callable[[Mapping[str, int], Inputs, int, NetConfig], Network]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered network: its own widths, and `build(widths, input_shape, classes, config)`."""
+    """A registered network: its own widths, and `build(widths, input_shape, classes, config)`.
+
+    A network that takes more than images is built from `Inputs` instead of a shape.
+    """
 
     widths: Mapping[str, int]
-    build: Builder
+    build: Builder | FormBuilder
     shallow: Mapping[str, int]  # widths of the shallowest network with all kinds of its layers, for quick tries
+    takes: tuple[str, ...] = ("images",)  # kinds of inputs, as `Inputs.kind` calls them
 
 
 NETWORKS: dict[str, Entry] = {}
 
 
-def register(name: str, widths: Mapping[str, int], build: Builder, shallow: Mapping[str, int] | None = None) -> None:
+def register(
+    name: str,
+    widths: Mapping[str, int],
+    build: Builder | FormBuilder,
+    shallow: Mapping[str, int] | None = None,
+    takes: tuple[str, ...] = ("images",),
+) -> None:
     """Makes a network known by name to the command line, to `build` and to the tests.
 
     Args:
       name: the value of `net.name`.
       widths: the network's own width of each group.
-      build: `build(widths, input_shape, classes, config)`.
+      build: `build(widths, input_shape, classes, config)`; where it takes more than images, `build(widths, inputs,
+        classes, config)` with `Inputs`.
       shallow: fewer groups, where `build` makes a network of fewer layers of them; for tests of deep networks.
+      takes: kinds of inputs, of images, rows, series and texts.
     """
-    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow))
+    NETWORKS[name] = Entry(dict(widths), build, dict(widths if shallow is None else shallow), takes)
 
 
-def build(config: NetConfig, input_shape: Shape, classes: int) -> Network:
-    """The network of a config for images of one shape: a registered one, or `MODULE:FUNCTION`, the user's own.
+def build(config: NetConfig, input_shape: Shape, classes: int, tokens: int = 0, positions: bool = False) -> Network:
+    """The network of a config for inputs of one form: a registered one, or `MODULE:FUNCTION`, the user's own.
+
+    Args:
+      config: its name and widths.
+      input_shape: of an example: three dimensions are an image, one a row, two a series; with tokens, [T].
+      classes: number of classes.
+      tokens: number of token ids, where inputs are such.
+      positions: whether every position has a label, instead of every example.
 
     Raises:
       ConfigError: for an unknown name or a number of widths that does not fit.
       NetworkError: the user's own network fails.
     """
+    inputs = Inputs(tuple(input_shape), tokens, positions)
     if ":" in config.name:
-        network = own.make(config.name, input_shape, classes)
+        network = own.make(config.name, inputs, classes)
         return own.resized(network, _widths(config, network.widths))
     if config.name not in NETWORKS:
         want = f"want one of {', '.join(NETWORKS)}, or MODULE:FUNCTION for your own"
         raise ConfigError(f"net.name: got {config.name!r}, {want}")
     entry = NETWORKS[config.name]
-    own_widths = entry.shallow if config.shallow else entry.widths
-    return entry.build(_widths(config, own_widths), input_shape, classes, config)
+    if inputs.kind not in entry.takes:
+        others = ", ".join(name for name, other in NETWORKS.items() if inputs.kind in other.takes)
+        takes = " and ".join(entry.takes)
+        raise ConfigError(f"net.name: {config.name} takes {takes}, got {inputs}, want one of {others}, or your own")
+    widths = _widths(config, entry.shallow if config.shallow else entry.widths)
+    build: Callable[..., Network] = entry.build
+    return build(widths, inputs.shape if entry.takes == ("images",) else inputs, classes, config)
 
 
 def checksum(name: str) -> str | None:
@@ -109,3 +138,8 @@ register("densenet100", densenet.DENSENET100, densenet.build_small, densenet.SHA
 register("densenet121", densenet.DENSENET121, densenet.build_large, densenet.SHALLOW)
 register("googlenet", googlenet.GOOGLENET, googlenet.build, googlenet.SHALLOW)
 register("shufflenet_v2", shufflenet_v2.WIDTHS, shufflenet_v2.build, shufflenet_v2.SHALLOW)
+register("mlp", mlp.WIDTHS, mlp.build, takes=("images", "rows", "series"))
+register("lstm", lstm.WIDTHS, lstm.build, takes=("texts", "series"))
+register("lstm_sent140", lstm.SENT140, lstm.build, takes=("texts",))
+register("lstm_shakespeare", lstm.SHAKESPEARE, lstm.build, takes=("texts",))
+register("lstm_stackoverflow", lstm.STACKOVERFLOW, lstm.build, takes=("texts",))

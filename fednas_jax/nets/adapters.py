@@ -14,7 +14,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.dense import dot_general
-from fednas_jax.space.network import RUN_ONCE, Network, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Network, Variables, Widths, inputs_of
 
 
 def from_nnx(
@@ -25,6 +25,7 @@ def from_nnx(
     blocks: Mapping[str, int] | None = None,
     removable: Iterable[str] = (),
     counted: Iterable[str] = (),
+    tokens: int = 0,
 ) -> Network:
     """A network family from `make(widths, rngs) -> nnx.Module`.
 
@@ -42,10 +43,10 @@ def from_nnx(
         variables keep their paths; where the block stands it adds `x + nets.unless_removed(branch, kernel)`.
       counted: groups of few and large members, such as attention heads: one number of `net.multiple` does not hold for
         them, they lose one at a time.
+      tokens: of how many different token ids an example consists, int32 from 0; 0: of numbers, float32.
     """
-    return NnxNetwork(
-        name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted)
-    )
+    facts = (dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted), tokens)
+    return NnxNetwork(name, make, *facts)
 
 
 def from_linen(
@@ -56,15 +57,15 @@ def from_linen(
     blocks: Mapping[str, int] | None = None,
     removable: Iterable[str] = (),
     counted: Iterable[str] = (),
+    tokens: int = 0,
 ) -> Network:
-    """A network family from `make(widths) -> linen.Module`, called as `module(images, train=...)`.
+    """A network family from `make(widths) -> linen.Module`, called as `module(inputs, train=...)`.
 
     Arguments as for `from_nnx`. Variable collections are 'params' and 'batch_stats'; dropout draws from the stream
     'dropout'.
     """
-    return LinenNetwork(
-        name, make, dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted)
-    )
+    facts = (dict(widths), tuple(input_shape), dict(blocks or {}), frozenset(removable), frozenset(counted), tokens)
+    return LinenNetwork(name, make, *facts)
 
 
 class _Family:
@@ -79,9 +80,10 @@ class _Family:
         blocks: dict[str, int],
         removable: frozenset[str],
         counted: frozenset[str],
+        tokens: int,
     ):
         self.name, self.make, self.widths, self.input_shape = name, make, widths, input_shape
-        self.blocks, self.removable, self.counted = blocks, removable, counted
+        self.blocks, self.removable, self.counted, self.tokens = blocks, removable, counted, tokens
         self._abstract = functools.lru_cache(maxsize=None)(self._shapes)
         self._creator = functools.lru_cache(maxsize=4)(self._initialiser)
 
@@ -119,12 +121,12 @@ class NnxNetwork(_Family):
         self,
         widths: Widths,
         variables: Variables,
-        images: jax.Array,
+        inputs: jax.Array,
         *,
         train: bool,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+        """See `Network.apply`."""
         graph, rest = self._graph(widths, train, key is not None)
         module = nnx.merge(
             graph,
@@ -133,7 +135,7 @@ class NnxNetwork(_Family):
             _reseeded(rest, key),
             copy=True,
         )
-        logits = module(images)
+        logits = module(inputs)
         return logits, _flat(self._split(module)[2])
 
     def _module(self, widths: Widths, key: jax.Array) -> nnx.Module:
@@ -146,6 +148,8 @@ class NnxNetwork(_Family):
             if isinstance(part, nnx.Linear) and part.dot_general is jax.lax.dot_general:
                 part.dot_general = dot_general
             if isinstance(part, nnx.BatchNorm) and part.dtype is None and part.promote_dtype is promote_dtype:
+                part.promote_dtype = _as_they_are
+            if isinstance(part, nnx.Embed) and part.dtype == part.param_dtype and part.promote_dtype is promote_dtype:
                 part.promote_dtype = _as_they_are
         return module
 
@@ -198,9 +202,10 @@ class LinenNetwork(_Family):
         return jax.eval_shape(functools.partial(self._fresh, widths), jax.random.key(0))
 
     def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
-        images = jnp.zeros((1, *self.input_shape))
+        form = inputs_of(self, 1)
+        inputs = jnp.zeros(form.shape, form.dtype)
         with linen.intercept_methods(_fast_lowering):
-            tree = self._module(widths).init(key, images, train=False)
+            tree = self._module(widths).init(key, inputs, train=False)
         for path in traverse_util.flatten_dict(tree, sep="/"):
             if path.split("/")[0] not in ("params", "batch_stats"):
                 raise _foreign(self.name, path)
@@ -211,12 +216,12 @@ class LinenNetwork(_Family):
         self,
         widths: Widths,
         variables: Variables,
-        images: jax.Array,
+        inputs: jax.Array,
         *,
         train: bool,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+        """See `Network.apply`."""
         tree = {
             "params": traverse_util.unflatten_dict(variables.params, sep="/"),
             "batch_stats": traverse_util.unflatten_dict(variables.stats, sep="/"),
@@ -230,7 +235,7 @@ class LinenNetwork(_Family):
         with linen.intercept_methods(intercept):
             logits, changed = self._module(widths).apply(
                 tree,
-                images,
+                inputs,
                 train=train,
                 mutable=["batch_stats"],
                 rngs={} if key is None else {"dropout": key},
@@ -252,10 +257,11 @@ def _fast_lowering(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
 
 
 def _as_they_are(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
-    """Takes the place of flax's `promote_dtype` in BatchNorm.
+    """Takes the place of flax's `promote_dtype` in BatchNorm and Embed.
 
-    flax promotes images to the statistics' float32, and so is all that follows. The statistics and what is done with
-    them is float32 without it, and the result has the type of images, scale and bias.
+    flax promotes images to the statistics' float32, or an embedding to the type that it was made with, and so is all
+    that follows. The statistics and what is done with them is float32 without it, and the result has the type of
+    images, scale and bias, or of the embedding.
     """
     del dtype, inexact
     return arrays

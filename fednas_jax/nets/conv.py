@@ -37,13 +37,13 @@ def conv_general_dilated(
     out_sharding: Any = None,
     **unused: Any,
 ) -> jax.Array:
-    """A two-dimensional convolution with the arguments of `jax.lax.conv_general_dilated`.
+    """A convolution in one or two dimensions with the arguments of `jax.lax.conv_general_dilated`.
 
     Args:
-      lhs: images [B, H, W, C].
-      rhs: kernel [kh, kw, C / feature_group_count, F].
-      window_strides: strides of height and width.
-      padding: 'SAME', 'VALID' or ((low, high), (low, high)).
+      lhs: images [B, H, W, C], or sequences [B, T, C].
+      rhs: kernel [kh, kw, C / feature_group_count, F], or [k, C / feature_group_count, F].
+      window_strides: strides of height and width, or of time.
+      padding: 'SAME', 'VALID' or ((low, high), (low, high)), of sequences one pair.
       lhs_dilation: 1 in each direction, or None.
       rhs_dilation: 1 in each direction, or None.
       dimension_numbers: flax's NHWC, HWIO, NHWC.
@@ -52,16 +52,23 @@ def conv_general_dilated(
       out_sharding: None; lanes are sharded outside.
 
     Returns:
-      [B, H', W', F].
+      [B, H', W', F], or [B, T', F].
 
     Raises:
-      NetworkError: for a dilated convolution or one that is not two-dimensional.
+      NetworkError: for a dilated convolution or one of more dimensions.
     """
     if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))):
         got = f"got lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}"
         raise NetworkError(f"convolution: {got}, want 1: dilated convolutions have no fast lowering here")
+    if lhs.ndim == rhs.ndim == 3:  # a sequence is an image of one row
+        pads = padding if isinstance(padding, str) else ((0, 0), *padding)
+        groups = {"feature_group_count": feature_group_count, "precision": precision, **unused}
+        return conv_general_dilated(lhs[:, None], rhs[None], (1, *window_strides), pads, **groups)[:, 0]
     if lhs.ndim != 4 or rhs.ndim != 4:
-        raise NetworkError(f"convolution: got images of {lhs.ndim} dimensions, want 4: batch, height, width, channels")
+        raise NetworkError(
+            f"convolution: got inputs of {lhs.ndim} dimensions, want 4: batch, height, width, channels; or 3: batch, "
+            "time, channels"
+        )
     if unused or out_sharding is not None:
         raise NetworkError(f"convolution: got {sorted(unused) or 'out_sharding'}, want no such argument")
     strides = tuple(window_strides)

@@ -11,21 +11,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from fednas_jax import registry
 from fednas_jax.errors import NetworkError
-from fednas_jax.space.network import Network
+from fednas_jax.nets.inputs import Inputs
+from fednas_jax.space.network import Network, inputs_of
 
-BATCH = 2  # images in the forward pass that is traced
+BATCH = 2  # examples in the forward pass that is traced
 
 
-def make(name: str, shape: tuple[int, ...], classes: int) -> Network:
-    """The network that the user's function returns for images of one shape.
+def make(name: str, inputs: Inputs, classes: int) -> Network:
+    """The network that the user's function returns for inputs of one form.
 
     Args:
       name: 'MODULE:FUNCTION'. Modules of the current directory are found too, before others, as by `python -m`.
-      shape: one image's height, width and channels; the function's first argument.
+      inputs: their shape, such as one image's height, width and channels, is the function's first argument; of token
+        ids their number is its third.
       classes: number of classes; its second.
 
     Raises:
@@ -38,18 +39,26 @@ def make(name: str, shape: tuple[int, ...], classes: int) -> Network:
     def attempt(what: str, call: Callable[[], Any]) -> Any:
         return registry.attempt(what, module, call, NetworkError)
 
-    network = attempt(f"net.name: {name}", lambda: function(shape, classes))
+    tokens = (inputs.tokens,) if inputs.tokens else ()
+    network = attempt(f"net.name: {name}", lambda: function(inputs.shape, classes, *tokens))
     if not all(hasattr(network, part) for part in ("name", "widths", "input_shape", "abstract", "init", "apply")):
         got = type(network).__name__
         raise NetworkError(f"net.name: {name} returned {got}, want what fn.from_nnx or fn.from_linen returns")
+    takes = getattr(network, "tokens", 0)
+    if bool(takes) != bool(inputs.tokens) or takes < inputs.tokens:
+        got = f"token ids 0 to {takes - 1}" if takes else "numbers"
+        want = f"token ids 0 to {inputs.tokens - 1} (`tokens` of fn.from_nnx)" if inputs.tokens else "numbers"
+        raise NetworkError(f"net.name: {name} takes {got}, want {want}, as the data has them")
     own = tuple(network.widths.values())
     # Every width by a factor of its own: a number written where a width belongs shows, and equal widths part ways.
     for widths in (own, tuple(w * (2 + g) for g, w in enumerate(own))):
         at = ", ".join(f"{g}={w}" for g, w in zip(network.widths, widths, strict=True))
         logits = attempt(f"net.name: {name} at widths {at}", functools.partial(_traced, network, widths))
-        if tuple(logits.shape) != (BATCH, classes):
-            want = f"want ({BATCH}, {classes}): {classes} classes"
-            raise NetworkError(f"net.name: {name} turns {BATCH} images into {tuple(logits.shape)}, {want}")
+        shape = (BATCH, inputs.shape[0], classes) if inputs.positions else (BATCH, classes)
+        if tuple(logits.shape) != shape:
+            every = ", one label for every position" if inputs.positions else ""
+            want = f"want {shape}: {classes} classes{every}"
+            raise NetworkError(f"net.name: {name} turns {BATCH} {inputs.kind} into {tuple(logits.shape)}, {want}")
     return network
 
 
@@ -64,7 +73,7 @@ def resized(network: Network, widths: Mapping[str, int]) -> Network:
 
 def _traced(network: Network, widths: tuple[int, ...]) -> Any:
     """The logits' shape, after training and evaluating abstractly: nothing is allocated."""
-    images = jax.ShapeDtypeStruct((BATCH, *network.input_shape), np.float32)
+    inputs = inputs_of(network, BATCH)
     variables, key = network.abstract(widths), jax.eval_shape(lambda: jax.random.key(0))
-    jax.eval_shape(lambda v, x, k: network.apply(widths, v, x, train=True, key=k), variables, images, key)
-    return jax.eval_shape(lambda v, x: network.apply(widths, v, x, train=False)[0], variables, images)
+    jax.eval_shape(lambda v, x, k: network.apply(widths, v, x, train=True, key=k), variables, inputs, key)
+    return jax.eval_shape(lambda v, x: network.apply(widths, v, x, train=False)[0], variables, inputs)

@@ -44,7 +44,8 @@ def of_parent(problem: Problem, tally: Tally, given_score: float | None) -> tupl
       given_score: of a given parent, before it was trained on.
     """
     accuracy, total, score = float(tally.accuracy[0]), int(tally.total[0]), float(tally.score[0])
-    labels = np.asarray(problem.dataset.train.labels)
+    labels = np.asarray(problem.dataset.train.labels).reshape(-1)  # of all positions, where each has one
+    labels = labels[labels >= 0]
     largest = float(np.bincount(labels).max() / len(labels))
     chance = max(largest, 1 / problem.dataset.classes)
     rate = problem.config.train.learning_rate

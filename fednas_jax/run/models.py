@@ -1,4 +1,4 @@
-"""A network of a finished run, ready to be called on images."""
+"""A network of a finished run, ready to be called on examples."""
 
 from __future__ import annotations
 
@@ -14,37 +14,45 @@ from fednas_jax.errors import DataError, RunError
 from fednas_jax.run import model_files
 from fednas_jax.run.finished import load_run, members
 from fednas_jax.run.folder import RunDir
-from fednas_jax.space.network import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths, inputs_of
 
 FINETUNED = "finetuned"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A member of a family: call it on images for its logits."""
+    """A member of a family: call it on examples for its logits."""
 
     network: Network
     widths: Widths  # [G]
     variables: Variables
-    mean: tuple[float, ...]  # [channels] of the run's training images, scaled to [0, 1]
-    std: tuple[float, ...]  # [channels] likewise
+    mean: tuple[float, ...]  # [channels] of the run's training images, scaled to [0, 1]; [F] of features; () of tokens
+    std: tuple[float, ...]  # likewise
+    images: bool = True  # whether examples are images
 
-    def __call__(self, images: jax.Array | np.ndarray) -> jax.Array:
-        """Logits of images as the data set has them; they are normalised as the run's were. May be jitted.
+    def __call__(self, inputs: jax.Array | np.ndarray) -> jax.Array:
+        """Logits of examples as the data set has them; they are normalised as the run's were. May be jitted.
 
         Args:
-          images: [B, H, W, channels], 0 to 255, uint8 or floating-point.
+          inputs: images [B, H, W, channels], 0 to 255, uint8 or floating-point; rows, series or token ids otherwise.
 
         Returns:
-          [B, classes] float32.
+          [B, classes] float32, or [B, T, classes] where every position has a label.
 
         Raises:
-          DataError: images of another shape.
+          DataError: examples of another shape, or token ids that are no integers.
         """
-        if tuple(images.shape[1:]) != tuple(self.network.input_shape):
+        name = "images" if self.images else "inputs"
+        if tuple(inputs.shape[1:]) != tuple(self.network.input_shape):
             want = ", ".join(map(str, self.network.input_shape))
-            raise DataError(f"images: got {list(images.shape)}, want [B, {want}]")
-        prepared = normalise(images, self.mean, self.std)
+            raise DataError(f"{name}: got {list(inputs.shape)}, want [B, {want}]")
+        if inputs_of(self.network, 1).dtype == np.int32:
+            if not np.issubdtype(inputs.dtype, np.integer):
+                raise DataError(f"inputs: got {inputs.dtype}, want token ids, which are integers")
+            inputs = inputs.astype(np.int32)
+        elif self.images:
+            inputs = inputs / 255
+        prepared = normalise(inputs, self.mean, self.std)
         return self.network.apply(self.widths, self.variables, prepared, train=False)[0]
 
 
@@ -74,7 +82,8 @@ def load_model(path: Path | str, iteration: int, part: str = FINETUNED, network:
     if network is None:
         if ":" in name:
             raise RunError(f"{path}: its network is {name}, want it given: loading a run runs no code that it names")
-        network = nets.build(run.config.net, tuple(about["image"]), about["classes"])
+        labelled = about.get("tokens", 0), about.get("positions", False)
+        network = nets.build(run.config.net, tuple(about["image"]), about["classes"], *labelled)
     named = family[iteration]["widths"]
     if tuple(named) != tuple(network.widths):
         raise RunError(f"{path}: got width groups {', '.join(named)}, want {', '.join(network.widths)}, as in {name}")
@@ -83,7 +92,7 @@ def load_model(path: Path | str, iteration: int, part: str = FINETUNED, network:
         raise RunError(f"{path}: iteration {iteration} was not fine-tuned, want part='': the network as it was found")
     widths = tuple(named.values())
     variables = _variables(folder / "variables", network.abstract(widths))
-    return Model(network, widths, variables, tuple(about["mean"]), tuple(about["std"]))
+    return Model(network, widths, variables, tuple(about["mean"]), tuple(about["std"]), "tokens" not in about)
 
 
 def _variables(folder: Path, shapes: Variables) -> Variables:

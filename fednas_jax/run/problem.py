@@ -237,15 +237,17 @@ def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     s = config.search
     dataset = given or data.load_kept(config.data, config.seed)
     if dataset.train.images.dtype != np.uint8:
-        raise DataError(f"data.source: got {data.described(dataset)}, want images: networks take nothing else yet")
+        for name in ("brightness_sigma", "rotation_degrees"):
+            if value := getattr(config.data, name):
+                raise ConfigError(f"data.{name}: got {value}, want 0: the data holds {data.described(dataset)}")
     packed = data.clients_of(dataset, config.data, config.seed, given is not None)
     validate_clients(config, packed.clients)
     if s.centralised:
         packed = data.merge(packed)
     registered = nets.NETWORKS.get(config.net.name)
     probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
-    shape, build = dataset.train.images.shape[1:], registered and registered.build
-    space = probed(config.net, shape, dataset.classes, s.depth, build)
+    form = (dataset.train.images.shape[1:], dataset.classes, dataset.tokens, dataset.train.labels.ndim > 1)
+    space = probed(config.net, form, s.depth, registered and registered.build)
     if space.inexact and s.candidates == "masked":
         raise ConfigError(f"search.candidates: got masked, want auto or sliced: {space.inexact}")
     goal = goal_of(space, s, config.cost)
@@ -256,9 +258,16 @@ def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
 
 
 @functools.lru_cache(maxsize=4)
-def _probed(net: NetConfig, shape: tuple[int, ...], classes: int, depth: bool, build: Callable[..., Any]) -> Space:
-    """What probing finds out about a network, once for all searches of a process; `build` is what is registered."""
-    return probing.probe(nets.build(net, shape, classes), net.multiple, depth=depth)
+def _probed(net: NetConfig, form: tuple[Any, ...], depth: bool, build: Callable[..., Any]) -> Space:
+    """What probing finds out about a network, once for all searches of a process.
+
+    Args:
+      net: the network.
+      form: shape, classes, tokens, and whether every position has a label, as for `nets.build`.
+      depth: whether blocks may leave.
+      build: what is registered.
+    """
+    return probing.probe(nets.build(net, *form), net.multiple, depth=depth)
 
 
 def _same_data(dataset: data.Dataset, packed: data.PackedClients) -> None:

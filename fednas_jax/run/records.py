@@ -23,6 +23,7 @@ MOST_CLIENTS = 10**7  # of one run
 MOST_LINE = 1 << 24  # bytes of one event
 
 Side = Annotated[int, Between(1, 1 << 16)]
+Length = Annotated[int, Between(1, 1 << 24)]
 StageName = Literal["pretrain", "search", "finetune"]
 
 
@@ -102,13 +103,13 @@ class Budget(TypedDict):
 
 
 class Data(TypedDict):
-    """The data set of a run, and how its images become a network's input."""
+    """The data set of a run, and how its examples become a network's input."""
 
     name: str
     fingerprint: str
-    image: tuple[
-        Annotated[int, Between(1, 1 << 16)], Annotated[int, Between(1, 1 << 16)], Annotated[int, Between(1, 256)]
-    ]
+    image: tuple[Side, Side, Annotated[int, Between(1, 256)]] | tuple[Length, Side] | tuple[Length]
+    tokens: NotRequired[Annotated[int, Between(0, 1 << 31)]]
+    positions: NotRequired[bool]
     classes: Annotated[int, Between(1, 10**6)]
     test_examples: NotRequired[Count]
     validation_examples: NotRequired[Count]

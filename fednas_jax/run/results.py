@@ -154,6 +154,9 @@ def summary(
 def _about(problem: Problem) -> dict[str, Any]:
     """What tells the data set from others, and what makes a network's input of its images."""
     dataset, fleet = problem.dataset, problem.fleet
+    other = {}
+    if dataset.train.images.dtype != np.uint8:
+        other = {"tokens": dataset.tokens, "positions": dataset.train.labels.ndim > 1}
     return {
         "name": dataset.name,
         "fingerprint": data.fingerprint(dataset),
@@ -165,4 +168,5 @@ def _about(problem: Problem) -> dict[str, Any]:
         "classes": dataset.classes,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
+        **other,
     }

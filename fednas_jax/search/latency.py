@@ -20,7 +20,7 @@ from fednas_jax.seeds import Purpose, generator
 from fednas_jax.space.intermediates import Intermediates, traced_sizes
 from fednas_jax.space.jaxprs import LAYERS, Piece, Program, flatten, pieces, runner, signature
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import Widths
+from fednas_jax.space.network import Widths, inputs_of
 
 
 def measure(
@@ -48,9 +48,8 @@ def measure(
 
     def whole(widths: Widths) -> Timed:
         variables = space.network.abstract(widths)
-        image = jax.ShapeDtypeStruct((1, *space.network.input_shape), np.float32)
         forward = lambda v, x: space.network.apply(widths, v, x, train=False)[0]  # noqa: E731
-        return Timed(f"network {'-'.join(map(str, widths))}", forward, [variables, image])
+        return Timed(f"network {'-'.join(map(str, widths))}", forward, [variables, inputs_of(space.network, 1)])
 
     rng = generator(seed, Purpose.PROPOSE)
     most = [w // m for w, m in zip(space.widths, space.multiple, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 from fednas_jax.space import segments
 from fednas_jax.space.costs import grown, powers, primes
 from fednas_jax.space.jaxprs import Operation, Program, flatten
-from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths, random_inputs
 
 TOLERANCE = 1e-4  # relative to the largest number where that is above 1
 
@@ -60,7 +60,7 @@ def first_cause(
     if len({tuple(operation.name for operation in p.operations) for p in programs}) > 1:
         return None
     large, small, larger = programs
-    image = np.random.default_rng(1).normal(size=(1, *network.input_shape)).astype(np.float32)
+    image = random_inputs(network, 1, seed=1)
     shapes = list(zip((a.shape for a in large.avals), (a.shape for a in larger.avals), strict=True))
     rows = _sizes(network, known, whole, grown(whole, factors))
     pass_ = _Pass(

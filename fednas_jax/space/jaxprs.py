@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Literal, jaxprs_in_params, subjaxprs
 
-from fednas_jax.space.network import Network, Widths
+from fednas_jax.space.network import Network, Widths, inputs_of
 
 LAYERS = ("conv_general_dilated", "dot_general")
 LOOPS = ("scan", "while", "cond")  # stay one operation: what runs inside is not what the inputs and outputs say
@@ -38,7 +37,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """The forward pass of one example: `image` and the variables in, `logits` out."""
+    """The forward pass of one example: `image`, whatever it is, and the variables in, `logits` out."""
 
     operations: tuple[Operation, ...]
     avals: tuple[Any, ...]  # shape and dtype of each value, by its number
@@ -191,10 +190,9 @@ def layer_macs(network: Network, widths: Widths) -> list[int]:
 
 @functools.lru_cache(maxsize=16)
 def traced(network: Network, widths: Widths) -> Any:
-    """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the image."""
+    """The closed jaxpr of one example's forward pass: its inputs are the variables and, last, the example."""
     variables = network.abstract(widths)
-    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
-    return jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, image)
+    return jax.make_jaxpr(lambda v, x: network.apply(widths, v, x, train=False)[0])(variables, inputs_of(network, 1))
 
 
 def product_macs(eqn: Any) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 Widths = tuple[int, ...]  # [G], in the order of Network.widths
 
@@ -29,6 +31,7 @@ class Network(Protocol):
     blocks: dict[str, int]  # groups whose channels leave in aligned blocks of so many, all at once; the others: 1
     removable: frozenset[str]  # groups whose width may be 0: their block is then left out
     counted: frozenset[str]  # groups that lose one at a time where `net.multiple` is one number, as attention heads do
+    tokens: int  # of how many different token ids, int32, an example consists; 0: of numbers, float32
 
     def __hash__(self) -> int:
         """As an object: what was traced and followed is kept by network and widths."""
@@ -43,12 +46,33 @@ class Network(Protocol):
         self,
         widths: Widths,
         variables: Variables,
-        images: jax.Array,
+        inputs: jax.Array,
         *,
         train: bool,
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Logits [B, classes] of images [B, ...] and the new statistics; `key` drives dropout (None: no dropout)."""
+        """Logits [B, classes], or [B, T, classes] where every position has a label, and the new statistics.
+
+        `inputs` are [B, *input_shape]; `key` drives dropout (None: no dropout).
+        """
+
+
+def inputs_of(network: Network, batch: int) -> jax.ShapeDtypeStruct:
+    """Shape and type of a batch as the network takes it."""
+    dtype = jnp.int32 if _tokens(network) else jnp.float32
+    return jax.ShapeDtypeStruct((batch, *network.input_shape), dtype)
+
+
+def random_inputs(network: Network, batch: int, seed: int) -> np.ndarray:
+    """A batch [batch, *input_shape] that is always the same: normal float32, or uniform token ids."""
+    rng, form = np.random.default_rng(seed), inputs_of(network, batch)
+    if tokens := _tokens(network):
+        return rng.integers(0, tokens, form.shape, np.int32)
+    return rng.normal(size=form.shape).astype(np.float32)
+
+
+def _tokens(network: Network) -> int:
+    return getattr(network, "tokens", 0)  # a network of the user's own may not say
 
 
 class Dim(NamedTuple):

@@ -16,7 +16,7 @@ from fednas_jax.errors import ConfigError, NetworkError
 from fednas_jax.space import causes, segments
 from fednas_jax.space.costs import grown, macs_table, primes, reductions, size_table
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths
+from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths, random_inputs
 from fednas_jax.space.provenance import follow
 from fednas_jax.space.segments import Polynomial
 
@@ -226,8 +226,7 @@ def _worst(found: Variables) -> tuple[str, float]:
 
 def _stepped(space: Space, widths: Widths, variables: Variables) -> Variables:
     """The variables after one step on a batch that is always the same."""
-    batch = np.random.default_rng(1).normal(size=(4, *space.network.input_shape)).astype(np.float32)
-    return jax.device_get(_one_step(space.network, widths, variables, batch))
+    return jax.device_get(_one_step(space.network, widths, variables, random_inputs(space.network, 4, seed=1)))
 
 
 def _random_variables(shapes: Variables) -> Variables:

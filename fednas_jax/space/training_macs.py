@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from fednas_jax.space.costs import CostTable, macs_table
 from fednas_jax.space.jaxprs import inner_jaxprs, product_macs
 from fednas_jax.space.masks import Space
-from fednas_jax.space.network import Network, Variables, Widths
+from fednas_jax.space.network import Network, Variables, Widths, inputs_of
 
 
 def training_table(space: Space) -> CostTable:
@@ -34,12 +33,11 @@ def training_table(space: Space) -> CostTable:
 def training_layer_macs(network: Network, widths: Widths) -> list[int]:
     """MACs of each convolution and product of one example's training step, in the order of the forward pass."""
     variables = network.abstract(widths)
-    image = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
 
     def forward(params: Any, stats: Any, x: jax.Array) -> jax.Array:
         return network.apply(widths, Variables(params, stats), x, train=True)[0]
 
-    traced = jax.make_jaxpr(forward)(variables.params, variables.stats, image).jaxpr
+    traced = jax.make_jaxpr(forward)(variables.params, variables.stats, inputs_of(network, 1)).jaxpr
     trained = len(jax.tree.leaves(variables.params))
     found: list[int] = []
     _follow(traced, [n < trained for n in range(len(traced.invars))], 1, found)

@@ -235,11 +235,12 @@ def spelled(seconds: float) -> str:
 
 
 def _pack_bytes(result: Mapping[str, Any], candidates: int) -> int:
-    """What a trial takes in a pack, by a result: weights are float32, labels int32, pixels a byte each."""
+    """What a trial takes in a pack, by a result: weights, features, token ids and labels of 4 bytes, pixels of one."""
     data, about = 0, result.get("data")
     if about is not None:
         examples = about["train_examples"] + about["validation_examples"]
-        data = examples * (math.prod(about["image"]) + 4)
+        labels = about["image"][0] if about.get("positions") else 1
+        data = examples * (math.prod(about["image"]) * (4 if "tokens" in about else 1) + 4 * labels)
     return needs.pack_bytes(4 * result["parent"]["params"], candidates, data)
 
 

@@ -143,3 +143,18 @@ def test_a_dilated_convolution_is_refused_in_one_line(dilation):
     with pytest.raises(NetworkError, match=r"want 1: dilated convolutions") as caught:
         conv_general_dilated(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 2, 1, 1)), (1, 1), "SAME", **{dilation: (2, 2)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0),)])
+def test_a_sequence_is_convolved_as_by_lax_gradients_included(padding):
+    rng = np.random.default_rng(4)
+    x, kernel = rng.normal(size=(2, 7, 3)).astype(np.float32), rng.normal(size=(3, 3, 5)).astype(np.float32)
+
+    def loss(convolve, x, kernel):
+        return jnp.sum(convolve(x, kernel, (2,), padding, dimension_numbers=("NWC", "WIO", "NWC")) ** 2)
+
+    ours, theirs = (
+        jax.value_and_grad(loss, (1, 2))(convolve, x, kernel)
+        for convolve in (conv_general_dilated, jax.lax.conv_general_dilated)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import re
 
 import jax
 import networks
@@ -17,16 +18,23 @@ from fednas_jax.engine import local
 from fednas_jax.errors import ConfigError
 from fednas_jax.nets import NETWORKS, build
 from fednas_jax.space.jaxprs import count_macs
+from fednas_jax.space.network import inputs_of
 from fednas_jax.space.probing import probe
 
 SHAPE = (16, 16, 3)
+TEXT = ((6,), networks.CLASSES, 11)  # tokens
+
+
+def made(name, width, **config):
+    """The network with one width everywhere, as shallow as it can be made, for images or else for texts."""
+    entry = NETWORKS[name]
+    task = (SHAPE, networks.CLASSES) if "images" in entry.takes else TEXT
+    return build(NetConfig(name, widths=(width,) * len(entry.shallow), shallow=True, **config), *task)
 
 
 @functools.cache
 def small(name):
-    """The network with eight channels everywhere, as shallow as it can be made."""
-    entry = NETWORKS[name]
-    return entry.build(dict.fromkeys(entry.shallow, 8), SHAPE, networks.CLASSES, NetConfig(name, stem_stride=1))
+    return made(name, 8, stem_stride=1)
 
 
 WIRED = ("shufflenet_v2",)  # those whose channels' order depends on the widths
@@ -41,8 +49,10 @@ CONCATENATING = ("densenet100", "densenet121")  # their norms are of several gro
 SLICED = ("vit",)  # those that masks would change
 # Names with one builder are one network at different depths, of which the shallowest is tested.
 every_network = pytest.mark.parametrize("name", {e.build: n for n, e in reversed(NETWORKS.items())}.values())
-# The default form trains those of each kind of layer: convolutions, BatchNorm, depthwise ones, blocks that may go.
-QUICK = ("cnn", "mobilenet_v2")
+# The default form trains those of each kind of layer: convolutions, BatchNorm, depthwise ones, blocks that may go, and
+# recurrent ones.
+QUICK = ("cnn", "mobilenet_v2", "lstm")
+UNNORMALISED = ("lstm", "mlp")  # which have no layer for it
 every_network_trained = pytest.mark.parametrize(
     "name",
     [
@@ -109,9 +119,8 @@ def test_the_probe_accepts_it(name):
 def test_logits_have_one_column_for_each_class(name):
     network = small(name)
     widths = tuple(network.widths.values())
-    images = jax.ShapeDtypeStruct((2, *SHAPE), np.float32)
     logits, stats = jax.eval_shape(
-        lambda v, x: network.apply(widths, v, x, train=True), network.abstract(widths), images
+        lambda v, x: network.apply(widths, v, x, train=True), network.abstract(widths), inputs_of(network, 2)
     )
     assert logits.shape == (2, networks.CLASSES)
     assert jax.tree.map(np.shape, stats) == jax.tree.map(np.shape, network.abstract(widths).stats)
@@ -130,6 +139,16 @@ PUBLISHED = [
     ("vgg16", {}, IMAGENET, 138_365_992 - 4_224, 15_470_264_320),
     # As torchvision's; the paper names 146 M with what is no convolution or product.
     ("shufflenet_v2", {}, IMAGENET, 2_278_604, 144_907_992),
+    # Of texts of 80 and 20 tokens; MACs by hand, of steps: two products for each LSTM, and the layers behind them.
+    ("lstm_shakespeare", {}, ((80,), 90, 90), 820_522, 80 * (8 + 256 + 2 * 256) * 4 * 256 + 256 * 90),
+    (
+        "lstm_stackoverflow",
+        {},
+        ((20,), 10_004, 10_004, True),
+        4_050_748,
+        20 * ((96 + 670) * 4 * 670 + 670 * 96 + 96 * 10_004),
+    ),
+    ("mlp", {}, ((28, 28, 1), 10), 199_210, 784 * 200 + 200 * 200 + 200 * 10),
     pytest.param("densenet100", {}, ((32, 32, 3), 10), 769_162, 287_929_692, marks=pytest.mark.exhaustive),
     # As torchvision's, whose tables name 2.83 and 1.50 G.
     pytest.param("densenet121", {}, IMAGENET, 7_978_856, 2_834_161_664, marks=pytest.mark.exhaustive),
@@ -232,7 +251,7 @@ def in_lanes(network):
         )
 
     lanes = functools.partial(jax.tree.map, lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype))
-    batch = jax.ShapeDtypeStruct((4, *network.input_shape), np.float32), jax.ShapeDtypeStruct((4,), np.int32)
+    batch = inputs_of(network, 4), jax.ShapeDtypeStruct((4,), np.int32)
     arguments = (*lanes((network.abstract(widths), *batch)), jax.random.split(jax.random.key(0), 2))
     program, new = jax.make_jaxpr(jax.jit(steps), return_shape=True)(*arguments)
     return str(program), new, lanes(network.abstract(widths))
@@ -242,6 +261,9 @@ def in_lanes(network):
 def test_its_lanes_train_in_bfloat16_without_a_slow_convolution_or_pooling(name):
     program, new, old = in_lanes(small(name))
     assert jax.tree.map(lambda s: (s.shape, s.dtype), new) == jax.tree.map(lambda s: (s.shape, s.dtype), old)
+    if name in UNNORMALISED:  # nothing but dense products
+        assert set(re.findall(r":(\w+)\[[\d,]*\] = dot_general", program)) == {"bf16"}
+        return
     assert "preferred_element_type=bfloat16" in program
     if name not in SLICED:  # attention's products are of bfloat16, and summed up in float32
         assert "preferred_element_type=float32" not in program  # normalisation, which is float32, hands on bfloat16
@@ -252,25 +274,24 @@ def test_its_lanes_train_in_bfloat16_without_a_slow_convolution_or_pooling(name)
 @pytest.mark.parametrize("rate", [None, 0.0, 0.2])
 @every_network
 def test_dropout_is_there_as_published_or_as_wanted(name, rate):
-    entry = NETWORKS[name]
-    network = entry.build(dict.fromkeys(entry.shallow, 2), SHAPE, 2, NetConfig(name, dropout=rate))
+    network = made(name, 2, dropout=rate)
     widths = tuple(network.widths.values())
 
     def draws(train):
-        images = jax.ShapeDtypeStruct((2, *SHAPE), np.float32)
         drawn = jax.make_jaxpr(lambda v, x, k: network.apply(widths, v, x, train=train, key=k)[0])
-        return "random_bits" in str(drawn(network.abstract(widths), images, jax.random.key(0)))
+        return "random_bits" in str(drawn(network.abstract(widths), inputs_of(network, 2), jax.random.key(0)))
 
     published = name in ("alexnet", "vgg11", "googlenet")
     assert draws(train=True) == (published if rate is None else rate > 0)
     assert not draws(train=False)
 
 
-@pytest.mark.parametrize("name", [name for name in every_network.args[1] if name not in (*SLICED, *CONCATENATING)])
+NORMALISED = set(every_network.args[1]) - {*SLICED, *CONCATENATING, *UNNORMALISED}
+
+
+@pytest.mark.parametrize("name", sorted(NORMALISED))
 def test_groupnorm_makes_blocks_of_what_it_normalises(name):
-    entry = NETWORKS[name]
-    config = NetConfig(name, norm="group", group_size=4)
-    space = probe(entry.build(dict.fromkeys(entry.shallow, 8), SHAPE, 2, config), (4,), check=False)
+    space = probe(made(name, 8, norm="group", group_size=4), (4,), check=False)
     dense = [group.startswith("dense") for group in space.groups]
     assert space.blocks == tuple(1 if d else 4 for d in dense)
     # Scales and biases, of a size with their group's, are all that normalisation has.
@@ -278,6 +299,27 @@ def test_groupnorm_makes_blocks_of_what_it_normalises(name):
     assert scales == {g for g, d in enumerate(dense) if not d}
     # Without BatchNorm, the numbers of ResNet's shortcuts are the only statistics there may be.
     assert all("/shortcut/" in path for path in space.network.abstract(space.widths).stats)
+
+
+@pytest.mark.parametrize("name", UNNORMALISED)
+def test_a_network_without_normalisation_takes_none(name):
+    with pytest.raises(ConfigError, match=rf"^net.norm: got batch, want none: {name} has no normalisation$"):
+        made(name, 8, norm="batch")
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "takes", "got"),
+    [
+        ("cnn", TEXT, "images", "texts of 6"),
+        ("cnn", ((7,), 3), "images", "rows of 7"),
+        ("lstm", ((7,), 3), "texts and series", "rows of 7"),
+        ("lstm_sent140", ((5, 7), 3), "texts", "series of 5x7"),
+        ("mlp", TEXT, "images and rows and series", "texts of 6"),
+    ],
+)
+def test_inputs_that_a_network_does_not_take_are_refused_with_those_that_do(name, task, takes, got):
+    with pytest.raises(ConfigError, match=rf"^net.name: {name} takes {takes}, got {got}, want one of .*, or your own$"):
+        build(NetConfig(name), *task)
 
 
 def test_a_network_of_layernorm_takes_no_other_norm():

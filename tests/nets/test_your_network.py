@@ -70,25 +70,27 @@ def without_size(message):
 
 
 def test_the_page_has_what_the_tests_look_for():
-    assert list(FILES) == ["my_nnx.py", "my_linen.py", "to_safetensors.py"]
-    assert len(COMMANDS) == 5
+    assert list(FILES) == ["my_nnx.py", "my_linen.py", "my_text.py", "to_safetensors.py"]
+    assert len(COMMANDS) == 6
     assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (13, 7)
     assert PAGE.count("\n| `") == len(ROWS)
 
 
 @pytest.mark.exhaustive
 def test_the_commands_of_the_page_run_as_they_stand(here, capsys):
-    for name in ("my_nnx.py", "my_linen.py"):
+    for name in ("my_nnx.py", "my_linen.py", "my_text.py"):
         write(here, name, FILES[name])
     run_file(here, "to_safetensors.py", FILES["to_safetensors.py"])
     for line in COMMANDS:
         fednas, *args = shlex.split(line)
         assert fednas == "fednas"
         rounds = [] if "--parent" in args else ONE_ROUND
-        assert main([*args, *TINY, *rounds]) == 0, line
+        assert main([*args, *([] if "--tiny" in args else [*TINY, *rounds])]) == 0, line
     said = capsys.readouterr().out
     assert "for searches with --parent runs/parent: validation accuracy 0." in said
     results = {p.parent.name: json.loads(p.read_text()) for p in (here / "runs").glob("*/result.json")}
+    text = results.pop("text")
+    assert (text["candidates"], list(text["parent"]["widths"])) == ("masked", ["embedding", "conv"])
     assert set(results) == {"nnx", "linen", "parent", "from_parent", "from_file"}
     assert all(r["parent"]["widths"] == {"conv": 16, "dense": 64} for r in results.values())
     # The same network at the same seed: what was pretrained apart is what the search would have pretrained.
