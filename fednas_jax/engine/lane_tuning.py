@@ -111,7 +111,7 @@ def _speeds(
             if not right:
                 raise RunError(f"engine.lowering: {rung.lowering} computes other numbers here than {lowerings.DEFAULT}")
             with lowerings.using(rung.lowering):
-                found = _program(network, config, device, rung.lanes)
+                found = compiled_steps(network, config, device, rung.lanes)
         except jax.errors.JaxRuntimeError as error:
             _not_taken(rung, error)
             return None
@@ -193,7 +193,7 @@ def _rung(most: int) -> int:
 
 def _speed(network: Network, config: TrainConfig, device: jax.Device, number: int, memory: int, needed: bool) -> float:
     """Lane-steps a second; 0 where the program would not fit the memory and is not `needed`."""
-    program = _program(network, config, device, number)
+    program = compiled_steps(network, config, device, number)
     return program.speed() if needed or program.bytes <= memory else 0.0
 
 
@@ -228,7 +228,7 @@ class Program(NamedTuple):
         return self.lanes * count / min(taken, seconds(count))
 
 
-def _program(network: Network, config: TrainConfig, device: jax.Device, number: int) -> Program:
+def compiled_steps(network: Network, config: TrainConfig, device: jax.Device, number: int) -> Program:
     """Steps of `number` lanes, compiled with the lowering in use."""
     widths = tuple(network.widths.values())
     client = local.make_local(network, widths, config)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+
+from fednas_jax.nets.computed_once import after
 
 
 def dot_general(
@@ -37,6 +39,10 @@ def dot_general(
     return flat.reshape(*lhs.shape[:-1], rhs.shape[1])
 
 
+class _Wanted(NamedTuple):
+    """Says, as a tree without leaves, that inputs have a gradient."""
+
+
 @functools.lru_cache(maxsize=16)
 def _dense(precision: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def product(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
@@ -46,12 +52,17 @@ def _dense(precision: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def dense(inputs: jax.Array, weights: jax.Array) -> jax.Array:
         return product(inputs, weights, 1, 0)
 
-    def forward(inputs: jax.Array, weights: jax.Array) -> Any:
-        return product(inputs, weights, 1, 0), (inputs, weights)
+    def forward(inputs: Any, weights: Any) -> Any:
+        saved = inputs.value, weights.value, _Wanted() if inputs.perturbed else None
+        return product(*saved[:2], 1, 0), saved
 
     def backward(saved: Any, grad: jax.Array) -> Any:
-        inputs, weights = saved
-        return product(grad, weights, 1, 1), product(inputs, grad, 0, 0)
+        inputs, weights, wanted = saved
+        if wanted is None:  # of a first layer nobody computes the gradient to its input
+            return None, product(inputs, grad, 0, 0)
+        to_inputs = product(grad, weights, 1, 1)
+        # Last, since weights can be updated where they lie only once nobody reads them any more.
+        return to_inputs, product(inputs, after(to_inputs, grad), 0, 0)
 
-    dense.defvjp(forward, backward)
+    dense.defvjp(forward, backward, symbolic_zeros=True)
     return dense

@@ -91,8 +91,8 @@ def test_a_measurement_is_a_speed_and_sees_what_does_not_fit(network, monkeypatc
 
 def test_a_measurement_is_of_the_lowering_in_use(network):
     with lowerings.using("shifts"):
-        shifts = tuning._program(network, TRAIN, jax.devices()[0], 2)
-    rows = tuning._program(network, TRAIN, jax.devices()[0], 2)
+        shifts = tuning.compiled_steps(network, TRAIN, jax.devices()[0], 2)
+    rows = tuning.compiled_steps(network, TRAIN, jax.devices()[0], 2)
     dots = [program.run.as_text().count(" dot(") for program in (shifts, rows)]
     assert dots[0] > dots[1]
     assert shifts.bytes > 0
@@ -112,7 +112,7 @@ def accelerator(monkeypatch):
 
         return SimpleNamespace(lanes=number, bytes=number, speed=speed)
 
-    monkeypatch.setattr(tuning, "_program", program)
+    monkeypatch.setattr(tuning, "compiled_steps", program)
     monkeypatch.setattr(conv, "agrees", lambda *_: True)
     return SimpleNamespace(platform="gpu", device_kind="fake"), made
 
@@ -162,27 +162,27 @@ def test_lanes_of_an_accelerator_are_bounded_by_memory_and_work(network, acceler
 
 def test_a_rung_that_the_device_refuses_is_not_taken(network, accelerator, monkeypatch):
     device, _ = accelerator
-    working = tuning._program
+    working = tuning.compiled_steps
 
     def program(network, config, device, number):
         if lowerings.in_use() == "patches":
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return working(network, config, device, number)
 
-    monkeypatch.setattr(tuning, "_program", program)
+    monkeypatch.setattr(tuning, "compiled_steps", program)
     assert chosen(network, device).lowering == "rows"
 
 
 def test_what_is_made_for_one_platform_need_not_compile_and_what_is_asked_for_must(network, accelerator, monkeypatch):
     device, _ = accelerator
-    working = tuning._program
+    working = tuning.compiled_steps
 
     def program(network, config, device, number):
         if lowerings.in_use() == refused:
             raise NotImplementedError("no such backend")
         return working(network, config, device, number)
 
-    monkeypatch.setattr(tuning, "_program", program)
+    monkeypatch.setattr(tuning, "compiled_steps", program)
     refused = "fused"
     assert chosen(network, device).lowering == "patches"
     with pytest.raises(NotImplementedError):

@@ -62,6 +62,42 @@ def test_values_and_gradients_have_the_type_of_their_inputs(dtype):
         assert array.dtype == dtype
 
 
+@jax.jit
+def ours_and_laxs(inputs, weights, grad):
+    """The gradients to inputs and weights."""
+    products = (lambda x, w, p=product: p(x, w, numbers(2)) for product in (dot_general, lax.dot_general))
+    return [jax.vjp(product, inputs, weights)[1](grad) for product in products]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0), (2, 1), (4, 5)])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_what_is_no_finite_number_spreads_as_far_as_with_lax(which, place, bad):
+    """And no farther: the gradient of the weights waits for that to the inputs, and takes nothing of it."""
+    arrays = drawn((5, 6), (6, 6), (5, 6), dtype=np.float32)
+    arrays[which] = arrays[which].at[place].set(bad)
+    for ours, lax_s in zip(*ours_and_laxs(*arrays), strict=True):
+        np.testing.assert_allclose(ours, lax_s, rtol=1e-5, atol=1e-5)  # NaN and infinities at the same places
+
+
+def test_one_lanes_nan_does_not_reach_the_others():
+    inputs, weights, grad = drawn((3, 5, 6), (3, 6, 6), (3, 5, 6), dtype=np.float32)
+    lanes = jax.vmap(ours_and_laxs)
+    broken = lanes(inputs, weights, grad.at[1].set(np.nan))[0]
+    for one, other in zip(lanes(inputs, weights, grad)[0], broken, strict=True):
+        assert np.isnan(other[1]).all()
+        assert np.array_equal(one[::2], other[::2])
+
+
+@pytest.mark.parametrize(("wanted", "products"), [((0, 1), 3), ((1,), 2)])
+def test_a_first_layer_computes_no_gradient_to_its_inputs(wanted, products):
+    def scalar(x, w):
+        return jnp.sum(jnp.sin(dot_general(x, w, numbers(2))))
+
+    text = str(jax.make_jaxpr(jax.grad(scalar, wanted))(jnp.ones((5, 4)), jnp.ones((4, 6))))
+    assert text.count("dot_general[") == products
+
+
 @pytest.mark.parametrize("product", [dot_general, lax.dot_general])
 def test_only_lax_transposes_the_gradient_of_the_weights(product):
     text = str(jax.make_jaxpr(jax.grad(lambda w: dot(product, w).sum()))(jnp.ones((4, 6))))

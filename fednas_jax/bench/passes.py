@@ -1,0 +1,111 @@
+"""What does a training step move, and how often does it pass over its weights? Counted in the program that XLA made.
+
+The step of each workload is compiled for this machine's first device, or for a GPU that a file describes, and is not
+run: no GPU has to be there. Beside the megabytes that the step's instructions read and write (`bench/traffic.py`)
+stand those of the roofline, and the passes over the largest variable, its gradient and its momentum: reads and writes
+of all of it.
+
+    python -m fednas_jax.bench.passes fedavg-round nas-round --lanes 32
+
+`--target h100.txtpb` compiles for a GPU, as XLA describes it with `--xla_dump_to`; it needs jax's CUDA plugin.
+Measured: docs/performance.md, "Passes over the weights".
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fednas_jax import nets
+from fednas_jax.bench.roofline import train_bytes
+from fednas_jax.bench.traffic import step_traffic
+from fednas_jax.bench.workloads import CLASSES, USUAL, WORKLOADS
+from fednas_jax.engine.lane_tuning import compiled_steps
+from fednas_jax.nets import lowerings
+
+COLUMNS = (
+    "workload",
+    "lowering",
+    "precision",
+    "MB a lane",
+    "roofline",
+    "weights read",
+    "written",
+    "bf16 read",
+    "written",
+)
+
+
+def counted(name: str, lowering: str, precision: Any, lanes: int, device: jax.Device) -> dict[str, Any]:
+    """One row: what a step of the workload moves on a device, a lane."""
+    workload = WORKLOADS[name]
+    train = dataclasses.replace(workload.train, precision=precision)
+    network = nets.build(workload.net, workload.shape, CLASSES)
+    widths = tuple(network.widths.values())
+    with lowerings.using(lowering):
+        found = step_traffic(compiled_steps(network, train, device, lanes).run.as_text())
+    largest = max(leaf.size for leaf in network.abstract(widths).params.values())
+    whole, rounded = found.passes(lanes * largest, "f32"), found.passes(lanes * largest, "bf16")
+    return {
+        "workload": name,
+        "lowering": lowering,
+        "precision": precision,
+        "lanes": lanes,
+        "bytes_a_lane": found.bytes / lanes,
+        "roofline_bytes": train_bytes(network, widths, train),
+        "float32_passes": whole._asdict(),
+        "bfloat16_passes": rounded._asdict(),
+    }
+
+
+def described(target: Path) -> jax.Device:
+    """The GPU that a file describes; programs can be compiled for it, and not run."""
+    topology = topologies.get_topology_desc("described", "cuda", target_config=target.read_text(), topology="1x1x1")
+    device: jax.Device = topology.devices[0]
+    return device
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", default=["fedavg-round"], help=f"of {', '.join(USUAL)}")
+    parser.add_argument("--lanes", type=int, default=32, help="side by side (default: 32)")
+    parser.add_argument("--lowerings", nargs="+", default=[lowerings.DEFAULT], choices=lowerings.LOWERINGS)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--target", type=Path, help="file that describes a GPU (default: this machine's first device)")
+    args = parser.parse_args(argv)
+    for name in args.workloads:
+        if name not in WORKLOADS:
+            parser.error(f"workloads: got {name}, want some of {', '.join(USUAL)}")
+    if args.lanes < 1:
+        parser.error(f"--lanes: got {args.lanes}, want at least 1")
+    if args.target is not None and not args.target.is_file():
+        parser.error(f"--target: got {args.target}, want a file")
+
+    device = described(args.target) if args.target else jax.devices()[0]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:3] else "right", no_wrap=True)
+    for name in args.workloads:
+        for lowering in args.lowerings:
+            for precision in args.precisions:
+                row = counted(name, lowering, precision, args.lanes, device)
+                megabytes = (f"{row[key] / 1e6:.1f}" for key in ("bytes_a_lane", "roofline_bytes"))
+                passes = (f"{n:.0f}" for kind in ("float32", "bfloat16") for n in row[f"{kind}_passes"].values())
+                table.add_row(name, lowering, precision, *megabytes, *passes)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
