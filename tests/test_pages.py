@@ -70,6 +70,9 @@ def test_commands_that_the_pages_show_are_taken(line, monkeypatch):
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("python")])
 def test_scripts_that_the_pages_show_are_there_with_their_options(line):
     _, script, *options = shlex.split(line, comments=True)
+    if script == "-m":
+        module, *options = options
+        script = f"{module.replace('.', '/')}.py"
     text = (HOME / script).read_text()
     for option in options:
         if option.startswith("--"):
