@@ -24,12 +24,12 @@ def packed(dataset):
     return pack(few, partition(few.labels, config, 1), 0.3, 1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def network():
     return from_nnx("conv_norm", ConvNorm, {"conv": 4, "dense": 6}, (8, 8, 1))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def candidates(network):
     return [jax.device_get(network.init(WIDTHS, jax.random.key(k))) for k in range(3)]
 

@@ -40,7 +40,7 @@ SECONDS = 240  # after which a process that hangs is ended
 @contextlib.contextmanager
 def processes(*commands):
     """Each command in a process of its own with two fake devices; all are ended in any case."""
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     pipe = subprocess.PIPE

@@ -15,7 +15,7 @@ from fednas_jax.sweep.attempts import attempted
 from fednas_jax.sweep.planning import plan
 
 WARM = 3  # trials until all is compiled and kept that will be
-MANY = 9
+MANY = 7
 
 
 @pytest.fixture

@@ -22,17 +22,17 @@ from fednas_jax.sweep.running import run_sweep
 from fednas_jax.sweep.scheduling import Job
 
 MANY = (
-    f"{TINY}\n[[trials]]\n"
-    "grid = { method = ['fednas', 'naive'], 'data.alpha' = [0.1, 1.0, 10.0], seed = [0, 1, 2, 3] }\n"
+    f"{TINY}\n[[trials]]\ngrid = {{ method = ['fednas', 'naive'], 'data.alpha' = [0.1, 1.0, 10.0], seed = [0, 1] }}\n"
 )
-EIGHT = MANY.replace("[0.1, 1.0, 10.0]", "[0.1, 10.0]").replace("[0, 1, 2, 3]", "[0, 1]")
+EIGHT = MANY.replace("[0.1, 1.0, 10.0]", "[0.1, 10.0]")
 SECONDS = 600  # after which a sweep that hangs is ended
 
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Workers have one device each, and compile as fast as tests do."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    monkeypatch.setenv("XLA_FLAGS", " ".join(flags))
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
@@ -103,7 +103,7 @@ def test_four_trials_train_in_one_warm_worker_and_its_death_loses_nothing(tmp_pa
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("text", "number", "kills", "options"),
-    [(MANY, 24, (0, 7, 15), ()), (EIGHT, 8, (0, 3, 5), ("--pack", "3"))],
+    [(MANY, 12, (0, 3, 7), ()), (EIGHT, 8, (0, 3, 5), ("--pack", "3"))],
     ids=["alone", "packed"],
 )
 def test_a_sweep_killed_three_times_ends_with_the_table_of_one_that_was_not(tmp_path, text, number, kills, options):
