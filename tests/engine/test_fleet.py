@@ -331,8 +331,8 @@ def test_a_diverged_candidate_scores_nan_and_harms_no_other(network, dataset, pa
 def test_a_diverged_candidate_harms_none_that_shares_its_lanes(network, dataset, packed, candidates, data_share):
     """Every lane takes up healthy tasks after broken ones and beside them, over several boundaries."""
     everyone = Tasks(np.tile([0, 1, 2], packed.clients), np.repeat(np.arange(packed.clients), 3))
-    engine = fleet(network, dataset, packed, 3, 1, data_share=data_share)
-    plan = schedule.segments(engine.steps[everyone.client], 3)
+    engine = fleet(network, dataset, packed, 4, 1, data_share=data_share)
+    plan = schedule.segments(engine.steps[everyone.client], 4)
     of = np.where(plan.task >= 0, everyone.candidate[plan.task], -1)[: plan.number]
     assert plan.number > 4
     assert ((of[1:] != 0) & (of[:-1] == 0)).any(axis=0).all()

@@ -44,6 +44,7 @@ def test_those_that_were_not_used_for_longest_go_first(kept, monkeypatch):
     assert fresh == [True, True, False, True, False, True]
 
 
+@pytest.mark.cold
 def test_nothing_is_kept_unless_it_is_asked_for():
     assert all(warm.compiled("recipe", (), lambda: print)[1] for _ in range(2))
 

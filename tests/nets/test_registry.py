@@ -42,7 +42,7 @@ WIRED = ("shufflenet_v2",)  # those whose channels' order depends on the widths
 
 @functools.cache
 def space_of(name):
-    return probe(small(name), (4,), check=name in WIRED)  # which finds out in which order their channels are
+    return probe(small(name), (4,))  # checked, which also finds out in which order channels are
 
 
 CONCATENATING = ("densenet100", "densenet121")  # their norms are of several groups at once, and so BatchNorm
@@ -98,20 +98,18 @@ def test_whatever_widths_and_channels_are_kept_masked_training_is_sliced_trainin
 def test_costs_are_those_of_the_network_built_at_the_widths(name):
     space = space_of(name)
     rng = np.random.default_rng(1)
-    for _ in range(2):
-        widths = tuple(int(w) for w in rng.integers([least > 0 for least in space.smallest], 9))
-        shapes = space.network.abstract(widths)
-        params, stats = (sum(math.prod(s.shape) for s in part.values()) for part in shapes)
-        assert space.macs(widths) == count_macs(space.network, widths)
-        assert space.params(widths) == params
-        assert space.size(widths) == 4 * (params + stats)
+    widths = tuple(int(w) for w in rng.integers([least > 0 for least in space.smallest], 9))
+    shapes = space.network.abstract(widths)
+    params, stats = (sum(math.prod(s.shape) for s in part.values()) for part in shapes)
+    assert space.macs(widths) == count_macs(space.network, widths)
+    assert space.params(widths) == params
+    assert space.size(widths) == 4 * (params + stats)
 
 
 @every_network
 def test_the_probe_accepts_it(name):
-    entry = NETWORKS[name]
-    space = probe(small(name), (4,))
-    assert space.groups == tuple(entry.shallow)
+    space = space_of(name)
+    assert space.groups == tuple(NETWORKS[name].shallow)
     assert bool(space.inexact) == (name in (*SLICED, *WIRED))
 
 
