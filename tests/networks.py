@@ -1,7 +1,6 @@
 """Small networks, and plain training of them, that several tests share. Nothing of local or fleet is used."""
 
 import functools
-import os
 from typing import Any, NamedTuple
 
 import jax
@@ -294,13 +293,7 @@ class Trained(NamedTuple):
 STEPS = 5
 
 
-# With XLA's own emitters, which most tests do without (`conftest.py`): the gradient of a maximum finds its pixel again
-# only where that is computed twice to the same bit.
-_EMITTERS = "xla_cpu_use_fusion_emitters"
-AS_RUNS = RUN_ONCE | ({_EMITTERS: True} if _EMITTERS in os.environ.get("XLA_FLAGS", "") else {})
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=AS_RUNS)
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=RUN_ONCE)
 def train(network, widths, variables, images, labels, rate):
     """Steps of SGD with momentum and weight decay on one batch."""
     optimizer = optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(rate, momentum=0.9))

@@ -62,6 +62,9 @@ def _max_pool(images: jax.Array, windows: Windows) -> jax.Array:
 
 
 def _forward(images: jax.Array, windows: Windows) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    # Computed once: the gradient finds the largest pixel by its bits, and a normalisation that is computed again beside
+    # other operations need not have the same ones. All of a window's gradient would be lost.
+    images = once(images)
     largest = _max_pool(images, windows)
     return largest, (images, largest)
 

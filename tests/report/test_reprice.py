@@ -47,14 +47,14 @@ def run(config, out, **more):
 
 def recorded(config, out):
     """The run, and the tasks that its engine was given, round by round."""
-    given, train = [], Fleet.train
+    given, begin = [], Fleet.begin
 
     def noted(self, widths, stack, server, tasks, *rest):
         given.append(sorted(zip(tasks.candidate.tolist(), tasks.client.tolist(), strict=True)))
-        return train(self, widths, stack, server, tasks, *rest)
+        return begin(self, widths, stack, server, tasks, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Fleet, "train", noted)
+        patch.setattr(Fleet, "begin", noted)
         result = run(config, out)
     return result, out, given
 
