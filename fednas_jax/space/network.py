@@ -53,7 +53,7 @@ class Network(Protocol):
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Logits [B, classes], or [B, T, classes] where every position has a label, and the new statistics.
 
-        `inputs` are [B, *input_shape]; `key` drives dropout (None: no dropout).
+        `inputs` are [B, ...]; `key` drives dropout (None: no dropout).
         """
 
 
@@ -64,7 +64,7 @@ def inputs_of(network: Network, batch: int) -> jax.ShapeDtypeStruct:
 
 
 def random_inputs(network: Network, batch: int, seed: int) -> np.ndarray:
-    """A batch [batch, *input_shape] that is always the same: normal float32, or uniform token ids."""
+    """A batch [batch, ...] that is always the same: normal float32, or uniform token ids."""
     rng, form = np.random.default_rng(seed), inputs_of(network, batch)
     if tokens := _tokens(network):
         return rng.integers(0, tokens, form.shape, np.int32)
