@@ -112,9 +112,8 @@ IMAGENET = Config(
     finetune=_PAPER_FINETUNE,
 )
 
-# LEAF's tweets, imported once (`fednas data import leaf`); clients with few are left out. LEAF trains its network at
-# 0.0003 with batches of 5 for each of few clients [models/baseline_constants.py and README of its repository]; the rate
-# here is ours.
+# LEAF's tweets, imported once (`fednas data import leaf`), of users with ten or more. LEAF's own rate is 0.0003
+# (models/baseline_constants.py of its repository); that here is ours.
 SENT140 = Config(
     preset="sent140",
     data=DataConfig(source="columns", clients=0, partition="natural", min_examples=10),
@@ -125,8 +124,8 @@ SENT140 = Config(
     finetune=_PAPER_FINETUNE,
 )
 
-# LEAF's plays, a client for each role; the next character, or with `--targets all` that after every position. The
-# clients' rate is that of FedAvg's grid for this network in Reddi et al. 2020, arXiv 2003.00295 (table 8), 1.
+# LEAF's plays, a client for each role; the next character, or with `--targets every` that after every position. Rates
+# of the texts' presets are ours.
 SHAKESPEARE = Config(
     preset="shakespeare",
     data=DataConfig(source="columns", clients=0, partition="natural"),

@@ -1,8 +1,8 @@
 """Stacked LSTMs for texts and series, which classify an example or every position of it.
 
 The networks of LEAF (arXiv 1812.01097, models/ of its repository) and of adaptive federated optimisation (arXiv
-2003.00295, appendix C). At their sizes they have the parameters that the latter states: `lstm_shakespeare` with 90
-tokens and classes 820,522, `lstm_stackoverflow` with 10,004 tokens and classes 4,050,748.
+2003.00295). By their layers' sizes `lstm_shakespeare` with 90 tokens and classes has 820,522 parameters,
+`lstm_stackoverflow` with 10,004 tokens and classes 4,050,748.
 """
 
 from __future__ import annotations
