@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from importing import imported, refused
 
-from fednas_jax.data import Dataset, ImportOptions, examples, import_data, read_columns
+from fednas_jax.data import ImportOptions, examples, import_data, read_columns
 from fednas_jax.data.arrays import from_arrays
 from fednas_jax.errors import DataError
 
@@ -27,20 +28,6 @@ def npz(path: Path, **arrays: Any) -> Path:
     with path.open("wb") as file:
         np.savez(file, **arrays)
     return path
-
-
-def imported(kind: str, source: Path, **options: Any) -> tuple[Dataset, str]:
-    folder = source.parent / f"columns-{len(list(source.parent.iterdir()))}"
-    said = import_data(kind, source, folder, ImportOptions(**{"test_share": 0.25, **options}))
-    return read_columns(folder), said
-
-
-def refused(kind: str, source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data(kind, source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
 
 
 def test_rows_of_floats_are_taken_as_rows_and_that_is_said(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import importing
 import numpy as np
 import pytest
 
 from fednas_jax.data import Dataset, ImportOptions, import_data, read_columns
-from fednas_jax.errors import DataError
 
 h5py = pytest.importorskip("h5py")
 
@@ -31,17 +32,12 @@ def write(path: Path, sizes: dict[str, int], first: int = 0, **more: Any) -> Pat
     return path
 
 
+refused = functools.partial(importing.refused, "hdf5")
+
+
 def imported(source: Path, **options: Any) -> Dataset:
     import_data("hdf5", source, source.parent / "columns", ImportOptions(**options))
     return read_columns(source.parent / "columns")
-
-
-def refused(source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data("hdf5", source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
 
 
 def test_files_for_training_and_testing_keep_every_clients_examples(tmp_path: Path) -> None:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+import importing
 import numpy as np
 import pytest
 from written_files import records
 
 from fednas_jax.data import Dataset, ImportOptions, import_data, read_columns
-from fednas_jax.errors import DataError
+
+refused = functools.partial(importing.refused, "sqlite")
 
 
 def imported(source: Path, **options: Any) -> Dataset:
     folder = source.parent / f"columns-{len(list(source.parent.iterdir()))}"
     import_data("sqlite", source, folder, ImportOptions(**options))
     return read_columns(folder)
-
-
-def refused(source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data("sqlite", source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
 
 
 def said(*lines: str) -> list[dict[str, Any]]:

@@ -7,15 +7,16 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import importing
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import written_files
+from importing import refused
 from written_files import arrow_table, png
 
 from fednas_jax.data import Dataset, ImportOptions, bounds, import_data, read_columns
-from fednas_jax.errors import DataError
 
 X = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
 Y = [n % 2 for n in range(12)]
@@ -23,17 +24,7 @@ CLIENTS = ["zoe", "al", "bo"] * 4  # no client's rows lie together
 
 
 def imported(kind: str, source: Path, **options: Any) -> Dataset:
-    folder = source.parent / f"columns-{len(list(source.parent.iterdir()))}"
-    import_data(kind, source, folder, ImportOptions(**{"test_share": 0.25, **options}))
-    return read_columns(folder)
-
-
-def refused(kind: str, source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data(kind, source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
+    return importing.imported(kind, source, **options)[0]
 
 
 def clients_of(data: Dataset) -> list[set[bytes]]:

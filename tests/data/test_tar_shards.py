@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -9,13 +10,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import importing
 import numpy as np
 import pytest
 import written_files
 from written_files import members, png
 
-from fednas_jax.data import Dataset, ImportOptions, import_data, read_columns
-from fednas_jax.errors import DataError
+from fednas_jax.data import Dataset
 
 X = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
 
@@ -28,18 +29,11 @@ def samples(first: int = 0, last: int = 12, **more: bytes) -> dict[str, bytes]:
     return files
 
 
+refused = functools.partial(importing.refused, "webdataset")
+
+
 def imported(source: Path, **options: Any) -> Dataset:
-    folder = source.parent / f"columns-{len(list(source.parent.iterdir()))}"
-    import_data("webdataset", source, folder, ImportOptions(**{"test_share": 0.25, **options}))
-    return read_columns(folder)
-
-
-def refused(source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data("webdataset", source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
+    return importing.imported("webdataset", source, **options)[0]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from importing import imported, refused
 
 from fednas_jax.data import Dataset, ImportOptions, import_data, read_columns, vocabulary
 from fednas_jax.data.vocabulary import (
@@ -32,20 +33,6 @@ def write(path: Path, users: dict[str, tuple[list[Any], list[Any]]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"user_data": {user: {"x": x, "y": y} for user, (x, y) in users.items()}}))
     return path
-
-
-def imported(kind: str, source: Path, **options: Any) -> tuple[Dataset, str]:
-    folder = source.parent / f"columns-{len(list(source.parent.iterdir()))}"
-    said = import_data(kind, source, folder, ImportOptions(**{"test_share": 0.25, **options}))
-    return read_columns(folder), said
-
-
-def refused(kind: str, source: Path, message: str, **options: Any) -> None:
-    before = sorted(source.parent.iterdir())
-    with pytest.raises(DataError, match=message) as error:
-        import_data(kind, source, source.parent / "refused", ImportOptions(**{"test_share": 0.25, **options}))
-    assert "\n" not in str(error.value)
-    assert sorted(source.parent.iterdir()) == before
 
 
 def text_of(data: Dataset, ids: np.ndarray) -> str:
