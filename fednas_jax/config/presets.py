@@ -66,6 +66,7 @@ FASHION_MNIST = Config(
 _PAPER = SearchConfig(
     budget=0.25, groups=14, rungs=((2, 4), (10, 1)), growth=0.5, round_cap=20, settle_rounds=20, compact_at=0.2
 )
+_TWENTY = dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20)
 _LONG = StageConfig(rounds=200, clients_per_round=100)
 _PAPER_FINETUNE = FinetuneConfig(rounds=200, clients_per_round=100)
 
@@ -76,7 +77,7 @@ CIFAR10 = Config(
     net=NetConfig(name="mobilenet_v1", multiple=(8,)),
     train=TrainConfig(batch_size=128, learning_rate=0.001),
     pretrain=_LONG,
-    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    search=_TWENTY,
     finetune=_PAPER_FINETUNE,
 )
 
@@ -98,7 +99,7 @@ CELEBA = Config(
     net=NetConfig(name="celeba_cnn", multiple=(8,)),
     train=TrainConfig(batch_size=128, learning_rate=0.001, local_epochs=4),
     pretrain=_LONG,
-    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    search=_TWENTY,
     finetune=_PAPER_FINETUNE,
 )
 
@@ -120,7 +121,7 @@ SENT140 = Config(
     net=NetConfig(name="lstm_sent140", multiple=(4,)),
     train=TrainConfig(batch_size=10, learning_rate=0.1),
     pretrain=_LONG,
-    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    search=_TWENTY,
     finetune=_PAPER_FINETUNE,
 )
 
@@ -132,7 +133,7 @@ SHAKESPEARE = Config(
     net=NetConfig(name="lstm_shakespeare", multiple=(2, 8, 8)),
     train=TrainConfig(batch_size=4, learning_rate=1.0, momentum=0.0, weight_decay=0.0),
     pretrain=_LONG,
-    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    search=_TWENTY,
     finetune=_PAPER_FINETUNE,
 )
 
@@ -143,7 +144,7 @@ STACKOVERFLOW = Config(
     net=NetConfig(name="lstm_stackoverflow", multiple=(8, 10, 8)),
     train=TrainConfig(batch_size=16, learning_rate=0.3, momentum=0.0, weight_decay=0.0),
     pretrain=_LONG,
-    search=dataclasses.replace(_PAPER, reduction=0.05, decay=0.98, max_iterations=20),
+    search=_TWENTY,
     finetune=_PAPER_FINETUNE,
 )
 
