@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -68,7 +69,7 @@ def from_linen(
     return LinenNetwork(name, make, *facts)
 
 
-class _Family:
+class _Family(abc.ABC):
     """What networks of both libraries are known by; see `space.Network`."""
 
     def __init__(
@@ -95,11 +96,13 @@ class _Family:
         """What makes the variables from a key, compiled once for all runs of a process."""
         return jax.jit(functools.partial(self._fresh, widths), compiler_options=RUN_ONCE)
 
+    @abc.abstractmethod
     def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
-        raise NotImplementedError
+        """Freshly initialised variables; runs inside a compiled program."""
 
+    @abc.abstractmethod
     def _shapes(self, widths: Widths) -> Any:
-        raise NotImplementedError
+        """What `abstract` needs at these widths, made once."""
 
 
 class NnxNetwork(_Family):
