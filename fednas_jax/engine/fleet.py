@@ -184,7 +184,11 @@ class Fleet:
         """The server optimiser's state for a stack, [K, ...]."""
         return optimizers.server_state(self.spec.train, stack)
 
-    def train(
+    def train(self, *args: Any) -> Trained:
+        """One round, to its end; arguments and errors are those of `begin`."""
+        return self.begin(*args)()
+
+    def begin(
         self,
         physical_widths: Widths,
         stack: Variables,
@@ -193,8 +197,10 @@ class Fleet:
         moment: tuple[int, int, int],
         candidate_ids: Sequence[int],
         learning_rate: float,
-    ) -> Trained:
+    ) -> Callable[[], Trained]:
         """One round: every task trains its client, the server brings each candidate's updates together.
+
+        It is handed to the devices, and what is returned waits for them. The caller may work meanwhile.
 
         An update that is no finite number, or whose norm is above `train.update_bound`, is left out. A candidate all of
         whose updates were left out, or that has no tasks, stays as it was, and its server's state too.
@@ -211,19 +217,6 @@ class Fleet:
         Raises:
           ConfigError: the aggregation would keep more updates than a device has memory for.
         """
-        return self.begin(physical_widths, stack, server, tasks, moment, candidate_ids, learning_rate)()
-
-    def begin(
-        self,
-        physical_widths: Widths,
-        stack: Variables,
-        server: Any,
-        tasks: Tasks,
-        moment: tuple[int, int, int],
-        candidate_ids: Sequence[int],
-        learning_rate: float,
-    ) -> Callable[[], Trained]:
-        """`train`, which is handed to the devices; what is returned waits for them. The caller may work meanwhile."""
         key = round_key(self.spec.seed, moment)
         of_round = OfRound(key, np.asarray(candidate_ids, np.int32), np.float32(learning_rate), {})
         return self.begin_round(physical_widths, stack, server, tasks, self.cut_to_train(tasks), of_round)
@@ -234,7 +227,7 @@ class Fleet:
         """`begin`, with the tasks cut already, and what the round's tasks have in common or each slot of its own.
 
         Args:
-          physical_widths: as for `train`, and so are `stack`, `server` and `tasks`.
+          physical_widths: as for `begin`, and so are `stack`, `server` and `tasks`.
           stack: [K, ...].
           server: [K, ...].
           tasks: who trains what.
