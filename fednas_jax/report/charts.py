@@ -121,7 +121,7 @@ def front(run: Run) -> dict[str, Any] | None:
         )
     if not rows:
         return None
-    x = axis("macs", "multiply-accumulates of one image (millions)", scale={"nice": True})
+    x = axis("macs", "multiply-accumulates of one example (millions)", scale={"nice": True})
     y = axis("test", "test accuracy (%)", scale={"zero": False})
     told = tips(
         network="network",
@@ -182,7 +182,7 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
         candidate="candidate",
         iteration="iteration",
         interval="validation accuracy, %",
-        examples="validation images",
+        examples="validation examples",
         fate="what follows",
     )
     picked = {"name": "picked", "select": {"type": "point", "fields": ["candidate"]}, "bind": "legend"}

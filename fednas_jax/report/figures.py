@@ -50,7 +50,7 @@ def front(run: Run) -> Shown:
         if found and not found[0]["iteration"]:
             axes.plot(x[:1], y[:1], "s", color=theme.colour(1), markersize=6, zorder=3)
             axes.annotate("parent", (x[0], y[0]), xytext=(-4, 7), textcoords="offset points", ha="right", fontsize=7)
-        axes.set(xlabel="multiply-accumulates of one image (millions)", ylabel="test accuracy (%)")
+        axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
         axes.set_xlim(0, None)
 
     if found:
@@ -60,7 +60,7 @@ def front(run: Run) -> Shown:
             f"{wording.percent(first['test_accuracy'])} to {wording.percent(last['test_accuracy'])}."
         )
         if findings.tested(run, last):
-            says += f" Bars are 95 % intervals by {run.result['data']['test_examples']:,} test images."
+            says += f" Bars are 95 % intervals by {run.result['data']['test_examples']:,} test examples."
     else:
         says = "No network of this run was tested."
     return Shown("front", "Accuracy against size", says, Sketch(draw), chart=charts.front(run))
@@ -162,6 +162,6 @@ def hours(run: Run, scores: Sequence[findings.Score]) -> Shown:
 
     says = (
         f"The parent is ready after {wording.digits(size * began)} simulated {unit}, the smallest network is found "
-        f"{wording.digits(size * (last - began))} {unit} later. Bars are 95 % intervals by the images of each score."
+        f"{wording.digits(size * (last - began))} {unit} later. Bars are 95 % intervals by the examples of each score."
     )
     return Shown("hours", "Accuracy against simulated time", says, Sketch(draw))

@@ -64,7 +64,7 @@ def of_run(run: Run) -> Page:
         tables=tables,
         notes=[
             "Seconds are simulated ones of an average client, unless said otherwise. Intervals of accuracies are 95 % "
-            "score intervals (Wilson): they say how much other images would change them, not other seeds."
+            "score intervals (Wilson): they say how much other examples would change them, not other seeds."
         ],
     )
 

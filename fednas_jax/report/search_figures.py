@@ -60,7 +60,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
     if examples:
         least, most = min(filter(None, examples)), max(filter(None, examples))
         of = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-        says += f" Bars are 95 % intervals: a score is of {of} validation images, so it jumps from round to round."
+        says += f" Bars are 95 % intervals: a score is of {of} validation examples, so it jumps from round to round."
     chart = charts.candidates(scores, [*names, *sorted({s.candidate for s in scores} - set(names))])
     sketch = Sketch(draw, theme.WIDE, 2.6)
     return Shown("candidates", "The search as it went", says, sketch, wide=True, chart=chart)
