@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fednas_jax.engine import lane_plan, programs
+from fednas_jax.engine import lane_plan, optimizers, programs
 from fednas_jax.engine.mesh import ALL, EACH, Layout
-from fednas_jax.engine.metrics import statistics_shape
-from fednas_jax.engine.programs import Columns, Counts, Recipe, Room, ScoreInputs, Table, TrainInputs
+from fednas_jax.engine.programs import Columns, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.runtime import cores
 from fednas_jax.space.network import Variables
 
@@ -23,7 +22,7 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
     """The forms of a program's arguments.
 
     Args:
-      kind: 'train', of a round that keeps no updates, or 'score'.
+      kind: 'train' or 'round', of a round that keeps no updates, 'score' or 'scored'.
       recipe: of the program; its slots are the stack's.
       layout: of the devices.
       columns: the examples on the devices, or their forms.
@@ -42,15 +41,18 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
     facts = len(programs.Lanes._fields)
     sizes = ((devices, rows, facts, recipe.lanes), (devices, rows), (devices,))
     table = placed(EACH, Table(*map(of, sizes)))
-    if kind == "train":
-        totals = placed(EACH, jax.eval_shape(lambda s: programs.zeros(recipe, Room(), s), stack))
+    if kind in ("train", "round"):
         key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         of_round = placed(ALL, (key, of((slots,)), of((), jnp.float32), {}))
-        return totals, table, TrainInputs(stack, columns, *of_round)
-    statistics = statistics_shape(recipe.metric, recipe.classes).shape
-    counts = Counts(*map(of, ((devices, 3, slots), (devices, slots, *statistics))))  # type: ignore[arg-type]
-    counts = placed(EACH, counts)
-    return counts, table, ScoreInputs(stack, columns)
+        trained = TrainInputs(stack, columns, *of_round)
+        if kind == "train":
+            return placed(EACH, jax.eval_shape(lambda s: programs.zeros(recipe, Room(), s), stack)), table, trained
+        server = jax.eval_shape(lambda s: optimizers.server_state(recipe.train, s), stack)
+        return placed(ALL, server), placed(ALL, of((slots, 0))), table, trained
+    scored = ScoreInputs(stack, columns)
+    if kind == "scored":
+        return table, scored
+    return placed(EACH, jax.eval_shape(lambda: programs.no_counts(recipe))), table, scored
 
 
 @contextlib.contextmanager

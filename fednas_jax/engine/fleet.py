@@ -38,7 +38,7 @@ from fednas_jax.engine.mesh import (
     placed_each,
     placed_host,
 )
-from fednas_jax.engine.metrics import metric_of, statistics_shape
+from fednas_jax.engine.metrics import metric_of
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
@@ -46,6 +46,8 @@ from fednas_jax.nets import lowerings
 from fednas_jax.registry import attempt
 from fednas_jax.runtime import cache, hosts
 from fednas_jax.space.network import Network, Variables, Widths
+
+WHOLE = {"train": "round", "score": "scored"}  # what one program does where all tasks go into one part
 
 # Programs that stay: of each stack five, for the shapes of two iterations, and some more.
 LEAST_PROGRAMS, SETS_OF_PROGRAMS = 40, 10
@@ -140,7 +142,9 @@ class Fleet:
         self.train_count = np.asarray(data.train_count)
         self.val_count = np.asarray(data.val_count)
         self.steps = local.local_steps(self.train_count, spec.train)
-        self.lanes, self.lowering = _measured(spec, self._layout, self.steps)
+        most = -(-(spec.tasks or spec.slots * data.clients) // self._layout.mesh.size)
+        usual = np.resize(self.steps, most)  # tasks of a device in a round
+        self.lanes, self.lowering = _measured(spec, self._layout, usual)
         memory = int(spec.engine.data_share * least_memory(self._layout))
         self._feed = Feed(data, self._layout.hosts, self._layout.host, memory, self.lanes)
         self._recipe = Recipe(
@@ -166,6 +170,10 @@ class Fleet:
         self._form = _form(spec, self._recipe)
         self._programs: OrderedDict[tuple[str, Size], Program] = OrderedDict()
         self._ahead: dict[tuple[str, Size], Future[Program]] = {}
+        # Small rounds are one program each. Where some take several parts none are: all would be compiled twice.
+        room = lane_plan.TASKS_PER_LANE * self.lanes * self._layout.mesh.size
+        fits = self._feed.resident and spec.slots * data.clients <= room
+        self._at_once = fits and lane_tuning.is_small(spec.network, spec.train, usual)
         self._resident: Columns | None = None
         if self._feed.resident:
             self._resident = Columns(*(placed_host(self._layout, column) for column in self._feed.columns()))
@@ -244,13 +252,19 @@ class Fleet:
         effort = Effort(steps=int(steps.sum()), examples=examples)
         room, place, of = self._keep(tasks, cut, stack)
         size = Size(physical_widths, _slots(stack), room)
-        totals, effort = self._call("zeros", size, effort, stack)
-        with self._parts(tasks, steps, self._feed.train, cut, place) as parts:
-            for columns, table in parts:
-                inputs = TrainInputs(stack, columns, *of_round)
-                (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
         of = everywhere(self._layout, of)
-        (stack, server, left_out), effort = self._call("serve", size, effort, stack, totals, server, of)
+        with self._parts(tasks, steps, self._feed.train, cut, place) as parts:
+            if self._at_once and len(cut) == 1:
+                ((columns, table),) = parts
+                inputs = TrainInputs(stack, columns, *of_round)
+                done, effort = self._call("round", size, effort, server, of, table, inputs)
+            else:
+                totals, effort = self._call("zeros", size, effort, stack)
+                for columns, table in parts:
+                    inputs = TrainInputs(stack, columns, *of_round)
+                    (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
+                done, effort = self._call("serve", size, effort, stack, totals, server, of)
+        stack, server, left_out = done
         effort += Effort(lane_steps=parts.lane_steps)
 
         def collect() -> Trained:
@@ -274,20 +288,24 @@ class Fleet:
         """`evaluate`, with the tasks cut already: the program calls, and each device's tasks in them."""
         stack, effort = everywhere(self._layout, stack), Effort()
         batches = self._batches(tasks)
-        metric, slots = self._recipe.metric, _slots(stack)
-        shapes = Counts(*((3, slots), (slots, *statistics_shape(metric, self.spec.classes).shape)))  # type: ignore[arg-type]
-        counts = Counts(*(placed_each(self._layout, [np.zeros(s, np.int32)] * self._layout.devices) for s in shapes))
-        size = Size(physical_widths, slots)
+        size = Size(physical_widths, _slots(stack))
         with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
-            for columns, table in parts:
-                inputs = ScoreInputs(stack, columns)
-                (counts, parts.done), effort = self._call("score", size, effort, counts, table, inputs)
-        counted, effort = self._call("count", size, effort, counts)
+            if self._at_once and len(cut) == 1:
+                ((columns, table),) = parts
+                counted, effort = self._call("scored", size, effort, table, ScoreInputs(stack, columns))
+            else:
+                counts = self._no_counts(size.slots)
+                for columns, table in parts:
+                    inputs = ScoreInputs(stack, columns)
+                    (counts, parts.done), effort = self._call("score", size, effort, counts, table, inputs)
+                counted, effort = self._call("count", size, effort, counts)
         correct, total, nonfinite = np.asarray(counted.examples, np.int64)
         finite = (nonfinite == 0) & (total > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = attempt(
-                f"search.metric: {self.spec.metric}", None, lambda: metric.value(np.asarray(counted.metric, np.int64))
+                f"search.metric: {self.spec.metric}",
+                None,
+                lambda: self._recipe.metric.value(np.asarray(counted.metric, np.int64)),
             )
         return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
@@ -303,18 +321,25 @@ class Fleet:
         # What keeps its updates has a size that only its tasks say; a lone stack has nothing to run meanwhile.
         if len(shapes) > 1 and (kind == "score" or self._recipe.aggregation.together is None):
             for size in (Size(*shape) for shape in shapes):
-                if (kind, size) in self._programs:
+                program = WHOLE[kind] if self._at_once else kind
+                if (program, size) in self._programs:
                     continue
                 recipe = dataclasses.replace(self._recipe, slots=size.slots)
                 one = self.spec.network.abstract(size.physical_widths)
-                args = ahead.arguments(kind, recipe, self._layout, self._columns_form(), one)
-                if not warm.kept(self._recipe_of(kind, size), args):
-                    wanted[kind, size] = functools.partial(self._compiled, kind, size, args)
+                args = ahead.arguments(program, recipe, self._layout, self._columns_form(), one)
+                if not warm.kept(self._recipe_of(program, size), args):
+                    wanted[program, size] = functools.partial(self._compiled, program, size, args)
         with ahead.in_threads(wanted) as self._ahead:
             try:
                 yield
             finally:
                 self._ahead = {}
+
+    def _no_counts(self, slots: int) -> Counts:
+        """The counts of a stack before anything was scored, on the devices."""
+        recipe, devices = dataclasses.replace(self._recipe, slots=slots), self._layout.devices
+        forms = jax.eval_shape(functools.partial(programs.no_counts, recipe))
+        return Counts(*(placed_each(self._layout, [np.zeros(a.shape[1:], a.dtype)] * devices) for a in forms))
 
     def _columns_form(self) -> Columns:
         """The examples on the devices, or what forms they have when they are sent."""
@@ -413,7 +438,8 @@ class Fleet:
             wait = functools.partial(self._compiled, kind, size, args) if begun is None else begun.result
             self._programs[kind, size], fresh = warm.compiled(self._recipe_of(kind, size), args, wait)
             if fresh:
-                effort += Effort(compilations=int(kind == "train"), compile_seconds=time.perf_counter() - began)
+                trains = kind in ("train", WHOLE["train"])
+                effort += Effort(compilations=int(trains), compile_seconds=time.perf_counter() - began)
             while len(self._programs) > max(LEAST_PROGRAMS, SETS_OF_PROGRAMS * self.spec.slots):
                 self._programs.popitem(last=False)
         self._programs.move_to_end((kind, size))
@@ -433,9 +459,11 @@ class Fleet:
         """What a kind of program is compiled from."""
         recipe = dataclasses.replace(self._recipe, slots=size.slots)
         kinds: dict[str, Callable[..., Any]] = {
+            "round": functools.partial(programs.whole_round, recipe, size.physical_widths, size.room),
             "zeros": functools.partial(programs.zeros, recipe, size.room),
             "train": functools.partial(programs.train, recipe, size.physical_widths),
             "serve": functools.partial(programs.serve, recipe),
+            "scored": functools.partial(programs.whole_score, recipe, size.physical_widths),
             "score": functools.partial(programs.score, recipe, size.physical_widths),
             "count": functools.partial(programs.count, recipe),
         }
@@ -449,8 +477,13 @@ def round_key(seed: int, moment: tuple[int, int, int]) -> Any:
       seed: the run's.
       moment: purpose, iteration and round.
     """
+    return _key_of(np.uint32(seed), *map(np.uint32, moment))
+
+
+@jax.jit
+def _key_of(seed: jax.Array, *parts: jax.Array) -> jax.Array:
     key = jax.random.key(seed)
-    for part in moment:
+    for part in parts:
         key = jax.random.fold_in(key, part)
     return jax.random.key_data(key)
 
@@ -487,17 +520,15 @@ def _measured(spec: FleetSpec, layout: Layout, steps: np.ndarray) -> Choice:
     Args:
       spec: says what is not to be measured.
       layout: of the devices.
-      steps: [C] of each client's task.
+      steps: [T] of each task of a usual round on a device.
     """
     wanted = Choice(spec.engine.lanes, spec.engine.lowering)
     if not np.all(spec.data.train_count):  # a test split trains nowhere
         return Choice(wanted.lanes or 1, lowerings.DEFAULT if wanted.lowering == "auto" else wanted.lowering)
     device = layout.mesh.local_devices[0]
-    most = -(-(spec.tasks or spec.slots * spec.data.clients) // layout.mesh.size)
-    usual = np.resize(steps, most)
 
     def measure() -> Choice:
         memory = memory_of(device)
-        return lane_tuning.choice(spec.network, spec.train, device, memory, usual, wanted, cache.folder())
+        return lane_tuning.choice(spec.network, spec.train, device, memory, steps, wanted, cache.folder())
 
     return measure() if layout.hosts == 1 else hosts.from_first_host(measure)

@@ -18,6 +18,7 @@ from fednas_jax.engine import lane_plan
 LADDER = tuple(2**n for n in range(11))
 MIDDLE = 64  # lanes at which lowerings are compared: enough to fill a device, few enough to compile and fit
 ENOUGH = 0.9  # of the fastest rung's speed: fewer lanes with as much are taken, since more cost memory
+MOST_UNMEASURED = 256  # lanes, where nothing is measured
 SECONDS = 10.0  # after which no more is measured
 AS_FAST = 1.05  # a round's estimated time, beside the least, at which fewer lanes are as fast
 THREADS = 4  # that compile
@@ -112,6 +113,17 @@ def search(
         return Speeds(best, {r.lanes: value for r, value in sorted(found.items()) if r.lowering == best})
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def side_by_side(steps: np.ndarray) -> int:
+    """The lanes of a round that is too small to measure: the fewest that end it in about as few steps as any.
+
+    So little work leaves an accelerator waiting for the host to start it, and a step takes as long with any number.
+
+    Args:
+      steps: [T] of each task of a round on one device.
+    """
+    return fewest_lanes(steps, {number: float(number) for number in ladder(min(len(steps), MOST_UNMEASURED))})
 
 
 def fewest_lanes(steps: np.ndarray, speeds: Mapping[int, float]) -> int:

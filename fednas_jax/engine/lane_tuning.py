@@ -6,6 +6,7 @@ batch, T tasks.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
@@ -26,6 +27,7 @@ from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json
 from fednas_jax.nets import conv, lowerings
 from fednas_jax.space.network import Network, Variables, inputs_of
+from fednas_jax.space.training_macs import training_layer_macs
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ LADDER = (1, 4, 16, 64, 256, 1024)
 WORTH = 1.1  # more lanes must bring this factor: they also cost memory, and padding where tasks are few
 MEMORY = 0.5  # share of a device's memory that lanes may take; clients' data and the stack need the rest
 LEAST_SECONDS = 0.1  # of one measurement
+# Multiply-accumulates of a round below which nothing is measured: some tenths of a second of a CPU and less than a
+# millisecond of an accelerator, so that a search ends before what a measurement saves has paid for it.
+SMALL = 3e9
 
 
 class Choice(NamedTuple):
@@ -64,21 +69,36 @@ def choice(
 
     Raises:
       ConfigError: the lowering that is wanted is not made for the device.
+      RunError: it computes other numbers there than the default does.
     """
     free, offered = wanted.lowering == "auto", lowerings.offered(device.platform)
     if not free and wanted.lowering not in offered:
         want = ", ".join(("auto", *offered))
         raise ConfigError(f"engine.lowering: got {wanted.lowering} on a {device.platform}, want one of {want}")
-    if device.platform == "cpu" or len(steps) < 2:  # a CPU's lowering is known: docs/performance.md
-        lowering = lowerings.DEFAULT if free else wanted.lowering
+    cpu, lowering = device.platform == "cpu", lowerings.DEFAULT if free else wanted.lowering
+    _agree(lowering, config, device)
+    if wanted.lanes and (cpu or not free or len(steps) < 2):  # a CPU's lowering is known: docs/performance.md
+        return Choice(wanted.lanes, lowering)
+    if not wanted.lanes and (len(steps) < 2 or is_small(network, config, steps)):
+        return Choice(1 if cpu else lane_search.side_by_side(steps), lowering)
+    if cpu:
         with lowerings.using(lowering):
-            return Choice(wanted.lanes or lanes(network, config, device, memory, len(steps), folder), lowering)
-    if wanted.lanes and not free:
-        return wanted
+            return Choice(lanes(network, config, device, memory, len(steps), folder), lowering)
     names = offered if free else (wanted.lowering,)
     rungs = (wanted.lanes,) if wanted.lanes else lane_search.ladder(len(steps))
     speeds = _speeds(network, config, device, memory, rungs, names, folder)
     return Choice(wanted.lanes or lane_search.fewest_lanes(steps, speeds.of), cast(LoweringName, speeds.lowering))
+
+
+def is_small(network: Network, config: TrainConfig, steps: np.ndarray) -> bool:
+    """Whether a device has so little to do in a round, tasks [T] of `steps`, that starting it is what takes time."""
+    return _macs_of_example(network) * config.batch_size * float(steps.sum()) < SMALL
+
+
+@functools.lru_cache(maxsize=16)
+def _macs_of_example(network: Network) -> int:
+    """Of a training step of the parent; a run has several fleets."""
+    return sum(training_layer_macs(network, tuple(network.widths.values())))
 
 
 def _speeds(
@@ -104,12 +124,9 @@ def _speeds(
     share = int(MEMORY * memory)
 
     def prepare(rung: Rung) -> Program | None:
-        own = lowerings.LOWERINGS[rung.lowering].platform is not None
+        own = _one_platform(rung.lowering)
         try:
-            with jax.default_matmul_precision(config.matmul_precision):
-                right = not own or conv.agrees(rung.lowering, device, jnp.dtype(config.precision))
-            if not right:
-                raise RunError(f"engine.lowering: {rung.lowering} computes other numbers here than {lowerings.DEFAULT}")
+            _agree(rung.lowering, config, device)
             with lowerings.using(rung.lowering):
                 found = compiled_steps(network, config, device, rung.lanes)
         except jax.errors.JaxRuntimeError as error:
@@ -134,6 +151,25 @@ def _speeds(
         remembered.parent.mkdir(parents=True, exist_ok=True)
         write_json(remembered, {"lowering": speeds.lowering, "speeds": {str(n): v for n, v in speeds.of.items()}})
     return speeds
+
+
+def _one_platform(lowering: str) -> bool:
+    """Whether it is a kernel of our own, made for one platform alone."""
+    return lowerings.LOWERINGS[lowering].platform is not None
+
+
+def _agree(lowering: str, config: TrainConfig, device: jax.Device) -> None:
+    """Tries a kernel of our own against the default.
+
+    Raises:
+      RunError: it computes other numbers.
+    """
+    if not _one_platform(lowering):
+        return
+    with jax.default_matmul_precision(config.matmul_precision):
+        right = conv.agrees(lowering, device, jnp.dtype(config.precision))
+    if not right:
+        raise RunError(f"engine.lowering: {lowering} computes other numbers here than {lowerings.DEFAULT}")
 
 
 def _not_taken(what: object, error: Exception) -> None:
@@ -214,7 +250,8 @@ class Program(NamedTuple):
     def speed(self) -> float:
         """Lane-steps a second."""
         sharding = SingleDeviceSharding(self.device)
-        arguments = jax.tree.map(lambda a: jax.device_put(jnp.zeros(a.shape, a.dtype), sharding), self.shapes)
+        zeros = functools.partial(jax.tree.map, lambda a: jnp.zeros(a.shape, a.dtype), self.shapes)
+        arguments = jax.jit(zeros, out_shardings=sharding)()  # one program, not one for each shape
 
         def seconds(count: int) -> float:
             began = time.perf_counter()
@@ -232,9 +269,10 @@ def compiled_steps(network: Network, config: TrainConfig, device: jax.Device, nu
     """Steps of `number` lanes, compiled with the lowering in use."""
     widths = tuple(network.widths.values())
     client = local.make_local(network, widths, config)
-    keys = jax.random.split(jax.random.key(0), number)
 
     def run(count: jax.Array, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+        keys = jax.random.split(jax.random.key(0), number)
+
         def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
             del t
             return jax.vmap(client.step, (0, 0, 0, None, 0))(state, images, labels, jnp.float32(0.1), keys)

@@ -1,5 +1,6 @@
 """The programs that the fleet compiles, as functions of records: begin a round, train, serve, score, count.
 
+A small round is one program, `whole_round`, and so is its score; else each part of the tasks is a call of its own.
 Training and scoring step through a table of segments: between two boundaries all lanes of a device step together, and
 at a boundary lanes that are done hand in what they have and take up their next task. Letters: K slots for candidates in
 a stack, C clients, N examples, L lanes of one device, D devices of all hosts, H hosts, S segments, B batch. A stack is
@@ -24,7 +25,7 @@ from fednas_jax.config.schema import ParticipationConfig, TrainConfig
 from fednas_jax.engine import attacks, lane_plan, local
 from fednas_jax.engine.aggregation import Aggregation, update_norm
 from fednas_jax.engine.mesh import ALL, DEVICES, EACH, HOST, HOSTS
-from fednas_jax.engine.metrics import Metric
+from fednas_jax.engine.metrics import Metric, statistics_shape
 from fednas_jax.engine.optimizers import server_optimizer
 from fednas_jax.space.network import Network, Variables, Widths
 
@@ -157,6 +158,14 @@ def zeros(recipe: Recipe, room: Room, stack: Variables) -> Sums | Kept:
         jnp.zeros((devices, recipe.slots), jnp.int32),
     )
     return lax.with_sharding_constraint(empty, NamedSharding(recipe.mesh, EACH))
+
+
+def whole_round(
+    recipe: Recipe, physical_widths: Widths, room: Room, server: Any, of: jax.Array, table: Table, inputs: TrainInputs
+) -> tuple[Variables, Any, jax.Array]:
+    """A round whose tasks are all in one part; arguments and result are those of `zeros`, `train` and `serve`."""
+    totals, _ = train(recipe, physical_widths, zeros(recipe, room, inputs.stack), table, inputs)
+    return serve(recipe, inputs.stack, totals, server, of)
 
 
 def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: Table, inputs: TrainInputs) -> Any:
@@ -344,6 +353,23 @@ def _brought_together(recipe: Recipe, kept: Kept, of: jax.Array) -> tuple[Variab
         return lax.map(candidate, of)
 
     return jax.shard_map(device, mesh=recipe.mesh, in_specs=(EACH, ALL), out_specs=ALL, check_vma=False)(kept, of)
+
+
+def no_counts(recipe: Recipe) -> Counts:
+    """The counts before anything was scored."""
+    devices, slots = recipe.mesh.size, recipe.slots
+    statistics = statistics_shape(recipe.metric, recipe.classes).shape
+    empty = Counts(
+        jnp.zeros((devices, 3, slots), jnp.int32),
+        jnp.zeros((devices, slots, *statistics), jnp.int32),
+    )
+    return lax.with_sharding_constraint(empty, NamedSharding(recipe.mesh, EACH))
+
+
+def whole_score(recipe: Recipe, physical_widths: Widths, table: Table, inputs: ScoreInputs) -> Counts:
+    """The counts of a score whose tasks are all in one part."""
+    counts, _ = score(recipe, physical_widths, no_counts(recipe), table, inputs)
+    return count(recipe, counts)
 
 
 def score(recipe: Recipe, physical_widths: Widths, counts: Counts, table: Table, inputs: ScoreInputs) -> Any:

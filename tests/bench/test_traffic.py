@@ -122,7 +122,7 @@ def test_lanes_without_work_add_no_pass(plain):
     work = FleetRounds(Federation(workload, 6, 0), EngineConfig(lanes=LANES), jax.devices()[:1])
     work()
     assert work.effort.steps < work.effort.lane_steps
-    (program,) = (program for key, program in work.fleet._programs.items() if key[0] == "train")
+    (program,) = (program for key, program in work.fleet._programs.items() if key[0] == "round")
     found = step_traffic(program.as_text())
     assert found.passes(DENSE) == plain.passes(DENSE)
     # Beyond the step that is measured alone: images are picked and brought to floats, and the tables are read.

@@ -53,6 +53,10 @@ def kinds_of_programs(engine):
     return sorted(kind for kind, _ in engine._programs)
 
 
+WHOLE = ["round", "scored"]  # all tasks in one part
+PARTS = ["count", "score", "serve", "train", "zeros"]
+
+
 def long_form(*cases):
     """Cases of lanes and devices for the long form."""
     return [pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases]
@@ -141,11 +145,12 @@ def test_stacks_of_other_shapes_compile_in_threads_and_equal_the_oracle(
             facts = (packed, dataset.mean, dataset.std, CONFIG, pairs, round_key(), [NAMES[k]])
             (want,) = oracle.train_round(network, w, [start[k]], *facts)
             assert_close(jax.tree.map(lambda a: a[0], got), want)
-    assert {(size.physical_widths, own) for kind, size, own in threads if kind == "train"} == {
+    trains = "train" if engine.streams else "round"
+    assert {(size.physical_widths, own) for kind, size, own in threads if kind == trains} == {
         (WIDTHS, True),
         ((2, 4), True),
     }
-    assert not any(own for kind, _, own in threads if kind != "train")
+    assert not any(own for kind, _, own in threads if kind != trains)
 
 
 def test_many_short_calls_equal_one_long_one(network, dataset, packed, candidates, expected, monkeypatch):
@@ -194,7 +199,7 @@ def test_streaming_part_by_part_equals_data_on_the_devices(
     assert_close(trained, expected)
     assert_equal(tally, scored(fleet(network, dataset, packed, lanes, devices), trained))
     assert streaming.effort.steps == streaming.steps[TASKS.client].sum()
-    assert kinds_of_programs(streaming) == ["count", "score", "serve", "train", "zeros"]
+    assert kinds_of_programs(streaming) == PARTS
 
 
 @pytest.mark.cold
@@ -216,7 +221,7 @@ def test_no_cohort_and_no_number_of_parts_needs_another_program(
         _, tally = trained_and_scored(engine, candidates, tasks)
         assert np.array_equal(np.isfinite(tally.accuracy), np.isin(range(3), alive))
     assert len(set(parts_of)) > 2
-    assert kinds_of_programs(engine) == ["count", "score", "serve", "train", "zeros"]
+    assert kinds_of_programs(engine) == PARTS
     assert engine.effort.compilations == 1
 
 
@@ -312,7 +317,7 @@ def test_half_the_candidates_take_half_the_steps_and_no_other_program(network, d
     one_round(engine, candidates, Tasks(np.zeros(len(clients), int), clients))
     assert engine.effort.steps - whole == whole / 2
     assert engine.effort.lane_steps - lane_steps == lane_steps / 2
-    assert kinds_of_programs(engine) == ["serve", "train", "zeros"]
+    assert kinds_of_programs(engine) == ["round"]
 
 
 def test_a_diverged_candidate_scores_nan_and_harms_no_other(network, dataset, packed, candidates):
@@ -364,7 +369,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
         ]
         assert not np.array_equal(*moves)
         assert np.linalg.norm(moves[0] - moves[1]) < 0.1 * np.linalg.norm(moves[1])
-    text = engine._programs["train", Size(WIDTHS, 3)].as_text()
+    text = engine._programs["round", Size(WIDTHS, 3)].as_text()
     assert "bf16[" in text
     tally = engine.evaluate(WIDTHS, stacked(trained), TASKS)
     exactly = fleet(network, dataset, packed, 3, 1).evaluate(WIDTHS, stacked(exact), TASKS)
@@ -395,7 +400,7 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
     engine = fleet(network, dataset, packed, 3, 1, config)
     trained = one_round(engine, candidates, TASKS, config)
     engine.evaluate(WIDTHS, stacked(trained), TASKS)
-    for kind in ("train", "score"):
+    for kind in WHOLE:
         products = [line for line in engine._programs[kind, Size(WIDTHS, 3)].as_text().splitlines() if " dot(" in line]
         assert products
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)

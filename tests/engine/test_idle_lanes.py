@@ -91,7 +91,7 @@ def traced(network, dataset, packed, candidates, monkeypatch):
         call = engine._call
 
         def recorded(kind, size, effort, *args):
-            if kind == "train":
+            if kind == "round":
                 programs.append(jax.make_jaxpr(engine._function(kind, size))(*args).jaxpr)
                 raise StopIteration
             return call(kind, size, effort, *args)

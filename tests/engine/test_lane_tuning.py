@@ -13,6 +13,7 @@ from fednas_jax.engine.lane_search import Rung
 from fednas_jax.engine.lane_tuning import Choice
 from fednas_jax.errors import RunError
 from fednas_jax.nets import conv, lowerings
+from fednas_jax.space.training_macs import training_layer_macs
 
 TRAIN = TrainConfig(batch_size=4)
 AUTO = Choice(0, "auto")
@@ -24,7 +25,13 @@ def network():
 
 
 @pytest.fixture
-def speeds(monkeypatch):
+def measured(monkeypatch):
+    """Even rounds as small as these are measured."""
+    monkeypatch.setattr(tuning, "SMALL", 0)
+
+
+@pytest.fixture
+def speeds(measured, monkeypatch):
     """What a measurement finds, by lanes; and which were made."""
     found, made = {}, []
 
@@ -99,7 +106,7 @@ def test_a_measurement_is_of_the_lowering_in_use(network):
 
 
 @pytest.fixture
-def accelerator(monkeypatch):
+def accelerator(measured, monkeypatch):
     """A device that is no CPU, fastest with patches; and what was measured of it."""
     made = []
 
@@ -207,3 +214,26 @@ def test_a_cpu_measures_no_lowerings(network, speeds):
     assert chosen(network, cpu) == (4, lowerings.DEFAULT)
     assert chosen(network, cpu, Choice(2, "grouped")) == (2, "grouped")
     assert speeds[1] == [1, 4, 16]
+
+
+def test_a_round_too_small_to_pay_for_it_is_not_measured(network, accelerator, monkeypatch):
+    device, made = accelerator
+    of_example = sum(training_layer_macs(network, (2, 2, 4)))
+    monkeypatch.setattr(tuning, "SMALL", 200 * 5 * TRAIN.batch_size * of_example + 1)
+    assert chosen(network, jax.devices()[0]) == (1, lowerings.DEFAULT)
+    assert chosen(network, device) == (128, lowerings.DEFAULT)  # 2 x 5 steps, as with 256 lanes
+    assert chosen(network, device, tasks=3) == (2, lowerings.DEFAULT)
+    assert chosen(network, device, Choice(0, "shifts")) == (128, "shifts")
+    assert made == []
+    assert chosen(network, device, Choice(3, "auto")) == (3, "patches")
+    assert chosen(network, device, tasks=201).lowering == "patches"
+
+
+@pytest.mark.parametrize("wanted", [Choice(0, "fused"), Choice(3, "fused")])
+def test_a_kernel_of_our_own_that_is_asked_for_must_agree_even_where_nothing_is_measured(
+    network, accelerator, monkeypatch, wanted
+):
+    monkeypatch.setattr(tuning, "SMALL", np.inf)
+    monkeypatch.setattr(conv, "agrees", lambda *_: False)
+    with pytest.raises(RunError, match="fused computes other numbers here than rows"):
+        chosen(network, accelerator[0], wanted)

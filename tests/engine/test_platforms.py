@@ -75,7 +75,7 @@ def default(network, dataset, packed, candidates):
 def test_no_lowering_changes_a_round_beyond_the_order_of_sums(network, dataset, packed, candidates, default, name):
     engine = fleet(network, dataset, packed, 3, 1, lowering=name)
     assert_close(trained_and_scored(engine, candidates), default[0])
-    texts = [engine._programs[key].as_text() for key in engine._programs if key[0] == "train"]
+    texts = [engine._programs[key].as_text() for key in engine._programs if key[0] == "round"]
     assert all(("convolution(" in text) == (name == "grouped") for text in texts)
 
 
@@ -107,7 +107,7 @@ def exported(network, dataset, packed, default):
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", [*lowerings.offered("cpu"), pytest.param("fused", marks=OLD_TRITON)])
-@pytest.mark.parametrize("kind", ["train", "score"])
+@pytest.mark.parametrize("kind", ["round", "scored"])
 def test_programs_lower_for_every_platform(exported, name, precision, kind):
     program, platforms = exported(name, precision, kind)
     assert program.platforms == platforms
