@@ -2,8 +2,8 @@
 
 The step of each workload is compiled for this machine's first device, or for a GPU that a file describes, and is not
 run: no GPU has to be there. Beside the megabytes that the step's instructions read and write (`bench/traffic.py`)
-stand those of the roofline, and the passes over the largest variable, its gradient and its momentum: reads and writes
-of all of it.
+stand those of the roofline, the passes over the largest variable, its gradient and its momentum (reads and writes of
+all of it), and the seconds that tracing and compiling took.
 
     python -m fednas_jax.bench.passes fedavg-round nas-round --lanes 32
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ COLUMNS = (
     "written",
     "bf16 read",
     "written",
+    "comp s",
 )
 
 
@@ -52,8 +54,11 @@ def counted(name: str, lowering: str, precision: Any, lanes: int, device: jax.De
     train = dataclasses.replace(workload.train, precision=precision)
     network = nets.build(workload.net, workload.shape, CLASSES)
     widths = tuple(network.widths.values())
+    began = time.perf_counter()
     with lowerings.using(lowering):
-        found = step_traffic(compiled_steps(network, train, device, lanes).run.as_text())
+        program = compiled_steps(network, train, device, lanes).run
+    seconds = time.perf_counter() - began
+    found = step_traffic(program.as_text())
     largest = max(leaf.size for leaf in network.abstract(widths).params.values())
     whole, rounded = found.passes(lanes * largest, "f32"), found.passes(lanes * largest, "bf16")
     return {
@@ -65,6 +70,7 @@ def counted(name: str, lowering: str, precision: Any, lanes: int, device: jax.De
         "roofline_bytes": train_bytes(network, widths, train),
         "float32_passes": whole._asdict(),
         "bfloat16_passes": rounded._asdict(),
+        "compile_seconds": seconds,
     }
 
 
@@ -102,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 row = counted(name, lowering, precision, args.lanes, device)
                 megabytes = (f"{row[key] / 1e6:.1f}" for key in ("bytes_a_lane", "roofline_bytes"))
                 passes = (f"{n:.0f}" for kind in ("float32", "bfloat16") for n in row[f"{kind}_passes"].values())
-                table.add_row(name, lowering, precision, *megabytes, *passes)
+                table.add_row(name, lowering, precision, *megabytes, *passes, f"{row['compile_seconds']:.1f}")
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     return 0
 

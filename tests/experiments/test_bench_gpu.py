@@ -51,7 +51,7 @@ def answers(bench, monkeypatch):
 
     def done(command, timeout, env, **_):
         asked.append((command, timeout, env))
-        answer = next(value for word, value in said.items() if word in command)
+        answer = next(value for word, value in said.items() if any(word in part for part in command))
         if isinstance(answer, float):
             raise subprocess.TimeoutExpired(command, timeout)
         if isinstance(answer, str):
@@ -91,7 +91,7 @@ def test_a_part_that_fails_or_takes_too_long_is_said_and_the_rest_goes_on(bench,
     assert bench.main([]) == 1
     shown = capsys.readouterr().out
     assert "scale: lanes: too many" in shown
-    assert "search digits: not done after 60 s" in shown
+    assert "search digits: not done after " in shown
     assert shown.count("1,000,000") == len(bench.PARTS) - 2
 
 
@@ -106,12 +106,47 @@ def test_parts_end_when_the_time_is_up(bench, answers, monkeypatch, capsys):
     assert "left out: no time" in capsys.readouterr().out
 
 
+def test_a_part_may_take_what_others_left_over_and_nothing_that_others_need(bench, answers):
+    said, asked = answers
+    said["bench"], said["search"] = report([row()]), {}
+    assert bench.main([]) == 0
+    planned = [part.seconds for part in bench.PARTS]
+    left = bench.SECONDS - sum(planned)  # answers take no time, so all of it is left over
+    for number, (_, timeout, _) in enumerate(asked):
+        assert timeout == pytest.approx(left + sum(planned[: number + 1]), abs=1)
+
+
+def test_main_parts_run_before_and_with_other_flags_beside_what_they_are_now(
+    bench, answers, monkeypatch, tmp_path, capsys
+):
+    said, asked = answers
+    slow = report([row(examples_per_second=8e5, compile_seconds=20.0, peers={}, peers_left_out={})])
+    said["before"], said["flags"], said["search"], said["bench"] = slow, report([row()]), {}, report([row()])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_here")
+    (tmp_path / "fednas_jax").mkdir()
+    (tmp_path / "fednas_jax" / "__main__.py").touch()
+    out = tmp_path / "gpu.json"
+    assert bench.main(["--before", str(tmp_path), "--flags=--xla_there", "--out", str(out), "--seconds", "999"]) == 0
+    shown = capsys.readouterr().out
+    beside = "mobilenet, beside before: 1.25 times the examples/s, 9.5 s of compilation and not 20.0"
+    assert beside in shown
+    assert "mobilenet, beside other flags: 1.00 times the examples/s" in shown
+    assert "search digits, beside before: " in shown
+    again = sum(part.again for part in bench.PARTS)
+    assert len(asked) == len(bench.PARTS) + 2 * again
+    sources = [env.get("PYTHONPATH") == str(tmp_path) for _, _, env in asked]
+    assert sum(sources) == sum(env["XLA_FLAGS"] == "--xla_here --xla_there" for _, _, env in asked) == again
+    assert len({env["XDG_CACHE_HOME"] for _, _, env in asked}) == 3  # a fresh cache for each
+    parts = json.loads(out.read_text())["parts"]
+    assert [part["setting"] for part in parts[:3]] == ["", "before", "other flags"]
+    assert not any("--peers" in part["command"] for part in parts if part["setting"])
+
+
 def test_the_whole_takes_less_than_six_minutes_and_every_command_is_understood(bench):
     from fednas_jax.bench import options
 
-    assert bench.SECONDS < 360
+    assert sum(part.seconds for part in bench.PARTS) <= bench.SECONDS < 360
     for part in (*bench.PARTS, *bench.TINY):
-        assert part.seconds <= 80
         if not part.searches:
             names = {name for name in part.command.split()[1:] if not name.startswith("-")}
             assert names & set(options.WORKLOADS), part
@@ -122,6 +157,7 @@ def test_the_whole_takes_less_than_six_minutes_and_every_command_is_understood(b
     [
         (["--out", "nowhere/gpu.json"], "--out: got nowhere/gpu.json, want a file in a folder that exists"),
         (["--torch-python", "nowhere/python"], "--torch-python: got nowhere/python, want the Python of"),
+        (["--before", "nowhere"], "--before: got nowhere, want a folder with the project"),
         (["--seconds", "0"], "--seconds: got 0.0, want above 0"),
     ],
 )
