@@ -6,7 +6,7 @@ examples a second, shares of the matrix-product limit and of the roofline of the
 compilation, and, turn by turn on the same device, the ratios to PyTorch (a loop, a CUDA graph, torch.func's vmap), to
 plain `jax.vmap`, and to one client after another.
 
-`--before DIR` runs the main parts again with an earlier version of this project, `--flags "--xla_..."` with other flags
+`--before DIR` runs the main parts again with an earlier version of this project, `--flags=--xla_...` with other flags
 of XLA, each right after the part, and tells how many times as fast it is now; that takes half as long again for each.
 
 Command:  python experiments/bench_gpu.py --torch-python TORCH_ENV/bin/python --out bench_gpu.json

@@ -74,7 +74,7 @@ def test_scripts_that_the_pages_show_are_there_with_their_options(line):
         module, *options = options
         script = f"{module.replace('.', '/')}.py"
     text = (HOME / script).read_text()
-    for option in options:
+    for option in (word.split("=")[0] for word in options):
         if option.startswith("--"):
             assert option in text or option.lstrip("-").replace("-", "_") in text, option
 
