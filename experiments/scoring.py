@@ -10,8 +10,8 @@ Command:  python experiments/scoring.py --preset fashion_mnist --examples 7500
           (--tiny: made-up images, one iteration, in seconds)
 Hardware: 2 cores
 Minutes:  about 20 with 7,500 images
-Expected: docs/results.md, "Who scores". Seeds 0 to 2: own cohort 9.9 s of a client, 20 phones 19.0, not alone 15.3, 5 to
-          20 12.5, 5 phones 9.5; 86.3 and 86.4 %
+Expected: docs/results.md, "Who scores". Seeds 0 to 2: own cohort 9.9 s of a client, 20 phones 19.0, not alone 15.3,
+          5 to 20 12.5, 5 phones 9.5; 86.3 and 86.4 %
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from rich.console import Console
 from fednas_jax.config.schema import Config, DataConfig
 from fednas_jax.errors import RunError
 from fednas_jax.phones import ledger
-from fednas_jax.report import draw
+from fednas_jax.report import draw, statistics
 from fednas_jax.run.finished import RATIOS, Run, at_ratio, load_run
 
 # Where data lies, and what says which it is: a fingerprint says that better, where both runs have one.
@@ -56,7 +56,7 @@ def compare(paths: Sequence[Path | str]) -> Comparison:
     """
     runs, notes = read(paths, "compare")
     named = [(f"{run.result['method']}, seed {run.result['seed']} ({run.path.name})", [run]) for run in runs]
-    grouped = [(group[0].result["method"], group) for group in alike(runs)]
+    grouped = [(group[0].result["method"], group) for _, group in alike(runs)]
     named += [(f"{method}, mean of {len(group)} runs", group) for method, group in grouped if len(group) > 1]
     by_method = {method: _search_seconds(group) for method, group in grouped}
     against = "naive" if "naive" in by_method else max(by_method, key=lambda method: by_method[method])
@@ -143,12 +143,18 @@ def _differences(a: Run, b: Run) -> list[str]:
     return [f"{field} ({mine!a}, {theirs!a})" for field, mine, theirs in pairs if mine != theirs]
 
 
-def alike(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but their seed, together."""
+def alike(runs: Sequence[Run]) -> list[tuple[Config, list[Run]]]:
+    """Runs that differ in nothing but their seed, and the config that they share, of seed 0.
+
+    Where every seed has a parent to itself, whatever else differs, the parent belongs to the seed, and the config has
+    none.
+    """
+    own = statistics.of_seed((run.config.seed, run.config.parent) for run in runs)
     groups: dict[Config, list[Run]] = {}
     for run in runs:
-        groups.setdefault(dataclasses.replace(run.config, seed=0), []).append(run)
-    return list(groups.values())
+        shared = dataclasses.replace(run.config, seed=0)
+        groups.setdefault(dataclasses.replace(shared, parent=None) if own else shared, []).append(run)
+    return list(groups.items())
 
 
 def _search_seconds(runs: Sequence[Run]) -> float:

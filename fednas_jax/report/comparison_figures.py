@@ -147,6 +147,9 @@ def interval_bars(found: Sequence[Estimate]) -> np.ndarray:
     return np.maximum(0.0, np.asarray(ends, float).reshape(-1, 2).T)
 
 
+MOST_LABELLED = 100  # times that an axis may span with room for labels at 1, 2 and 5
+
+
 def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log: bool = False) -> Callable[..., None]:
     """A drawing of estimates below each other, beside the value that means no difference."""
 
@@ -157,7 +160,9 @@ def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log:
         _rows(axes, [name for name, _ in found])
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            low, high = axes.get_xlim()
+            subs = (1, 2, 5) if high < MOST_LABELLED * low else (1,)
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
             axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
             axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.set(xlabel=title)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fednas_jax.config.files import to_json
@@ -43,16 +43,21 @@ class Contrast(NamedTuple):
 def methods(runs: Sequence[Run]) -> list[Method]:
     """The runs by what they share but for the seed; methods of one name are told apart by the fields that differ."""
     groups = comparing.alike(runs)
-    names = [group[0].result["method"] for group in groups]
-    flat = [leaves(to_json(dataclasses.replace(group[0].config, seed=0))) for group in groups]
+    names = [group[0].result["method"] for _, group in groups]
+    flat = [leaves(to_json(config)) for config, _ in groups]
     found = []
-    for name, group, mine in zip(names, groups, flat, strict=True):
+    for name, (_, group), mine in zip(names, groups, flat, strict=True):
         others = [other for other, theirs in zip(flat, names, strict=True) if theirs == name]
         differ = [field for field in mine if any(other.get(field) != mine[field] for other in others)]
-        more = ", ".join(f"{field.rpartition('.')[2]} {mine[field]}" for field in differ)
+        more = ", ".join(f"{field.rpartition('.')[2]} {_short(mine[field])}" for field in differ)
         whole = f"{name}, {more}" if more else name
         found.append(Method(whole if len(whole) <= _MOST_NAME else f"{whole[:_MOST_NAME]}...", tuple(group)))
     return found
+
+
+def _short(value: object) -> object:
+    """A path by its last part, since names are cut."""
+    return Path(value).name if isinstance(value, str) and "/" in value else value
 
 
 def baseline(found: Sequence[Method]) -> Method:

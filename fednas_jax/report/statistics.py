@@ -7,7 +7,7 @@ differences are paired, since a seed decides data, division and initial weights 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,17 @@ def wilson(share: float, examples: int) -> tuple[float, float]:
     middle, half = share + z * z / (2 * examples), z * math.sqrt(max(0.0, inside))
     scale = 1 + z * z / examples
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def of_seed(pairs: Iterable[tuple[int, object]]) -> bool:
+    """Whether every seed has a value to itself, so that the value belongs to the seed and tells no methods apart.
+
+    Args:
+      pairs: seed and value of each run. Of one seed alone nothing can be said: False.
+    """
+    found = set(pairs)
+    seeds, values = ({pair[n] for pair in found} for n in (0, 1))
+    return len(seeds) == len(values) == len(found) > 1
 
 
 def mean(values: Sequence[float]) -> Estimate:

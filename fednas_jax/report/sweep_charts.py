@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fednas_jax.report import wording
+from fednas_jax.report import trials, wording
 from fednas_jax.report.charts import axis, chart, text, tips
 from fednas_jax.report.trials import Sweep
 
@@ -37,13 +37,14 @@ def trade(
         for row in rows
     ]
     color = {"field": "kind", "type": "nominal", "title": f"{text(field)} (choose one)", "scale": {"domain": names}}
+    scale = {"type": "log"} if trials.spans([row["seconds"] for row in made]) else {"zero": False}
     return chart(
         made,
         f"{accuracy} against client seconds of the search, a point for each trial",
         params=[{"name": "picked", "select": {"type": "point", "fields": ["kind"]}, "bind": "legend"}],
         mark={"type": "point", "filled": True, "size": 70},
         encoding={
-            "x": axis("seconds", "search, seconds of an average client", scale={"zero": False}),
+            "x": axis("seconds", "search, seconds of an average client", scale=scale),
             "y": axis("accuracy", f"{accuracy} (%)", scale={"zero": False}),
             "color": color,
             "shape": color,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, colors, patheffects
+from matplotlib import colormaps, colors, patheffects, ticker
 from matplotlib.cm import ScalarMappable
 
 from fednas_jax.report import sweep_charts, theme, trials, wording
@@ -45,8 +45,10 @@ def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
 
     def draw(_: Any, axes: Any) -> None:
         _scatter(axes, sweep, rows, field, shades)
+        _scaled(axes, rows)
         axes.set(xlabel="search, seconds of an average client", ylabel=f"{NAMES[sweep.accuracy]} (%)")
-        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1, handletextpad=0.2)
+        placed = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "columnspacing": 1}
+        axes.legend(title=label(_short(field))[:22], ncols=3, handletextpad=0.2, **placed)
 
     best = max(sweep.finished, key=lambda row: row[sweep.accuracy])
     says = (
@@ -137,6 +139,7 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
         for axes, value in zip(places, chosen, strict=False):
             rows = [row for row in sweep.finished if row[second] == value and row["search_seconds"] is not None]
             _scatter(axes, sweep, rows, first, shades)
+            _scaled(axes, sweep.finished)
             axes.set_title(f"{label(_short(second))[:20]} {label(wording.value(value))[:20]}")
         for axes in places[len(chosen) :]:
             axes.set_axis_off()
@@ -144,7 +147,8 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
         figure.supxlabel("search, seconds of an average client", fontsize=8)
         handles, names = places[0].get_legend_handles_labels()
         if handles:
-            figure.legend(handles, names, ncols=3, loc="outside upper center", handletextpad=0.2)
+            title = label(_short(first))[:22]
+            figure.legend(handles, names, title=title, ncols=3, loc="outside upper center", handletextpad=0.2)
 
     says = f"The same trials, a panel for each value of {label(second)}, coloured by {label(first)}."
     if len(chosen) < len(values):
@@ -160,6 +164,14 @@ def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], field: str
         x, y = [row["search_seconds"] for row in own], [100 * row[sweep.accuracy] for row in own]
         said = label(wording.value(value))[:20]
         axes.plot(x, y, theme.mark(number), color=theme.colour(number), label=said, markersize=4, alpha=0.85)
+
+
+def _scaled(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """The axis of costs, logarithmic where they span much, labelled in plain numbers."""
+    if trials.spans([row["search_seconds"] for row in rows if row["search_seconds"] is not None]):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _shades(sweep: Sweep, factors: Sequence[str]) -> dict[Any, int]:

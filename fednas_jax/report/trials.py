@@ -14,6 +14,7 @@ from fednas_jax.sweep import table
 from fednas_jax.sweep.folder import SweepDir
 
 ACCURACIES = ("accuracy_25", "accuracy_50", "accuracy_75", "parent_accuracy")
+SPAN = 20  # times the smallest, from which a cost's axis is logarithmic
 LEVELS = 8  # values of a field that are shown one by one; of more numbers, points are
 
 
@@ -32,8 +33,11 @@ class Sweep(NamedTuple):
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Fields whose effect is asked for: all but the seed, which repeats, where there are others."""
-        return tuple(field for field in self.fields if field != "seed") or self.fields
+        """Fields whose effect is asked for: all but the seed, which repeats, and its parent, where there are others."""
+        repeats = {"seed"} & set(self.fields)
+        if repeats and statistics.of_seed((row["seed"], row.get("parent")) for row in self.rows):
+            repeats.add("parent")
+        return tuple(field for field in self.fields if field not in repeats) or self.fields
 
     def run(self, trial: str) -> Path:
         """A trial's run."""
@@ -67,6 +71,11 @@ def read(path: Path) -> Sweep:
     if not counts[best]:
         raise RunError(f"{path}: got no finished trial with a tested network, want at least one: fednas sweep goes on")
     return Sweep(path, fields, rows, best)
+
+
+def spans(values: Sequence[float]) -> bool:
+    """Whether numbers differ so much that an axis of their logarithms shows more."""
+    return min(values, default=0) > 0 and max(values) >= SPAN * min(values)
 
 
 def kinds(rows: Sequence[dict[str, Any]], field: str) -> list[Any]:

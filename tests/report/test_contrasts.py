@@ -59,6 +59,38 @@ def test_one_method_with_other_fields_has_names_of_its_own(runs, tmp_path):
     assert [name.partition(", ")[2] for name in names] == ["learning_rate 0.05", "learning_rate 0.25"]
 
 
+def with_parents(runs, folder, parent_of):
+    """Copies of the runs whose configs name a parent, by method and seed."""
+    for run in runs:
+        copy = folder / run.name
+        shutil.copytree(run, copy)
+        config = json.loads((copy / "config.json").read_text())
+        config["config"]["parent"] = parent_of(config["config"]["method"], config["config"]["seed"])
+        write_json(copy / "config.json", config)
+    return comparing.read(sorted(folder.iterdir()), "report")[0]
+
+
+def test_a_parent_that_each_seed_has_to_itself_is_part_of_the_seed(runs, tmp_path):
+    found = contrasts.methods(with_parents(runs, tmp_path, lambda _, seed: f"/parents/{seed}"))
+    assert [(m.name, len(m.runs)) for m in found] == [("fednas", 3), ("naive", 3)]
+    assert contrasts.contrast(found[0], found[1]).cheaper == pytest.approx((10.0, 10.0, 10.0, 3))
+    assert [len(group) for _, group in comparing.alike([run for m in found for run in m.runs])] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("parent_of", "names"),
+    [
+        # Two parents for a seed: they are what is compared.
+        (lambda method, seed: f"/of/{method}/{seed}", ["fednas, parent 0", "fednas, parent 1", "fednas, parent 2"]),
+        # One parent for two seeds likewise.
+        (lambda _, seed: f"/parents/{seed // 2}", ["fednas, parent 0", "fednas, parent 1"]),
+    ],
+)
+def test_any_other_parent_tells_methods_apart(runs, tmp_path, parent_of, names):
+    found = contrasts.methods(with_parents(runs, tmp_path, parent_of))
+    assert [m.name for m in found if m.name.startswith("fednas")] == names
+
+
 def test_a_page_of_several_runs_tells_means_intervals_and_ratios(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report", *map(str, runs), "--no-pdf", "--latex", "--markdown", "--csv"]) == 0

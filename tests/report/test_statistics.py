@@ -65,3 +65,19 @@ def test_a_ratio_is_the_geometric_mean_of_the_pairs():
     assert statistics.ratio({0: 0.0}, {0: 1.0}) is None
     assert statistics.ratio({}, {0: 1.0}) is None
     assert statistics.ratio({0: 1e-300, 1: 1e300}, {0: 1.0, 1: 1.0}).high < math.inf
+
+
+@pytest.mark.parametrize(
+    ("pairs", "want"),
+    [
+        ([(0, "a"), (1, "b"), (0, "a"), (1, "b")], True),
+        ([(0, "a"), (0, "a")], False),  # of one seed nothing is known
+        ([(0, "a"), (1, "a")], False),
+        ([(0, "a"), (0, "b"), (1, "c")], False),
+        ([(0, None), (1, None)], False),
+        ([(0, None), (1, "b")], True),  # the first seed's parent is pretrained by its own run
+        ([], False),
+    ],
+)
+def test_a_value_that_each_seed_has_to_itself_is_of_the_seed(pairs, want):
+    assert statistics.of_seed(pairs) is want

@@ -31,13 +31,13 @@ def sweep(tmp_path, monkeypatch):
 
 
 def changed(sweep, **columns):
-    """The table with columns of other values."""
+    """The table with columns of other values, or new ones."""
     table = pq.read_table(sweep / "trials.parquet")
     for name, values in columns.items():
         made = pa.array(values) if isinstance(values, list) else values
-        table = (
-            table.drop_columns(name) if made is None else table.set_column(table.column_names.index(name), name, made)
-        )
+        if name in table.column_names:
+            table = table.drop_columns(name)
+        table = table if made is None else table.append_column(name, made)
     pq.write_table(table, sweep / "trials.parquet")
 
 
@@ -59,6 +59,19 @@ def test_a_sweep_s_page_holds_its_figures_and_all_trials(sweep, capsys):
     assert text.count('<tr><th scope="row" data-key="') == 16
     assert {path.stem for path in (sweep / "figures").iterdir()} == {"trials", "parallel", "effects", "multiples"}
     assert len((sweep / "tables" / "trials.csv").read_text().splitlines()) == 17
+
+
+def test_a_parent_that_each_seed_has_to_itself_is_no_factor(sweep):
+    seeds = [row["seed"] for row in trials.read(sweep).rows]
+    changed(sweep, parent=[f"/parents/{seed}" for seed in seeds])
+    assert "parent" not in trials.read(sweep).factors
+    changed(sweep, parent=[f"/parents/{n % 2}" for n in range(len(seeds))])
+    assert "parent" in trials.read(sweep).factors
+
+
+@pytest.mark.parametrize(("costs", "wide"), [([1, 19], False), ([1, 20], True), ([0, 20], False), ([], False)])
+def test_costs_that_span_much_are_shown_by_their_logarithms(costs, wide):
+    assert trials.spans(costs) is wide
 
 
 def test_a_sweep_of_one_trial_has_a_page_without_figures(tmp_path, monkeypatch, capsys):
