@@ -27,5 +27,5 @@ def images(seed: int, config: fn.DataConfig, examples: int = 7500) -> Any:
     total = len(whole.train.labels)
     some = np.sort(np.random.default_rng(0).permutation(total)[:examples])
     return fn.from_arrays(
-        np.asarray(whole.train.images[some]), whole.train.labels[some], test=whole.test, classes=whole.classes
+        np.asarray(whole.train.inputs[some]), whole.train.labels[some], test=whole.test, classes=whole.classes
     )

@@ -67,7 +67,7 @@ def tested(run: fn.Run) -> float:
     """Accuracy of a fine-tuned network on the test split."""
     test = fn.load_data(run.config.data, run.config.seed).test
     model = jax.jit(fn.load_model(run.path, 0, ""))
-    told = [np.argmax(model(test.images[n : n + BATCH]), -1) for n in range(0, len(test.labels), BATCH)]
+    told = [np.argmax(model(test.inputs[n : n + BATCH]), -1) for n in range(0, len(test.labels), BATCH)]
     return float(np.mean(np.concatenate(told) == test.labels))
 
 

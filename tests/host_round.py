@@ -22,7 +22,7 @@ def one_round(devices=None):
     """A round of nine uneven clients whose data is sent part by part, and the scores after it, as a dictionary."""
     data = DataConfig(clients=9, size_sigma=1.0)
     dataset = load(data, 0)
-    few = type(dataset.train)(dataset.train.images[:260], dataset.train.labels[:260])
+    few = type(dataset.train)(dataset.train.inputs[:260], dataset.train.labels[:260])
     packed = pack(few, partition(few.labels, data, 1), 0.3, 1)
     network = nets.build(NET, (8, 8, 1), 10)
     engine = EngineConfig(lanes=2, eval_batch=4, data_share=0.0)

@@ -106,7 +106,7 @@ def train_client(network, widths, start, data, labels, client, mean, std, config
     for t in range(steps):
         rows = first + order[t * batch : (t + 1) * batch]
         draws = jax.random.fold_in(dropout, t)
-        images = batch_images(data.images[rows], mean, std, config.augment, draws)
+        images = batch_images(data.inputs[rows], mean, std, config.augment, draws)
         grads, stats = gradient(network, widths, params, stats, images, labels[rows], draws, config.loss)
         for path in params:
             g = np.asarray(grads[path]) + config.weight_decay * params[path]
@@ -208,7 +208,7 @@ def accuracy(network, widths, variables, data, clients, mean, std):
     correct = total = 0
     for c in clients:
         rows = np.arange(data.offsets[c] + data.train_count[c], data.offsets[c + 1])
-        logits, _ = network.apply(widths, variables, prepared(data.images[rows], mean, std), train=False)
+        logits, _ = network.apply(widths, variables, prepared(data.inputs[rows], mean, std), train=False)
         correct += int(np.sum(np.argmax(logits, -1) == data.labels[rows]))  # no prediction is -1
         total += int(np.sum(data.labels[rows] >= 0))
     return correct, total

@@ -91,7 +91,7 @@ def measure(
     rate = (examples * cost.trained + scored * cost.scored) / best
     scoring_seconds = work.scoring[-turns:]
     scoring = scoring_seconds[times[0].index(best)]  # of the best piece of work
-    pixel, tasks = f.data.images.dtype.itemsize, len(f.tasks.client) * f.workload.rounds
+    pixel, tasks = f.data.inputs.dtype.itemsize, len(f.tasks.client) * f.workload.rounds
     step_bytes = train_bytes(f.network, f.widths, f.workload.train, pixel)
     training = roof.judge(examples * cost.trained, steps * step_bytes, best - scoring)
     score = None

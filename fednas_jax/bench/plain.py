@@ -36,15 +36,15 @@ class Plain:
         self.abstract, self.init = network.abstract, network.init
 
     def apply(
-        self, widths: Widths, variables: Variables, images: jax.Array, *, train: bool, key: jax.Array | None = None
+        self, widths: Widths, variables: Variables, inputs: jax.Array, *, train: bool, key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, Any]]:
         """As `Network.apply`."""
 
-        def forward(variables: Variables, images: jax.Array, key: jax.Array | None) -> Any:
-            return self._network.apply(widths, variables, images, train=train, key=key)
+        def forward(variables: Variables, inputs: jax.Array, key: jax.Array | None) -> Any:
+            return self._network.apply(widths, variables, inputs, train=train, key=key)
 
-        closed, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, images, key)
-        found = _opened(closed.jaxpr, closed.consts, jax.tree.leaves((variables, images, key)))
+        closed, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, inputs, key)
+        found = _opened(closed.jaxpr, closed.consts, jax.tree.leaves((variables, inputs, key)))
         result: tuple[jax.Array, dict[str, Any]] = jax.tree.unflatten(jax.tree.structure(shapes), found)
         return result
 
@@ -87,9 +87,9 @@ class PlainRounds:
         self._root = jax.random.key(f.seed)
         self._capacity = local.stream_capacity(f.data.train_count[:clients], train)
         client = local.make_local(Plain(f.network), f.widths, train)
-        prepare = augment.preparation(train.augment, f.mean, f.std, f.data.images.shape[1:])
+        prepare = augment.preparation(train.augment, f.mean, f.std, f.data.inputs.shape[1:])
         last = int(f.data.offsets[clients])
-        self._columns = jax.device_put((f.data.images[:last], f.data.labels[:last]), device)
+        self._columns = jax.device_put((f.data.inputs[:last], f.data.labels[:last]), device)
         self.stack = jax.device_put(f.start(), device)
         self.round = 0
 
@@ -97,14 +97,14 @@ class PlainRounds:
             start: Variables, columns: Any, first: jax.Array, count: jax.Array, steps: jax.Array, key: Any, rate: Any
         ) -> Variables:
             """The sum of [L] clients' updates, times their examples."""
-            images, labels = columns
+            inputs, labels = columns
             orders = jax.vmap(functools.partial(local.stream, capacity=self._capacity))(key, count)
 
             def step(t: jax.Array, states: local.LocalState) -> local.LocalState:
                 def of_client(state: Any, first: Any, order: Any, steps: Any, key: Any) -> local.LocalState:
                     rows = first + lax.dynamic_slice(order, (t * self._batch,), (self._batch,))
                     key = jax.random.fold_in(local.dropout_key(key), t)
-                    done = client.step(state, prepare(images[rows], key), labels[rows], rate, key)
+                    done = client.step(state, prepare(inputs[rows], key), labels[rows], rate, key)
                     return jax.tree.map(lambda new, old: jnp.where(t < steps, new, old), done, state)
 
                 return jax.vmap(of_client)(states, first, orders, steps, key)

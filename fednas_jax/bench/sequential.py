@@ -43,13 +43,13 @@ class Sequential:
         self._root = jax.random.key(seed)
         client = local.make_local(network, widths, train)
         capacity = local.stream_capacity(data.train_count, train)
-        prepare = augment.preparation(train.augment, mean, std, data.images.shape[1:])
+        prepare = augment.preparation(train.augment, mean, std, data.inputs.shape[1:])
 
         def step(
-            state: local.LocalState, images: jax.Array, labels: jax.Array, rate: jax.Array, key: jax.Array, t: jax.Array
+            state: local.LocalState, inputs: jax.Array, labels: jax.Array, rate: jax.Array, key: jax.Array, t: jax.Array
         ) -> local.LocalState:
             key = jax.random.fold_in(local.dropout_key(key), t)
-            return client.step(state, prepare(images, key), labels, rate, key)
+            return client.step(state, prepare(inputs, key), labels, rate, key)
 
         def add(total: Variables, start: Variables, state: local.LocalState, weight: jax.Array) -> Variables:
             return jax.tree.map(lambda s, u: s + weight * u, total, client.final(start, state.variables))
@@ -109,5 +109,5 @@ class Sequential:
         first, state = self.data.offsets[client], self._init(start)
         for t in range(self.steps[client]):
             rows = first + order[t * self.batch : (t + 1) * self.batch]
-            state = self._step(state, self.data.images[rows], self.data.labels[rows], rate, key, np.int32(t))
+            state = self._step(state, self.data.inputs[rows], self.data.labels[rows], rate, key, np.int32(t))
         return state

@@ -153,7 +153,7 @@ def make_clients(
         seed,
     )
     rows = np.arange(total) % len(made.train.labels)
-    packed = PackedClients(made.train.images[rows], made.train.labels[rows], offsets, trains)
+    packed = PackedClients(made.train.inputs[rows], made.train.labels[rows], offsets, trains)
     return packed, made.mean, made.std
 
 

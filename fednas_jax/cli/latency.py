@@ -66,7 +66,7 @@ def run(args: list[str]) -> int:
     if image is None or classes is None:
         dataset = data.load(config.data, config.seed)
         if image is None:
-            image, form = dataset.train.images.shape[1:], (dataset.tokens, dataset.train.labels.ndim > 1)
+            image, form = dataset.train.inputs.shape[1:], (dataset.tokens, dataset.train.labels.ndim > 1)
         classes = classes or dataset.classes
     found = probing.probe(nets.build(config.net, image, classes, *form), config.net.multiple, check=False)
     console = terminal()

@@ -108,7 +108,7 @@ def from_arrays(
         train = np.arange(len(numbers))
         test_inputs = _as_inputs("x_test", test[0], form, layout)
         tests = Examples(test_inputs, as_labels("y_test", test[1], test_inputs, remap))
-        _same_length("x_test", tests.images, "y_test", tests.labels)
+        _same_length("x_test", tests.inputs, "y_test", tests.labels)
     natural = None
     if clients is not None:
         train = train[np.argsort(clients[train], kind="stable")]
@@ -122,7 +122,7 @@ def from_arrays(
         raise DataError("y: got no labels but -1, want some")
     if remap:
         numbers = np.searchsorted(different, numbers).astype(np.int32)
-        tests = Examples(tests.images, np.searchsorted(different, tests.labels).astype(np.int32))
+        tests = Examples(tests.inputs, np.searchsorted(different, tests.labels).astype(np.int32))
         names = tuple(map(str, different.tolist()))
     if classes is None:
         classes = len(names) or class_count(name, int(different[-1]), len(different), numbers.size + tests.labels.size)
@@ -164,7 +164,7 @@ def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = 
         )
     except DataError as error:
         raise DataError(f"{source} {error}") from error
-    if data.train.images.dtype != np.uint8:
+    if data.train.inputs.dtype != np.uint8:
         refuse(options, ("image_size",), f"{source} holds no images")
     with ColumnsWriter(folder, data.name, data.classes, class_names=data.class_names, tokens=data.tokens) as writer:
         writer.add(_sized(data.train, options.image_size), None if data.natural is None else np.diff(data.natural))
@@ -245,9 +245,9 @@ def _as_inputs(name: str, given: npt.ArrayLike, form: Inputs, layout: str | None
 
 
 def _sized(examples: Examples, size: int) -> Examples:
-    if not size or examples.images.shape[1:3] == (size, size):
+    if not size or examples.inputs.shape[1:3] == (size, size):
         return examples
-    return Examples(np.stack([resized(image, size, size) for image in examples.images]), examples.labels)
+    return Examples(np.stack([resized(image, size, size) for image in examples.inputs]), examples.labels)
 
 
 def as_images(name: str, given: npt.ArrayLike, layout: str | None = None) -> np.ndarray:

@@ -159,10 +159,10 @@ class ColumnsWriter:
         if sizes is not None:
             sizes = np.asarray(sizes)
             _check_sizes(where, sizes, len(examples.labels))
-        if examples.images.dtype == np.uint8:
+        if examples.inputs.dtype == np.uint8:
             if not len(self._counts):
-                self._counts = np.zeros((examples.images.shape[-1], 256), np.int64)
-            self._counts += channel_counts(examples.images)
+                self._counts = np.zeros((examples.inputs.shape[-1], 256), np.int64)
+            self._counts += channel_counts(examples.inputs)
         with writing(self.folder):
             if sizes is not None:
                 if "offsets" not in self._columns:
@@ -245,21 +245,21 @@ class ColumnsWriter:
         return self._columns[name]
 
     def _append(self, split: str, examples: Examples) -> None:
-        for name, rows in (("inputs", examples.images), ("labels", examples.labels)):
+        for name, rows in (("inputs", examples.inputs), ("labels", examples.labels)):
             self._column(f"{split}{name}", rows.dtype, rows.shape[1:]).append(rows)
 
     def _check(self, where: str, examples: Examples) -> None:
         # Clients who hold nothing are no mistake, and `check` takes no empty split.
-        if len(examples.images) or len(examples.labels):
+        if len(examples.inputs) or len(examples.labels):
             # Labels that are numbered anew may be any number.
             labels = np.zeros_like(examples.labels) if self._remap else examples.labels
-            check(where, Examples(examples.images, labels), self.classes or LARGEST, self._tokens or LARGEST)
+            check(where, Examples(examples.inputs, labels), self.classes or LARGEST, self._tokens or LARGEST)
             self._different.update(np.unique(examples.labels).tolist())
             if examples.labels.ndim > 1:
                 self._different.discard(-1)  # which is no class
-            if examples.images.dtype == np.int32:
-                self._largest = max(self._largest, int(examples.images.max()))
-        for name, rows in (("inputs", examples.images), ("labels", examples.labels)):
+            if examples.inputs.dtype == np.int32:
+                self._largest = max(self._largest, int(examples.inputs.max()))
+        for name, rows in (("inputs", examples.inputs), ("labels", examples.labels)):
             for column in (self._columns.get(name), self._columns.get(f"test_{name}")):
                 if column is not None and (rows.shape[1:], rows.dtype) != (column.shape, column.dtype):
                     what = "images" if column.dtype == np.uint8 else name

@@ -1,4 +1,4 @@
-"""What a source yields: labelled images in two splits. Letters: N examples, H x W pixels, C channels."""
+"""What a source yields: labelled examples in two splits. Letters: N examples, H x W pixels, C channels, F features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK = 1 << 20
 class Examples(NamedTuple):
     """Labelled examples of one split."""
 
-    images: np.ndarray
+    inputs: np.ndarray
     """Images [N, H, W, C] uint8, 0 to 255; token ids [N, T] int32; rows [N, F] or series [N, T, F] float32. An
     `np.memmap` where they stay on disk."""
     labels: np.ndarray
@@ -66,7 +66,7 @@ def dataset(
     tokens: int = 0,
     vocabulary: tuple[str, ...] = (),
 ) -> Dataset:
-    """The checked data set, with mean and standard deviation of its training images.
+    """The checked data set, with mean and standard deviation of its training inputs.
 
     Every source ends here, so that none can hand out data that the rest of the program trips over.
 
@@ -75,7 +75,7 @@ def dataset(
       train: examples to be divided among clients.
       test: examples for the final report only.
       classes: number of classes; labels are 0 to classes - 1.
-      statistics: mean and standard deviation of the training images, where a source knows them: then no image
+      statistics: mean and standard deviation of the training inputs, where a source knows them: then no input
         is read here.
       natural: [clients + 1] where each client's rows begin, where the data came from clients.
       class_names: of every class, where they have names.
@@ -83,23 +83,23 @@ def dataset(
       vocabulary: text of every token id, where they have texts.
 
     Raises:
-      DataError: as `check` does, or when the splits' images differ in shape, or clients' rows are not all the
+      DataError: as `check` does, or when the splits' inputs differ in shape, or clients' rows are not all the
         training examples.
     """
-    if train.images.dtype == np.int32:
-        tokens = tokens or len(vocabulary) or int(max(train.images.max(), test.images.max())) + 1
+    if train.inputs.dtype == np.int32:
+        tokens = tokens or len(vocabulary) or int(max(train.inputs.max(), test.inputs.max())) + 1
     check(f"{name} train", train, classes, tokens)
     check(f"{name} test", test, classes, tokens)
-    if train.images.shape[1:] != test.images.shape[1:]:
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise DataError(
-            f"{name}: got training images {_shape(train.images[0])} "
-            f"and test images {_shape(test.images[0])}, want one shape"
+            f"{name}: got training {_noun(train.inputs)} {_shape(train.inputs[0])} "
+            f"and test {_noun(test.inputs)} {_shape(test.inputs[0])}, want one shape"
         )
     if natural is not None:
         _check_natural(name, natural, len(train.labels))
     if class_names and len(class_names) != classes:
         raise DataError(f"{name}: got {len(class_names)} names of classes, want {classes}, one for each class")
-    mean, std = statistics or input_statistics(train.images)
+    mean, std = statistics or input_statistics(train.inputs)
     return Dataset(name, train, test, classes, mean, std, natural, class_names, tokens, vocabulary)
 
 
@@ -115,22 +115,23 @@ def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
     Raises:
       DataError: one line that names the split, what was got and what was wanted.
     """
-    images, labels = examples
-    axes = {"uint8": (4,), "int32": (2,), "float32": (2, 3)}.get(str(images.dtype), ())
-    if images.ndim not in axes:
+    inputs, labels = examples
+    noun = _noun(inputs)
+    axes = {"uint8": (4,), "int32": (2,), "float32": (2, 3)}.get(str(inputs.dtype), ())
+    if inputs.ndim not in axes:
         others = ", [N, T] int32 or [N, F] or [N, T, F] float32"
-        raise DataError(f"{name} images: got {_shape(images)} {images.dtype}, want [N, H, W, C] uint8{others}")
-    if labels.ndim > 1 and (labels.shape[1:] != images.shape[1:2] or images.dtype == np.uint8):
+        raise DataError(f"{name} {noun}: got {_shape(inputs)} {inputs.dtype}, want [N, H, W, C] uint8{others}")
+    if labels.ndim > 1 and (labels.shape[1:] != inputs.shape[1:2] or inputs.dtype == np.uint8):
         raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
     if labels.ndim < 1 or labels.dtype != np.int32:
         raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
-    if len(images) != len(labels):
-        raise DataError(f"{name}: got {len(images)} images and {len(labels)} labels, want as many of each")
-    if images.size == 0:
-        raise DataError(f"{name} images: got {_shape(images)}, want at least one image of at least one pixel")
-    if images.dtype == np.int32 and (images.min() < 0 or images.max() >= (tokens or np.iinfo(np.int32).max)):
+    if len(inputs) != len(labels):
+        raise DataError(f"{name}: got {len(inputs)} {noun} and {len(labels)} labels, want as many of each")
+    if inputs.size == 0:
+        raise DataError(f"{name} {noun}: got {_shape(inputs)}, want at least one, and of at least one number")
+    if inputs.dtype == np.int32 and (inputs.min() < 0 or inputs.max() >= (tokens or np.iinfo(np.int32).max)):
         want = f"0 to {tokens - 1}" if tokens else "ids from 0"
-        raise DataError(f"{name} tokens: got {images.min()} to {images.max()}, want {want}")
+        raise DataError(f"{name} tokens: got {inputs.min()} to {inputs.max()}, want {want}")
     low, high = int(labels.min()), int(labels.max())
     if low < (0 if labels.ndim == 1 else -1) or high >= classes:
         raise DataError(f"{name} labels: got {low} to {high}, want 0 to {classes - 1}")
@@ -138,7 +139,7 @@ def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
 
 def described(data: Dataset) -> str:
     """What the examples are, and their shape: "images of 8x8x1"."""
-    inputs, every = data.train.images, ", a label for each" if data.train.labels.ndim > 1 else ""
+    inputs, every = data.train.inputs, ", a label for each" if data.train.labels.ndim > 1 else ""
     shape = "x".join(map(str, inputs.shape[1:]))
     if inputs.dtype == np.uint8:
         return f"images of {shape}"
@@ -148,14 +149,14 @@ def described(data: Dataset) -> str:
 
 
 def fingerprint(data: Dataset) -> str:
-    """Eight hexadecimal digits that tell data sets apart without reading their images.
+    """Eight hexadecimal digits that tell data sets apart without reading their inputs.
 
     They come from all labels, the clients' rows, and the mean and standard deviation of every channel, which a change
     of any training pixel changes (but for images that trade pixels). Tokens, which have neither, are read.
     """
-    about = repr((data.train.images.shape, data.test.images.shape, data.classes, data.mean, data.std))
+    about = repr((data.train.inputs.shape, data.test.inputs.shape, data.classes, data.mean, data.std))
     total = zlib.crc32(about.encode())
-    tokens = (data.train.images, data.test.images) if data.tokens else ()
+    tokens = (data.train.inputs, data.test.inputs) if data.tokens else ()
     for column in (data.train.labels, data.test.labels, data.natural, *tokens):
         total = total if column is None else zlib.crc32(np.ascontiguousarray(column).data, total)
     return f"{total:08x}"
@@ -242,6 +243,10 @@ def _check_natural(name: str, natural: np.ndarray, examples: int) -> None:
         raise DataError(
             f"{name} clients: client {falls[0]} got rows {first} to {end}, want none to end before it begins"
         )
+
+
+def _noun(inputs: np.ndarray) -> str:
+    return "images" if inputs.dtype == np.uint8 or inputs.ndim == 4 else "inputs"
 
 
 def _shape(array: np.ndarray) -> str:

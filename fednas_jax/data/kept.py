@@ -52,7 +52,7 @@ def clients_of(dataset: Dataset, config: DataConfig, seed: int, given: bool) -> 
 
     whole = None if given else _key(config, seed)
     own = registries.PARTITIONS.checksum(config.partition) is not None
-    small = isinstance(dataset.train.images, np.memmap) or _fits(dataset.train.images.nbytes)
+    small = isinstance(dataset.train.inputs, np.memmap) or _fits(dataset.train.inputs.nbytes)
     return _CLIENTS.get((whole, config, seed) if whole and small and not own else None, make)[0]
 
 

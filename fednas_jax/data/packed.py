@@ -80,10 +80,10 @@ class DiskRows:
 class PackedClients(NamedTuple):
     """The examples of all clients, each client's divided into training and validation."""
 
-    images: np.ndarray | DiskRows
-    """[N, H, W, channels] uint8; in memory, or on disk: then `take` and indexing read what they are asked for."""
+    inputs: np.ndarray | DiskRows
+    """As `Examples.inputs`; in memory, or on disk: then `take` and indexing read what they are asked for."""
     labels: np.ndarray | DiskRows
-    """[N] int32."""
+    """[N] int32; of tokens and series also [N, T]."""
     offsets: np.ndarray
     """[C + 1] int64: rows offsets[c]:offsets[c + 1] are client c's, first training, then validation."""
     train_count: np.ndarray
@@ -101,13 +101,13 @@ class PackedClients(NamedTuple):
 
     @property
     def on_disk(self) -> bool:
-        """Whether images are read only when they are taken, since they may be larger than memory."""
-        return isinstance(self.images, DiskRows | np.memmap)
+        """Whether inputs are read only when they are taken, since they may be larger than memory."""
+        return isinstance(self.inputs, DiskRows | np.memmap)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all images and labels take in memory, or would take."""
-        return self.images.nbytes + self.labels.nbytes
+        """Bytes that all inputs and labels take in memory, or would take."""
+        return self.inputs.nbytes + self.labels.nbytes
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gathers rows, wherever they are kept.
@@ -116,9 +116,9 @@ class PackedClients(NamedTuple):
           rows: [...] packed row numbers, 0 to N - 1.
 
         Returns:
-          Images [..., H, W, channels] uint8 and labels [...] int32 in memory.
+          Inputs [..., H, W, channels] or as the data has them, and labels [...], in memory.
         """
-        return np.asarray(self.images[rows]), np.asarray(self.labels[rows])
+        return np.asarray(self.inputs[rows]), np.asarray(self.labels[rows])
 
 
 def pack(
@@ -126,8 +126,8 @@ def pack(
 ) -> PackedClients:
     """Shuffles each client's examples and holds some out from training.
 
-    Images that are memory-mapped stay where they are: only their order is kept in memory, 8 bytes an example. The
-    division is the same as of the same images in memory.
+    Inputs that are memory-mapped stay where they are: only their order is kept in memory, 8 bytes an example. The
+    division is the same as of the same inputs in memory.
 
     Args:
       examples: all training examples.
@@ -159,12 +159,12 @@ def pack(
     keys = order[keys]
     rows = divided.rows[keys]
     held_out = np.clip(np.rint(sizes * validation).astype(np.int64), 1, sizes - 1)
-    images = _reordered(examples.images, rows)
+    inputs = _reordered(examples.inputs, rows)
     if skew is not None:
         owner = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        images = replace(images, skew=skew, owner=owner) if isinstance(images, DiskRows) else skew.apply(images, owner)
+        inputs = replace(inputs, skew=skew, owner=owner) if isinstance(inputs, DiskRows) else skew.apply(inputs, owner)
     return PackedClients(
-        images,
+        inputs,
         _reordered(examples.labels, rows),
         divided.offsets.astype(np.int64),
         (sizes - held_out).astype(np.int32),
@@ -181,7 +181,7 @@ def merge(packed: PackedClients) -> PackedClients:
     validates = place >= np.repeat(packed.train_count, sizes)
     rows = np.argsort(validates, kind="stable")
     return PackedClients(
-        _reordered(packed.images, rows),
+        _reordered(packed.inputs, rows),
         _reordered(packed.labels, rows),
         np.array([0, len(rows)], np.int64),
         np.array([packed.train_count.sum()], np.int32),

@@ -147,7 +147,7 @@ def load_tfds(config: DataConfig, known: TfdsSet) -> Dataset:
             if not columns.is_dir():  # else another process was quicker
                 raise
     data = read_columns(columns)
-    if data.train.images.nbytes + data.test.images.nbytes > IN_MEMORY_BYTES:
+    if data.train.inputs.nbytes + data.test.inputs.nbytes > IN_MEMORY_BYTES:
         return data
     train, test = (Examples(*(np.array(column) for column in split)) for split in (data.train, data.test))
     return dataclasses.replace(data, train=train, test=test)

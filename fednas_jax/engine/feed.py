@@ -55,12 +55,12 @@ class Feed:
 
     def columns(self) -> tuple[np.ndarray, np.ndarray]:
         """This host's clients' inputs [N, ...] and labels [N, ...]; the same N on every host. Only where resident."""
-        images, labels = np.asarray(self._data.images), np.asarray(self._data.labels)
+        inputs, labels = np.asarray(self._data.inputs), np.asarray(self._data.labels)
         if self._held == len(labels):
-            return images, labels
+            return inputs, labels
         own = np.repeat(self.owner == self._host, np.diff(self._data.offsets))
         missing = self._held - int(own.sum())
-        return tuple(np.pad(a[own], ((0, missing), *[(0, 0)] * (a.ndim - 1))) for a in (images, labels))  # type: ignore[return-value]
+        return tuple(np.pad(a[own], ((0, missing), *[(0, 0)] * (a.ndim - 1))) for a in (inputs, labels))  # type: ignore[return-value]
 
     def first_rows(self, share: Share) -> np.ndarray:
         """[C] where each client's rows of a share begin in its host's columns. Only where resident."""
@@ -91,7 +91,7 @@ class Feed:
         sizes = share.size[clients].astype(np.int64)
         start = np.cumsum(sizes) - sizes
         rows = np.repeat(share.begin[clients] - start, sizes) + np.arange(sizes.sum())
-        images = np.zeros((self.capacity, *self._data.images.shape[1:]), self._data.images.dtype)
+        inputs = np.zeros((self.capacity, *self._data.inputs.shape[1:]), self._data.inputs.dtype)
         labels = np.zeros((self.capacity, *self._data.labels.shape[1:]), self._data.labels.dtype)
-        images[: len(rows)], labels[: len(rows)] = self._data.take(rows)
-        return images, labels, start[of]
+        inputs[: len(rows)], labels[: len(rows)] = self._data.take(rows)
+        return inputs, labels, start[of]

@@ -157,7 +157,7 @@ class Fleet:
             capacity=local.stream_capacity(self.train_count, spec.train) if self.train_count.all() else 0,
             streams=self.streams,
             prepare=augment.preparation(
-                spec.train.augment, spec.mean, spec.std, data.images.shape[1:], data.images.dtype
+                spec.train.augment, spec.mean, spec.std, data.inputs.shape[1:], data.inputs.dtype
             ),
             normalise=functools.partial(normalise, mean=spec.mean, std=spec.std),
             classes=spec.classes,
@@ -345,11 +345,11 @@ class Fleet:
         """The examples on the devices, or what forms they have when they are sent."""
         if self._resident is not None:
             return self._resident
-        images, labels = self.spec.data.images, self.spec.data.labels
+        inputs, labels = self.spec.data.inputs, self.spec.data.labels
         sharding = NamedSharding(self._layout.mesh, EACH)
         first = (self._layout.mesh.size, self._feed.capacity)
         return Columns(
-            jax.ShapeDtypeStruct((*first, *images.shape[1:]), images.dtype, sharding=sharding),
+            jax.ShapeDtypeStruct((*first, *inputs.shape[1:]), inputs.dtype, sharding=sharding),
             jax.ShapeDtypeStruct((*first, *labels.shape[1:]), labels.dtype, sharding=sharding),
         )
 
@@ -408,8 +408,8 @@ class Fleet:
                 if device not in layout.local:
                     continue
                 if first_rows is None:
-                    images, labels, first = feed.gather(share, client[mine])
-                    gathered.append(Columns(images, labels))
+                    inputs, labels, first = feed.gather(share, client[mine])
+                    gathered.append(Columns(inputs, labels))
                 else:
                     first = first_rows[client[mine]]
                 who = client[mine]
@@ -499,9 +499,9 @@ def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
         train = dataclasses.replace(
             train, learning_rate=1.0, learning_rate_decay=1.0, schedule="constant", local_epochs=1.0
         )
-    images = spec.data.images
+    inputs = spec.data.inputs
     numbers = (recipe.slots, recipe.lanes, recipe.eval_batch, recipe.capacity, recipe.streams, recipe.classes)
-    looks = (tuple(spec.mean), tuple(spec.std), images.shape[1:], str(images.dtype), spec.data.labels.shape[1:])
+    looks = (tuple(spec.mean), tuple(spec.std), inputs.shape[1:], str(inputs.dtype), spec.data.labels.shape[1:])
     return (spec.network, train, recipe.mesh, numbers, looks, spec.metric, recipe.attack)
 
 

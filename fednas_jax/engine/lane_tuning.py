@@ -238,8 +238,8 @@ class Program(NamedTuple):
 
     lanes: int
     device: jax.Device
-    run: Any  # (count, variables, images, labels) -> a number that is there when all steps are done
-    shapes: Any  # of variables, images and labels
+    run: Any  # (count, variables, inputs, labels) -> a number that is there when all steps are done
+    shapes: Any  # of variables, inputs and labels
 
     @property
     def bytes(self) -> int:
@@ -270,12 +270,12 @@ def compiled_steps(network: Network, config: TrainConfig, device: jax.Device, nu
     widths = tuple(network.widths.values())
     client = local.make_local(network, widths, config)
 
-    def run(count: jax.Array, variables: Variables, images: jax.Array, labels: jax.Array) -> jax.Array:
+    def run(count: jax.Array, variables: Variables, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         keys = jax.random.split(jax.random.key(0), number)
 
         def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
             del t
-            return jax.vmap(client.step, (0, 0, 0, None, 0))(state, images, labels, jnp.float32(0.1), keys)
+            return jax.vmap(client.step, (0, 0, 0, None, 0))(state, inputs, labels, jnp.float32(0.1), keys)
 
         state = lax.fori_loop(0, count, step, jax.vmap(client.init)(variables))
         return sum(leaf.ravel()[0] for leaf in jax.tree.leaves(state.variables))

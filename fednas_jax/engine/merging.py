@@ -52,7 +52,7 @@ def union(datas: Sequence[PackedClients], malicious: Sequence[np.ndarray]) -> Un
     rows = np.cumsum([0, *(int(data.offsets[-1]) for data in some)])
     offsets = [data.offsets[:-1] + begin for data, begin in zip(some, rows[:-1], strict=True)]
     whole = PackedClients(
-        np.concatenate([np.asarray(data.images) for data in some]),
+        np.concatenate([np.asarray(data.inputs) for data in some]),
         np.concatenate([np.asarray(data.labels) for data in some]),
         np.concatenate([*offsets, rows[-1:]]).astype(np.int64),
         np.concatenate([data.train_count for data in some]),
@@ -63,7 +63,7 @@ def union(datas: Sequence[PackedClients], malicious: Sequence[np.ndarray]) -> Un
 
 def _fingerprint(data: PackedClients, malicious: np.ndarray) -> bytes:
     found = hashlib.sha256()
-    for column in (data.offsets, data.train_count, malicious, data.labels, data.images):
+    for column in (data.offsets, data.train_count, malicious, data.labels, data.inputs):
         found.update(np.ascontiguousarray(column).data)
     return found.digest()
 

@@ -91,13 +91,13 @@ def kind_of(spec: FleetSpec, lanes: int) -> Hashable:
     """
     if spec.data.on_disk:
         return None
-    participation, images = spec.participation, spec.data.images
+    participation, inputs = spec.participation, spec.data.inputs
     return (
         spec.network,
         _common(spec.train),
         dataclasses.replace(spec.engine, lanes=lanes, lowering=_lowering(spec)),
-        images.shape[1:],
-        str(images.dtype),
+        inputs.shape[1:],
+        str(inputs.dtype),
         spec.data.labels.shape[1:],
         tuple(spec.mean),
         tuple(spec.std),

@@ -100,7 +100,7 @@ def _about(dataset: data.Dataset) -> list[Any]:
     splits = (dataset.train, dataset.test)
     labels = [split.labels.reshape(-1) for split in splits]
     train, test = (np.bincount(some[some >= 0], minlength=dataset.classes) for some in labels)
-    pixels = dataset.train.images.dtype == np.uint8
+    pixels = dataset.train.inputs.dtype == np.uint8
     rows = [
         ("training examples", f"{len(dataset.train.labels):,}"),
         ("test examples", f"{len(dataset.test.labels):,}"),

@@ -215,7 +215,7 @@ def _check_memory(config: Config, loaded: _Loaded) -> None:
     most = needs.memory()
     # The stack and its sums; a lane's weights, gradients and momentum.
     needs.check_network(space.params(space.widths), 2 * slots + 3, most)
-    needs.check_batches(config, packed.images.shape[1:], most)
+    needs.check_batches(config, packed.inputs.shape[1:], most)
     if packed.train_count.any():
         order = stream_capacity(packed.train_count[packed.train_count > 0], config.train)
         needs.check_memory(f"{order:,} numbers of examples for a client", "train.local_epochs", 12 * order, most)
@@ -236,7 +236,7 @@ class _Loaded:
 def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     s = config.search
     dataset = given or data.load_kept(config.data, config.seed)
-    if dataset.train.images.dtype != np.uint8:
+    if dataset.train.inputs.dtype != np.uint8:
         for name in ("brightness_sigma", "rotation_degrees"):
             if value := getattr(config.data, name):
                 raise ConfigError(f"data.{name}: got {value}, want 0: the data holds {data.described(dataset)}")
@@ -246,7 +246,7 @@ def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
         packed = data.merge(packed)
     registered = nets.NETWORKS.get(config.net.name)
     probed = _probed if registered else _probed.__wrapped__  # a network of the user's own may have been edited
-    form = (dataset.train.images.shape[1:], dataset.classes, dataset.tokens, dataset.train.labels.ndim > 1)
+    form = (dataset.train.inputs.shape[1:], dataset.classes, dataset.tokens, dataset.train.labels.ndim > 1)
     space = probed(config.net, form, s.depth, registered and registered.build)
     if space.inexact and s.candidates == "masked":
         raise ConfigError(f"search.candidates: got masked, want auto or sliced: {space.inexact}")

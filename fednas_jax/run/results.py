@@ -155,7 +155,7 @@ def _about(problem: Problem) -> dict[str, Any]:
     """What tells the data set from others, and what makes a network's input of its images."""
     dataset, fleet = problem.dataset, problem.fleet
     other = {}
-    if dataset.train.images.dtype != np.uint8:
+    if dataset.train.inputs.dtype != np.uint8:
         other = {"tokens": dataset.tokens, "positions": dataset.train.labels.ndim > 1}
     return {
         "name": dataset.name,
@@ -164,7 +164,7 @@ def _about(problem: Problem) -> dict[str, Any]:
         "train_examples": int(fleet.train_count.sum()),
         "validation_examples": int(fleet.val_count.sum()),
         "test_examples": len(dataset.test.labels),
-        "image": list(dataset.train.images.shape[1:]),
+        "image": list(dataset.train.inputs.shape[1:]),
         "classes": dataset.classes,
         "mean": list(dataset.mean),
         "std": list(dataset.std),

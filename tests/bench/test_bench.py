@@ -51,8 +51,8 @@ def test_clients_hold_as_many_examples_as_the_workload_says(name):
     trains = data.train_count
     assert workload.sizes.low <= trains.min() < trains.max() <= workload.sizes.high
     assert np.array_equal(data.val_count, trains // 4 if workload.scored else 0 * trains)
-    assert data.images.shape == (data.offsets[-1], *workload.shape)
-    assert len(data.labels) == len(data.images)
+    assert data.inputs.shape == (data.offsets[-1], *workload.shape)
+    assert len(data.labels) == len(data.inputs)
     assert len(mean) == len(std) == workload.shape[-1]
     again = make_clients(workload, 60, 3)[0]
     assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
@@ -91,8 +91,8 @@ def test_lognormal_sizes_have_their_median_and_are_clipped():
 def test_clients_beyond_the_images_drawn_hold_them_over_again(monkeypatch):
     monkeypatch.setattr("fednas_jax.bench.workloads.DISTINCT", 10)
     data, _, _ = make_clients(small("scale"), 4, 0)
-    assert len(data.images) == data.offsets[-1] > 10
-    assert np.array_equal(data.images[10], data.images[0])
+    assert len(data.inputs) == data.offsets[-1] > 10
+    assert np.array_equal(data.inputs[10], data.inputs[0])
 
 
 def test_the_paper_s_network_takes_73_6_mflop_an_example_to_train():

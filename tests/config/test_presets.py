@@ -54,9 +54,9 @@ def test_a_tiny_preset_has_the_form_of_its_data(name):
     config = presets.tiny(presets.preset(name))
     dataset = load(config.data, 0)
     channels, classes = {"femnist": (1, 62), "celeba": (3, 2), "imagenet": (3, 1000), "cifar10": (3, 10)}[name]
-    assert (dataset.train.images.shape[-1], dataset.classes) == (channels, classes)
+    assert (dataset.train.inputs.shape[-1], dataset.classes) == (channels, classes)
     assert (dataset.natural is not None) == (name in ("femnist", "celeba"))
-    network = nets.build(config.net, dataset.train.images.shape[1:], classes)
+    network = nets.build(config.net, dataset.train.inputs.shape[1:], classes)
     assert len(network.widths) <= len(nets.NETWORKS[config.net.name].widths)
 
 

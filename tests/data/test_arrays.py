@@ -34,8 +34,8 @@ def test_every_example_is_somewhere_once_with_its_label_and_client(ids: list[int
     labels = np.arange(total) % 3
     data = from_arrays(images(total, 2, 2, 1), labels, [f"c{n}" for n in ids] if named else ids, test_share=0.3)
     assert data.natural is not None
-    held = data.train.images[:, 0, 0, 0]
-    assert sorted([*held, *data.test.images[:, 0, 0, 0]]) == list(range(total))
+    held = data.train.inputs[:, 0, 0, 0]
+    assert sorted([*held, *data.test.inputs[:, 0, 0, 0]]) == list(range(total))
     np.testing.assert_array_equal(data.train.labels, labels[held])
     for client, name in enumerate(sorted(set(ids))):
         mine = held[data.natural[client] : data.natural[client + 1]]
@@ -47,14 +47,14 @@ def test_without_clients_a_tenth_of_every_class_is_held_out_alike_each_time() ->
     x, y = images(60, 4, 4), np.repeat([0, 1], [40, 20])
     data = from_arrays(x, y)
     assert np.bincount(data.test.labels).tolist() == [4, 2]
-    assert (data.natural, data.classes, data.train.images.shape) == (None, 2, (54, 4, 4, 1))
+    assert (data.natural, data.classes, data.train.inputs.shape) == (None, 2, (54, 4, 4, 1))
     assert fingerprint(data) == fingerprint(from_arrays(x, y))
 
 
 def test_a_test_split_that_is_given_is_taken_as_it_is() -> None:
     data = from_arrays(images(5, 3, 3, 2), [0, 1, 2, 0, 1], test=(images(2, 3, 3, 2) + np.uint8(9), [3, 0]))
-    assert data.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert data.test.images[:, 0, 0, 0].tolist() == [9, 10]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert data.test.inputs[:, 0, 0, 0].tolist() == [9, 10]
     assert data.classes == 4
 
 
@@ -62,7 +62,7 @@ def test_floats_from_0_to_1_are_rounded_to_256_levels() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
     for kind in (np.float16, np.float32, np.float64):
         data = from_arrays((levels / 255).astype(kind), [0] * 4, test=(levels, [0] * 4))
-        np.testing.assert_array_equal(data.train.images[..., 0], levels)
+        np.testing.assert_array_equal(data.train.inputs[..., 0], levels)
 
 
 X, Y = images(20, 2, 2), np.arange(20) % 2
@@ -129,13 +129,13 @@ def test_an_npz_file_becomes_columns(tmp_path: Path, x: str, y: str) -> None:
     np.savez(tmp_path / "mine.npz", **{x: X, y: Y, "client_ids": ids, "x_test": X[:4], "y_test": Y[:4]})
     import_npz(tmp_path / "mine.npz", tmp_path / "columns", image_size=4)
     data = read_columns(tmp_path / "columns")
-    assert (data.name, data.classes, data.train.images.shape, data.test.images.shape) == (
+    assert (data.name, data.classes, data.train.inputs.shape, data.test.inputs.shape) == (
         "mine",
         2,
         (20, 4, 4, 1),
         (4, 4, 4, 1),
     )
-    assert data.train.images[:, 0, 0, 0].tolist() == [*range(1, 20, 2), *range(0, 20, 2)]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [*range(1, 20, 2), *range(0, 20, 2)]
 
 
 def test_an_npz_file_that_cannot_be_read_or_lacks_arrays_is_named_and_leaves_nothing(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def blocks_of(examples: Examples, sizes: np.ndarray, clients: int) -> Iterator[B
     for first in range(0, len(sizes), clients):
         last = min(first + clients, len(sizes))
         rows = slice(offsets[first], offsets[last])
-        yield Examples(examples.images[rows], examples.labels[rows]), sizes[first:last]
+        yield Examples(examples.inputs[rows], examples.labels[rows]), sizes[first:last]
 
 
 def written(folder: Path, sizes: list[int], clients: int = 2) -> tuple[Examples, Examples]:
@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def in_memory(data: Dataset) -> Examples:
-    return Examples(np.array(data.train.images), np.array(data.train.labels))
+    return Examples(np.array(data.train.inputs), np.array(data.train.labels))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any), st.integers(1, 13))
@@ -84,13 +84,13 @@ def test_what_was_written_is_read_back_however_it_was_cut(sizes: list[int], clie
         train, test = written(folder, sizes, clients)
         data = read_columns(folder)
         assert (data.name, data.classes) == ("drawn", CLASSES)
-        assert (data.mean, data.std) == channel_statistics(train.images)
+        assert (data.mean, data.std) == channel_statistics(train.inputs)
         assert data.natural is not None
         np.testing.assert_array_equal(np.diff(data.natural), sizes)
         for got, want in ((data.train, train), (data.test, test)):
-            assert isinstance(got.images, np.memmap)
-            assert (got.images.dtype, got.labels.dtype) == (np.uint8, np.int32)
-            np.testing.assert_array_equal(got.images, want.images)
+            assert isinstance(got.inputs, np.memmap)
+            assert (got.inputs.dtype, got.labels.dtype) == (np.uint8, np.int32)
+            np.testing.assert_array_equal(got.inputs, want.inputs)
             np.testing.assert_array_equal(got.labels, want.labels)
         assert os.listdir(folder.parent) == ["columns"]
 
@@ -109,7 +109,7 @@ def test_columns_that_numpy_wrote_are_read_alike(folder: Path) -> None:
     before = in_memory(read_columns(folder))
     for name in FILES:
         np.save(folder / name, np.load(folder / name))
-    np.testing.assert_array_equal(read_columns(folder).train.images, before.images)
+    np.testing.assert_array_equal(read_columns(folder).train.inputs, before.inputs)
 
 
 NARROW = drawn(3, shape=(2, 2, 2))
@@ -120,9 +120,9 @@ GOOD = drawn(3)
     ("block", "message"),
     [
         ((NARROW, np.array([3])), r"block 1: got images of \[2, 2, 2\], want \[2, 3, 2\]"),
-        ((Examples(GOOD.images / 2, GOOD.labels), np.array([3])), "block 1 images: got .* float64, want"),
-        ((Examples(GOOD.images[:2], GOOD.labels), np.array([3])), "block 1: got 2 images and 3 labels"),
-        ((Examples(GOOD.images, GOOD.labels + np.int32(9)), np.array([3])), "block 1 labels: got .*, want 0 to 4"),
+        ((Examples(GOOD.inputs / 2, GOOD.labels), np.array([3])), "block 1 images: got .* float64, want"),
+        ((Examples(GOOD.inputs[:2], GOOD.labels), np.array([3])), "block 1: got 2 images and 3 labels"),
+        ((Examples(GOOD.inputs, GOOD.labels + np.int32(9)), np.array([3])), "block 1 labels: got .*, want 0 to 4"),
         ((GOOD, np.array([2])), "block 1 sizes: got 2 in all, want 3, the number of examples"),
         ((GOOD, np.array([4, -1])), r"block 1 sizes: got \[2\] int64, want \[clients\] whole numbers from 0"),
         ((GOOD, np.array([1.5, 1.5])), r"block 1 sizes: got \[2\] float64"),
@@ -137,7 +137,7 @@ def test_a_bad_block_is_refused_by_number_and_leaves_nothing(tmp_path: Path, blo
 
 
 def test_no_examples_at_all_and_a_bad_test_split_are_refused(tmp_path: Path) -> None:
-    none = Examples(GOOD.images[:0], GOOD.labels[:0])
+    none = Examples(GOOD.inputs[:0], GOOD.labels[:0])
     for blocks in ([], [(none, np.array([0, 0]))]):
         with pytest.raises(DataError, match="src: got no training examples, want at least one"):
             write_columns(tmp_path / "columns", "src", blocks, GOOD, CLASSES)
@@ -270,14 +270,14 @@ def test_a_damaged_header_is_one_line_or_read_right(at: int, byte: int) -> None:
         (folder / "images.npy").write_bytes(content)
         message = ""
         try:
-            shape = read_columns(folder).train.images.shape
+            shape = read_columns(folder).train.inputs.shape
         except DataError as error:
             message = str(error)
         if message:
             assert message.startswith(f"{folder / 'images.npy'}: got")
             assert "\n" not in message
         else:
-            assert shape == train.images.shape
+            assert shape == train.inputs.shape
 
 
 @pytest.mark.parametrize(
@@ -328,9 +328,9 @@ def test_packing_on_disk_is_packing_in_memory(folder: Path, method: Any, clients
     assert not here.on_disk
     rows = np.random.default_rng(0).integers(0, len(here.labels), (5, 4))
     for one, two in ((on_disk, here), (merge(on_disk), merge(here)), (merge(merge(on_disk)), merge(here))):
-        assert isinstance(one.images, DiskRows)
-        assert (one.images.shape, one.images.dtype) == (two.images.shape, two.images.dtype)
-        assert (one.nbytes, len(one.images), len(one.labels)) == (two.nbytes, len(two.images), len(two.labels))
+        assert isinstance(one.inputs, DiskRows)
+        assert (one.inputs.shape, one.inputs.dtype) == (two.inputs.shape, two.inputs.dtype)
+        assert (one.nbytes, len(one.inputs), len(one.labels)) == (two.nbytes, len(two.inputs), len(two.labels))
         for name, array in two._asdict().items():
             np.testing.assert_array_equal(np.asarray(getattr(one, name)), array)
         for got, want in zip(one.take(rows), two.take(rows), strict=True):
@@ -342,7 +342,7 @@ def test_packing_on_disk_is_packing_in_memory(folder: Path, method: Any, clients
 def test_chunks_of_a_test_split_on_disk_stay_there(folder: Path) -> None:
     data = read_columns(folder)
     cut = chunks(data.test, 3)
-    assert isinstance(cut.images, np.memmap)
+    assert isinstance(cut.inputs, np.memmap)
     assert cut.on_disk
     assert type(cut.take(np.array([6, 0]))[0]) is np.ndarray
     np.testing.assert_array_equal(cut.take(np.array([6, 0]))[1], np.array(data.test.labels)[[6, 0]])
@@ -362,13 +362,13 @@ def test_synthetic_columns_have_the_clients_asked_for_and_repeat_by_seed(tmp_pat
     one, same, other = (read_columns(tmp_path / name) for name in ("one", "same", "other"))
     assert one.natural is not None
     assert np.bincount(np.diff(one.natural))[2:].min() > 5000 / 5
-    assert (len(one.natural), one.classes, one.train.images.shape[1:]) == (5001, 4, (6, 7, 3))
+    assert (len(one.natural), one.classes, one.train.inputs.shape[1:]) == (5001, 4, (6, 7, 3))
     assert len(one.test.labels) == 5000 * 7 // 8
     # Every block holds classes in equal numbers, but for what does not divide.
     assert np.ptp(np.bincount(one.train.labels)) <= 5
-    assert one.train.images.reshape(len(one.train.images), -1).std(axis=1).min() > 10
-    np.testing.assert_array_equal(one.train.images, same.train.images)
-    assert not np.array_equal(one.test.images, other.test.images)
+    assert one.train.inputs.reshape(len(one.train.inputs), -1).std(axis=1).min() > 10
+    np.testing.assert_array_equal(one.train.inputs, same.train.inputs)
+    assert not np.array_equal(one.test.inputs, other.test.inputs)
 
 
 @pytest.mark.parametrize(
@@ -414,16 +414,16 @@ def test_a_writer_takes_both_splits_in_blocks_and_counts_the_classes(tmp_path: P
     train, test = drawn(9), drawn(4, seed=1)
     with ColumnsWriter(tmp_path / "columns", "src") as writer:
         for part in (slice(0, 5), slice(5, 9)):
-            writer.add(Examples(train.images[part], train.labels[part]))
+            writer.add(Examples(train.inputs[part], train.labels[part]))
         for part in (slice(0, 1), slice(1, 4)):
-            writer.add_test(Examples(test.images[part], test.labels[part]))
+            writer.add_test(Examples(test.inputs[part], test.labels[part]))
         assert os.listdir(tmp_path) != ["columns"]
         writer.finish()
     data = read_columns(tmp_path / "columns")
     assert data.natural is None
     assert not (tmp_path / "columns" / "offsets.npy").exists()
     assert data.classes == 1 + max(train.labels.max(), test.labels.max())
-    np.testing.assert_array_equal(data.train.images, train.images)
+    np.testing.assert_array_equal(data.train.inputs, train.inputs)
     np.testing.assert_array_equal(data.test.labels, test.labels)
 
 

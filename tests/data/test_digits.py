@@ -21,8 +21,8 @@ def digits() -> Dataset:
 
 
 def test_there_are_1797_images_of_8x8_and_a_fifth_are_for_testing(digits: Dataset) -> None:
-    assert digits.train.images.shape == (1438, 8, 8, 1)
-    assert digits.test.images.shape == (359, 8, 8, 1)
+    assert digits.train.inputs.shape == (1438, 8, 8, 1)
+    assert digits.test.inputs.shape == (359, 8, 8, 1)
     assert digits.classes == 10
 
 
@@ -32,15 +32,15 @@ def test_every_class_has_a_fifth_of_its_images_in_the_test_split(digits: Dataset
 
 
 def test_the_17_grey_levels_stay_distinct_and_span_a_byte(digits: Dataset) -> None:
-    levels = np.unique(digits.train.images)
+    levels = np.unique(digits.train.inputs)
     assert len(levels) == 17
     assert (levels[0], levels[-1]) == (0, 255)
 
 
 def test_the_test_split_is_the_same_for_every_seed_and_machine(digits: Dataset) -> None:
     other = load(DataConfig(source="digits"), seed=7)
-    np.testing.assert_array_equal(other.test.images, digits.test.images)
-    content = digits.test.images.tobytes() + digits.test.labels.tobytes()
+    np.testing.assert_array_equal(other.test.inputs, digits.test.inputs)
+    content = digits.test.inputs.tobytes() + digits.test.labels.tobytes()
     assert hashlib.sha256(content).hexdigest()[:16] == GOLDEN
 
 

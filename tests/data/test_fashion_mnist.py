@@ -44,7 +44,7 @@ def test_what_was_prepared_is_read_back_byte_for_byte(
     data = load(config(tmp_path / "root"), seed=0)
     assert (data.name, data.classes) == ("fashion_mnist", 10)
     for part, examples in (("train", data.train), ("t10k", data.test)):
-        np.testing.assert_array_equal(examples.images[..., 0], idx_arrays[f"{part}-images-idx3-ubyte"])
+        np.testing.assert_array_equal(examples.inputs[..., 0], idx_arrays[f"{part}-images-idx3-ubyte"])
         np.testing.assert_array_equal(examples.labels, idx_arrays[f"{part}-labels-idx1-ubyte"])
 
 
@@ -56,7 +56,7 @@ def test_the_fast_reader_agrees_with_tfds_own(tmp_path: Path, idx_folder: Path) 
     train = load(config(tmp_path / "root"), seed=0).train
     assert len(source) == len(train.labels)
     for row, example in enumerate(source):
-        np.testing.assert_array_equal(example["image"], train.images[row])
+        np.testing.assert_array_equal(example["image"], train.inputs[row])
         assert example["label"] == train.labels[row]
 
 
@@ -186,4 +186,4 @@ def test_the_real_files_have_the_published_class_counts_and_the_usual_mean_and_d
     train, test = (read_idx_split(DEBIAN_FOLDER, split) for split in ("train", "test"))
     np.testing.assert_array_equal(np.bincount(train.labels), [6000] * 10)
     np.testing.assert_array_equal(np.bincount(test.labels), [1000] * 10)
-    assert np.round(channel_statistics(train.images), 4).tolist() == [[0.2860], [0.3530]]
+    assert np.round(channel_statistics(train.inputs), 4).tolist() == [[0.2860], [0.3530]]

@@ -33,15 +33,15 @@ def npz(path: Path, **arrays: Any) -> Path:
 def test_rows_of_floats_are_taken_as_rows_and_that_is_said(tmp_path: Path) -> None:
     data, said = imported("npz", npz(tmp_path / "a.npz", x=ROWS, y=Y, client_ids=np.array(CLIENTS)))
     assert "9 training and 3 test rows of 3 features, 2 classes, 3 clients of 3 to 3" in said
-    assert (data.train.images.dtype, data.tokens, data.vocabulary) == (np.float32, 0, ())
+    assert (data.train.inputs.dtype, data.tokens, data.vocabulary) == (np.float32, 0, ())
     assert data.natural is not None
     for client, name in enumerate(sorted(set(CLIENTS))):
         rows = slice(data.natural[client], data.natural[client + 1])
-        for row, label in zip(data.train.images[rows], data.train.labels[rows], strict=True):
+        for row, label in zip(data.train.inputs[rows], data.train.labels[rows], strict=True):
             (where,) = np.flatnonzero((row == ROWS).all(axis=1))
             assert (CLIENTS[where], Y[where]) == (name, label)
-    np.testing.assert_allclose(data.mean, data.train.images.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(data.std, data.train.images.std(0), rtol=1e-5)
+    np.testing.assert_allclose(data.mean, data.train.inputs.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(data.std, data.train.inputs.std(0), rtol=1e-5)
 
 
 def test_series_and_tokens_are_taken_where_they_are_asked_for_never_unasked(tmp_path: Path) -> None:
@@ -50,20 +50,20 @@ def test_series_and_tokens_are_taken_where_they_are_asked_for_never_unasked(tmp_
     refused("npz", source, "series.npz x: got floats from -.*, want 0 to 1 .*, or --inputs series if they are no im")
     data, said = imported("npz", source, inputs="series")
     assert "series of 5x2 (times x features)" in said
-    assert data.train.images.shape == (8, 5, 2)
-    np.testing.assert_allclose(data.mean, data.train.images.mean((0, 1)), rtol=1e-5)
+    assert data.train.inputs.shape == (8, 5, 2)
+    np.testing.assert_allclose(data.mean, data.train.inputs.mean((0, 1)), rtol=1e-5)
     one, _ = imported("npz", npz(tmp_path / "one.npz", x=series[..., 0], y=Y), inputs="series")
-    assert one.train.images.shape == (8, 5, 1)
+    assert one.train.inputs.shape == (8, 5, 1)
     # Images that lie between 0 and 1 stay images.
-    assert imported("npz", npz(tmp_path / "i.npz", x=series.clip(0, 1), y=Y))[0].train.images.dtype == np.uint8
+    assert imported("npz", npz(tmp_path / "i.npz", x=series.clip(0, 1), y=Y))[0].train.inputs.dtype == np.uint8
     tokens = np.arange(60).reshape(12, 5) % 7
     source = npz(tmp_path / "tokens.npz", x=tokens, y=Y)
     refused("npz", source, r"x: got \[12, 5\] int64, want \[N, H, W, C\] .* \(or --inputs rows, series or tokens\)")
     data, said = imported("npz", source, inputs="tokens")
     assert "texts of 5 tokens (7 different ones)" in said
-    assert (data.train.images.dtype, data.mean, data.std, data.tokens) == (np.int32, (), (), 7)
+    assert (data.train.inputs.dtype, data.mean, data.std, data.tokens) == (np.int32, (), (), 7)
     rows, _ = imported("npz", source, inputs="rows")
-    assert rows.train.images.dtype == np.float32
+    assert rows.train.inputs.dtype == np.float32
 
 
 def test_every_position_may_have_a_label(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_every_position_may_have_a_label(tmp_path: Path) -> None:
     labels = np.where(tokens > 4, -1, tokens % 3)
     data, said = imported("npz", npz(tmp_path / "a.npz", x=tokens, y=labels), inputs="tokens")
     assert "3 classes, which name no clients" in said
-    held = np.concatenate([data.train.images, data.test.images]), np.concatenate([data.train.labels, data.test.labels])
+    held = np.concatenate([data.train.inputs, data.test.inputs]), np.concatenate([data.train.labels, data.test.labels])
     np.testing.assert_array_equal(held[1], np.where(held[0] > 4, -1, held[0] % 3))
 
 
@@ -154,12 +154,12 @@ def test_columns_of_features_are_rows_in_the_order_of_the_table(write: Any, tmp_
     assert data.natural is not None
     for client, name in enumerate(("al", "bo", "zoe")):
         rows = slice(data.natural[client], data.natural[client + 1])
-        for (age, sick, dose), label in zip(data.train.images[rows], data.train.labels[rows], strict=True):
+        for (age, sick, dose), label in zip(data.train.inputs[rows], data.train.labels[rows], strict=True):
             n = int(dose)
             assert (CLIENTS[n], Y[n]) == (name, label)
             assert (age, sick) == (ROWS[n, 0], ROWS[n, 1] > 3)
     some, said = imported("table", source, feature_columns="dose, age", client_column="none")
-    assert some.train.images.shape[1] == 2
+    assert some.train.inputs.shape[1] == 2
     assert said.endswith("; features: dose, age")
     assert some.natural is None
 

@@ -27,7 +27,7 @@ def draw(path: Path, value: int, size: tuple[int, int] = (4, 6)) -> None:
 
 def values(data: Dataset) -> tuple[list[int], list[int]]:
     """The values of training and test images, in order."""
-    return data.train.images[:, 0, 0, 0].tolist(), data.test.images[:, 0, 0, 0].tolist()
+    return data.train.inputs[:, 0, 0, 0].tolist(), data.test.inputs[:, 0, 0, 0].tolist()
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_images_of_differing_shapes_need_a_size(pets: Path, tmp_path: Path) -> N
         import_folder(pets, tmp_path / "columns")
     assert os.listdir(tmp_path) == ["pets"]
     import_folder(pets, tmp_path / "columns", image_size=3)
-    assert read_columns(tmp_path / "columns").train.images.shape[1:] == (3, 3, 1)
+    assert read_columns(tmp_path / "columns").train.inputs.shape[1:] == (3, 3, 1)
 
 
 def test_a_corrupt_image_is_named_and_leaves_nothing(pets: Path, tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_files_for_training_and_testing_keep_every_clients_examples(tmp_path: Pa
     data = imported(tmp_path / "emnist")
     assert data.natural is not None
     assert (data.natural.tolist(), data.classes) == ([0, 3, 8], 3)
-    assert data.train.images[:, 0, 0, 0].tolist() == [*range(8)]
-    assert data.test.images[:, 0, 0, 0].tolist() == [100, 101, 102]
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [*range(8)]
+    assert data.test.inputs[:, 0, 0, 0].tolist() == [100, 101, 102]
 
 
 def test_pictures_of_bytes_in_colour_are_taken_too(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_pictures_of_bytes_in_colour_are_taken_too(tmp_path: Path) -> None:
         group["image"] = np.full((8, 5, 5, 3), 7, np.uint8)
         group["label"], group["coarse_label"] = np.arange(8), np.arange(8) // 4
     data = imported(tmp_path / "a.h5", label_column="coarse_label", test_share=0.25, image_size=3)
-    assert (data.train.images.shape, data.classes) == ((6, 3, 3, 3), 2)
+    assert (data.train.inputs.shape, data.classes) == ((6, 3, 3, 3), 2)
 
 
 @pytest.mark.parametrize(

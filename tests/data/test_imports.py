@@ -106,8 +106,8 @@ def test_the_share_and_the_size_reach_every_form(form: str, files: Path, tmp_pat
     kind, name, _ = written_files.KINDS[form]
     import_data(kind, files / name, tmp_path / form, ImportOptions(image_size=3, test_share=0.5))
     data = load(DataConfig(source="columns", folder=tmp_path / form), seed=0)
-    assert data.train.images.shape == (6, 3, 3, 1)
-    assert data.test.images.shape == (6, 3, 3, 1)
+    assert data.train.inputs.shape == (6, 3, 3, 1)
+    assert data.test.inputs.shape == (6, 3, 3, 1)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -54,8 +54,8 @@ def test_what_is_kept_equals_what_is_loaded():
         fresh_data, fresh = load(config, 3), of(config, seed=3)[1]
         keep_between_runs()
         of(config, seed=3)
-        np.testing.assert_array_equal(data.train.images, fresh_data.train.images)
-        np.testing.assert_array_equal(clients.images, fresh.images)
+        np.testing.assert_array_equal(data.train.inputs, fresh_data.train.inputs)
+        np.testing.assert_array_equal(clients.inputs, fresh.inputs)
         np.testing.assert_array_equal(clients.labels, fresh.labels)
 
 

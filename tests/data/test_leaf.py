@@ -74,17 +74,17 @@ def test_train_and_test_files_become_the_splits_with_every_pixel_as_it_was(tmp_p
     assert data.natural is not None
     assert data.natural.tolist() == [0, 3, 8, 9]
     together = {**train[0], **train[1]}
-    np.testing.assert_array_equal(data.train.images[..., 0], np.concatenate([x for x, _ in together.values()]))
+    np.testing.assert_array_equal(data.train.inputs[..., 0], np.concatenate([x for x, _ in together.values()]))
     np.testing.assert_array_equal(data.train.labels, np.concatenate([y for _, y in together.values()]))
-    np.testing.assert_array_equal(data.test.images[..., 0], np.concatenate([x for x, _ in test.values()]))
+    np.testing.assert_array_equal(data.test.inputs[..., 0], np.concatenate([x for x, _ in test.values()]))
 
 
 def test_all_256_levels_survive_the_division_by_255(tmp_path: Path) -> None:
     levels = np.resize(np.arange(256, dtype=np.uint8), (4, SIDE, SIDE))
     import_leaf(write(tmp_path / "all_data.json", leaf({"u": (levels, [0] * 4)})), tmp_path / "columns", test_share=0.5)
     data = read_columns(tmp_path / "columns")
-    assert len(np.unique(data.train.images)) == 256
-    assert all((image == levels[0, ..., None]).all() for image in data.test.images if image[0, 0] == 0)
+    assert len(np.unique(data.train.inputs)) == 256
+    assert all((image == levels[0, ..., None]).all() for image in data.test.inputs if image[0, 0] == 0)
 
 
 def test_without_test_files_a_tenth_of_every_user_is_held_out_alike_each_time(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_without_test_files_a_tenth_of_every_user_is_held_out_alike_each_time(tm
     assert one.natural is not None
     assert np.diff(one.natural).tolist() == [18, 9, 2]
     assert len(one.test.labels) == 3
-    np.testing.assert_array_equal(one.test.images, two.test.images)
+    np.testing.assert_array_equal(one.test.inputs, two.test.inputs)
 
 
 def test_a_user_with_one_example_is_kept_but_no_client_of_a_run(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def celeba(folder: Path) -> Path:
 def test_names_of_images_are_read_from_their_folder_and_resized(tmp_path: Path) -> None:
     import_leaf(celeba(tmp_path), tmp_path / "columns", images=tmp_path / "img", image_size=84, test_share=0.25)
     data = read_columns(tmp_path / "columns")
-    assert data.train.images.shape == (5, 84, 84, 3)
+    assert data.train.inputs.shape == (5, 84, 84, 3)
     assert data.natural is not None
     assert np.diff(data.natural).tolist() == [3, 2]
     assert data.classes == 2
-    np.testing.assert_allclose(data.train.images[-2:, 40, 40, 0], [160, 200], atol=2)
+    np.testing.assert_allclose(data.train.inputs[-2:, 40, 40, 0], [160, 200], atol=2)
 
 
 def test_images_that_are_missing_or_elsewhere_are_named(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def test_pixels_are_resized_and_colour_is_three_values_a_pixel(tmp_path: Path) -
     source = write(tmp_path / "all_data.json", {"user_data": {"u": {"x": [red] * 4, "y": [0, 1, 0, 1]}}})
     import_leaf(source, tmp_path / "columns", image_size=6, test_share=0.5)
     data = read_columns(tmp_path / "columns")
-    assert data.train.images.shape == (2, 6, 6, 3)
-    assert np.unique(data.train.images.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+    assert data.train.inputs.shape == (2, 6, 6, 3)
+    assert np.unique(data.train.inputs.reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
 
 
 def test_importing_holds_one_user_in_memory_not_the_file(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def refused(kind: str, source: Path, message: str, capsys: pytest.CaptureFixture
 
 
 def values(data: Dataset) -> list[int]:
-    return sorted([*data.train.images[:, 0, 0, 0].tolist(), *data.test.images[:, 0, 0, 0].tolist()])
+    return sorted([*data.train.inputs[:, 0, 0, 0].tolist(), *data.test.inputs[:, 0, 0, 0].tolist()])
 
 
 # Links.
@@ -182,8 +182,8 @@ def test_a_photograph_is_upright_whatever_its_exif_tag_says(turned: int, form: s
         path.parent.mkdir(parents=True, exist_ok=True)
         stored.save(path, exif=exif)
     data, _ = imported("folder", tmp_path / "photos")  # without a size: stored shapes differ by turn, upright ones not
-    assert data.train.images.shape[1:] == (16, 24, 1)
-    assert np.abs(data.train.images[0, ..., 0].astype(int) - np.asarray(upright)).max() < 40
+    assert data.train.inputs.shape[1:] == (16, 24, 1)
+    assert np.abs(data.train.inputs[0, ..., 0].astype(int) - np.asarray(upright)).max() < 40
 
 
 # Labels.
@@ -203,8 +203,8 @@ def test_labels_of_keras_and_medmnist_are_taken(tmp_path: Path) -> None:
     }
     np.savez(medmnist, **parts)
     data, _ = imported("npz", medmnist, validation="train")
-    assert data.train.images[:, 0, 0, 0].tolist() == [*X[:4, 0, 0], *X[1:5, 0, 0]]
-    assert data.test.images[:, 0, 0, 0].tolist() == X[2:6, 0, 0].tolist()
+    assert data.train.inputs[:, 0, 0, 0].tolist() == [*X[:4, 0, 0], *X[1:5, 0, 0]]
+    assert data.test.inputs[:, 0, 0, 0].tolist() == X[2:6, 0, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_channels_first_are_refused_or_moved(
     path = npz(tmp_path / "mine.npz", x=x, x_test=x[:2], y_test=Y[:2])
     refused("npz", path, "want np.moveaxis(x, 1, -1) or --layout NCHW", capsys)
     data, _ = imported("npz", path, layout="NCHW")
-    assert data.train.images.shape[1:] == (*shape[2:], shape[1])
-    np.testing.assert_array_equal(data.train.images[0], np.moveaxis(x[0], 0, -1))
-    assert imported("npz", path, layout="NHWC")[0].train.images.shape[1:] == shape[1:]
+    assert data.train.inputs.shape[1:] == (*shape[2:], shape[1])
+    np.testing.assert_array_equal(data.train.inputs[0], np.moveaxis(x[0], 0, -1))
+    assert imported("npz", path, layout="NHWC")[0].train.inputs.shape[1:] == shape[1:]
 
 
 def test_rounding_errors_of_floats_are_clipped_and_more_is_told_in_full(
@@ -285,13 +285,13 @@ def test_rounding_errors_of_floats_are_clipped_and_more_is_told_in_full(
     x = X / 255.0
     x[0, 0, :2] = -2e-8, 1.0000002
     data, _ = imported("npz", npz(tmp_path / "mine.npz", x=x, x_test=x, y_test=Y))
-    assert data.train.images[0, 0, :2, 0].tolist() == [0, 255]
+    assert data.train.inputs[0, 0, :2, 0].tolist() == [0, 255]
     x[0, 0, 0] = 1.002
     refused("npz", npz(tmp_path / "mine.npz", x=x), "x: got floats from 0 to 1.002, want 0 to 1", capsys)
     path = tmp_path / "all_data.json"
     pixels = [[-1e-9, 1.0000002, 0.5, 0.5]] * 4
     path.write_text(json.dumps({"user_data": {"u": {"x": pixels, "y": [0, 1] * 2}}}))
-    assert imported("leaf", path)[0].train.images[0, 0, :, 0].tolist() == [0, 255]
+    assert imported("leaf", path)[0].train.inputs[0, 0, :, 0].tolist() == [0, 255]
 
 
 # Shares, names, splits.
@@ -357,7 +357,7 @@ def test_validation_images_go_where_the_option_says(tmp_path: Path, capsys: pyte
     want = "set/val: got images for validation, want --validation train (they join the training images) or --validation"
     refused("folder", source, want, capsys)
     data, _ = imported("folder", source, validation="test")
-    assert sorted(data.test.images[:, 0, 0, 0]) == [4, 5]
+    assert sorted(data.test.inputs[:, 0, 0, 0]) == [4, 5]
     data, _ = imported("folder", source, validation="train")
     assert values(data) == [*range(6)]
     split_folder(tmp_path, train=4, val=2, test=1)

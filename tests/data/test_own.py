@@ -144,11 +144,11 @@ def test_a_users_source_loads_as_the_projects_own_do(name: str) -> None:
     config = DataConfig(source=name)
     data = load(config, seed=1)
     assert isinstance(data, Dataset)
-    assert (data.name, data.classes, data.train.images.shape[1:]) == ("stripes", 3, (4, 4, 1))
+    assert (data.name, data.classes, data.train.inputs.shape[1:]) == ("stripes", 3, (4, 4, 1))
     assert len(data.train.labels) + len(data.test.labels) == (90 if "90" in name else 60)
     assert data.natural is not None
-    np.testing.assert_array_equal(data.train.images, load(config, seed=1).train.images)
-    assert not np.array_equal(data.train.images, load(config, seed=2).train.images)
+    np.testing.assert_array_equal(data.train.inputs, load(config, seed=1).train.inputs)
+    assert not np.array_equal(data.train.inputs, load(config, seed=2).train.inputs)
     assert source_checksum(name) == OWN.checksum(name) is not None
     assert source_checksum("digits") is source_checksum("tfds:mnist") is None
 

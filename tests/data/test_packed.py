@@ -63,9 +63,9 @@ def test_each_client_keeps_its_own_examples_divided_in_two(
 @given(divided())
 def test_images_stay_with_their_labels(case: tuple[Examples, Partition, float, int]) -> None:
     packed = pack(*case)
-    for clients in (packed, merge(packed), chunks(Examples(packed.images, packed.labels), 7)):
+    for clients in (packed, merge(packed), chunks(Examples(packed.inputs, packed.labels), 7)):
         np.testing.assert_array_equal(
-            clients.images[:, 0, 0, 0] + 256 * clients.images[:, 1, 0, 0].astype(int), clients.labels
+            clients.inputs[:, 0, 0, 0] + 256 * clients.inputs[:, 1, 0, 0].astype(int), clients.labels
         )
 
 
@@ -115,7 +115,7 @@ def test_a_test_split_is_cut_into_clients_that_only_validate(total: int, size: i
     np.testing.assert_array_equal(cut.offsets, offsets)
     np.testing.assert_array_equal(cut.train_count, [0] * (len(offsets) - 1))
     assert cut.val_count.sum() == total
-    np.testing.assert_array_equal(cut.images, examples.images)
+    np.testing.assert_array_equal(cut.inputs, examples.inputs)
 
 
 def test_chunks_of_no_size_are_refused() -> None:

@@ -51,10 +51,10 @@ def test_images_stay_images_however_large_the_skew(sigma: float, degrees: float,
     assert (found.brightness > 0).all()
     owner = np.random.default_rng(seed).integers(0, 3, 13)
     with np.errstate(all="raise"):
-        out = found.apply(TRAIN.images, owner)
-    assert (out.dtype, out.shape) == (np.uint8, TRAIN.images.shape)
+        out = found.apply(TRAIN.inputs, owner)
+    assert (out.dtype, out.shape) == (np.uint8, TRAIN.inputs.shape)
     for n in range(13):  # and none depends on the others
-        np.testing.assert_array_equal(found.apply(TRAIN.images[n], owner[n]), out[n])
+        np.testing.assert_array_equal(found.apply(TRAIN.inputs[n], owner[n]), out[n])
 
 
 def test_brightness_is_a_factor_that_ends_at_255() -> None:
@@ -66,7 +66,7 @@ def test_brightness_is_a_factor_that_ends_at_255() -> None:
 
 @pytest.mark.parametrize("quarters", [-1, 1, 2])
 def test_angles_are_counter_clockwise_around_the_middle(quarters: int) -> None:
-    square = TRAIN.images[:2, :5]
+    square = TRAIN.inputs[:2, :5]
     found = FeatureSkew(np.ones(1), np.array([90.0 * quarters]))
     np.testing.assert_array_equal(found.apply(square, np.zeros(2, int)), np.rot90(square, quarters, axes=(1, 2)))
 
@@ -84,14 +84,14 @@ def test_training_and_validation_images_of_a_client_go_through_the_same() -> Non
     np.testing.assert_array_equal(plain.labels, skewed.labels)
     for client in range(3):
         mine = slice(OFFSETS[client], OFFSETS[client + 1])
-        expected = found.apply(plain.images[mine], np.full(SIZES[client], client))
-        np.testing.assert_array_equal(skewed.images[mine], expected)
-    assert not np.array_equal(plain.images, skewed.images)
+        expected = found.apply(plain.inputs[mine], np.full(SIZES[client], client))
+        np.testing.assert_array_equal(skewed.inputs[mine], expected)
+    assert not np.array_equal(plain.inputs, skewed.inputs)
 
 
 def test_merged_clients_keep_what_their_own_cameras_saw() -> None:
     packed = pack(TRAIN, DIVIDED, 0.4, 1, skew(rotation_degrees=90))
-    assert sorted(image.tobytes() for image in merge(packed).images) == sorted(i.tobytes() for i in packed.images)
+    assert sorted(image.tobytes() for image in merge(packed).inputs) == sorted(i.tobytes() for i in packed.inputs)
 
 
 def test_images_on_disk_are_skewed_alike_when_they_are_read(tmp_path: Path) -> None:
@@ -102,6 +102,6 @@ def test_images_on_disk_are_skewed_alike_when_they_are_read(tmp_path: Path) -> N
     rows = np.array([[12, 0, 5], [7, 7, 1]])
     for ours, theirs in zip(disk.take(rows), memory.take(rows), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(disk.images[3], memory.images[3])
-    np.testing.assert_array_equal(np.asarray(disk.images), memory.images)
-    np.testing.assert_array_equal(np.asarray(merge(disk).images), merge(memory).images)
+    np.testing.assert_array_equal(disk.inputs[3], memory.inputs[3])
+    np.testing.assert_array_equal(np.asarray(disk.inputs), memory.inputs)
+    np.testing.assert_array_equal(np.asarray(merge(disk).inputs), merge(memory).inputs)

@@ -40,7 +40,7 @@ def config(name: str, root: Path) -> DataConfig:
 def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str, root: Path) -> None:
     data = load(config(name, root), seed=1)
     assert data.name == name
-    channels = 0 if data.tokens else data.train.images.shape[-1]
+    channels = 0 if data.tokens else data.train.inputs.shape[-1]
     assert len(data.mean) == len(data.std) == channels
     assert np.all(np.array(data.std) > 0)
 
@@ -48,7 +48,7 @@ def test_every_source_loads_a_data_set_that_calls_itself_by_that_name(name: str,
 @pytest.mark.parametrize("name", OWN)
 def test_loading_twice_gives_the_same_data(name: str, root: Path) -> None:
     one, two = (load(config(name, root), seed=1) for _ in range(2))
-    np.testing.assert_array_equal(one.train.images, two.train.images)
+    np.testing.assert_array_equal(one.train.inputs, two.train.inputs)
     np.testing.assert_array_equal(one.test.labels, two.test.labels)
 
 

@@ -36,9 +36,9 @@ def test_stack_overflows_splits_keep_every_clients_sentences(tmp_path: Path) -> 
     assert data.vocabulary == ("<pad>", "<unknown>", "<s>", "to", "how", "a", "be")
     assert data.natural is not None
     assert data.natural.tolist() == [0, 2, 3]
-    assert data.train.images.tolist() == [[2, 4, 3, 1], [2, 3, 6, 2], [2, 4, 3, 2]]
+    assert data.train.inputs.tolist() == [[2, 4, 3, 1], [2, 3, 6, 2], [2, 4, 3, 2]]
     assert data.train.labels.tolist() == [[2, 1, -1, 3], [1, 4, 0, -1], [2, 1, 0, -1]]
-    assert data.test.images.tolist() == [[2, 1, 1, 1], [2, 4, 2, 0]]
+    assert data.test.inputs.tolist() == [[2, 1, 1, 1], [2, 4, 2, 0]]
     records(source, {"10": said("to be")}, "held_out")
     refused(source, "got .* for validation, want --validation train")
     joined = imported(source, validation="train")
@@ -51,8 +51,8 @@ def test_pictures_in_colour_are_whole_numbers_row_after_row(tmp_path: Path) -> N
     source = tmp_path / "cifar.sqlite"
     records(source, {"a": [{"image": (pixels + n).reshape(-1), "label": n, "coarse_label": n // 2} for n in range(4)]})
     data = imported(source, label_column="coarse_label", test_share=0.25)
-    assert (data.train.images.shape, data.classes) == ((3, 2, 2, 3), 2)
-    assert all((image == pixels + image[0, 0, 0]).all() for image in data.train.images)
+    assert (data.train.inputs.shape, data.classes) == ((3, 2, 2, 3), 2)
+    assert all((image == pixels + image[0, 0, 0]).all() for image in data.train.inputs)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ def made(seed: int = 0, **fields: object) -> Dataset:
 @pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 3), (1, 1, 1), (32, 32, 3)])
 def test_it_has_the_shape_and_numbers_asked_for(shape: tuple[int, int, int]) -> None:
     data = made(synthetic_shape=shape, synthetic_classes=3, synthetic_examples=40)
-    assert data.train.images.shape == (40, *shape)
-    assert data.test.images.shape == (10, *shape)
-    assert data.train.images.dtype == np.uint8
+    assert data.train.inputs.shape == (40, *shape)
+    assert data.test.inputs.shape == (10, *shape)
+    assert data.train.inputs.dtype == np.uint8
     assert data.classes == 3
 
 
@@ -35,14 +35,14 @@ def test_a_single_example_still_makes_both_splits() -> None:
 
 def test_the_same_seed_makes_the_same_data_and_another_seed_other_data() -> None:
     one, same, other = made(3), made(3), made(4)
-    np.testing.assert_array_equal(one.train.images, same.train.images)
+    np.testing.assert_array_equal(one.train.inputs, same.train.inputs)
     np.testing.assert_array_equal(one.test.labels, same.test.labels)
-    assert not np.array_equal(one.train.images, other.train.images)
+    assert not np.array_equal(one.train.inputs, other.train.inputs)
 
 
 def test_making_it_in_blocks_fills_every_image() -> None:
     # 6,000 images of 32x32x3 are more than four blocks.
-    images = made(synthetic_shape=(32, 32, 3), synthetic_examples=6000).train.images
+    images = made(synthetic_shape=(32, 32, 3), synthetic_examples=6000).train.inputs
     assert images.reshape(len(images), -1).std(axis=1).min() > 10
 
 
@@ -51,7 +51,7 @@ def test_the_nearest_class_mean_recognises_test_images_far_above_chance(
     shape: tuple[int, int, int], classes: int
 ) -> None:
     data = made(synthetic_shape=shape, synthetic_classes=classes)
-    train, test = (x.images.reshape(len(x.images), -1) / 255 for x in (data.train, data.test))
+    train, test = (x.inputs.reshape(len(x.inputs), -1) / 255 for x in (data.train, data.test))
     means = np.stack([train[data.train.labels == label].mean(axis=0) for label in range(classes)])
     nearest = ((test[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
     assert (nearest == data.test.labels).mean() > 5 / classes

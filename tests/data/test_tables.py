@@ -30,7 +30,7 @@ def imported(kind: str, source: Path, **options: Any) -> Dataset:
 def clients_of(data: Dataset) -> list[set[bytes]]:
     assert data.natural is not None
     return [
-        {image.tobytes() for image in data.train.images[a:b]}
+        {image.tobytes() for image in data.train.inputs[a:b]}
         for a, b in zip(data.natural[:-1], data.natural[1:], strict=True)
     ]
 
@@ -65,7 +65,7 @@ def test_labels_that_are_texts_are_classes_in_the_order_of_the_alphabet(tmp_path
     data = imported("table", tmp_path / "t.csv")
     assert (data.classes, data.class_names) == (2, ("cat", "dog"))
     which = {X[n].tobytes(): 1 - Y[n] for n in range(12)}
-    assert [which[image.tobytes()] for image in data.train.images] == data.train.labels.tolist()
+    assert [which[image.tobytes()] for image in data.train.inputs] == data.train.labels.tolist()
 
 
 def test_labels_from_1_are_numbered_anew_where_asked_for(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_folder_of_files_has_the_splits_that_their_names_say(tmp_path: Path) -
         written_files.parquet(tmp_path / "set" / "data" / f"{name}.parquet", X[3 * n : 3 * n + 3], Y[:3], CLIENTS[:3])
     refused("table", tmp_path / "set", "set: got images for validation, want --validation train")
     data = imported("table", tmp_path / "set", validation="train")
-    assert sorted(image.tobytes() for image in data.test.images) == sorted(image.tobytes() for image in X[9:])
+    assert sorted(image.tobytes() for image in data.test.inputs) == sorted(image.tobytes() for image in X[9:])
     assert len(data.train.labels) == 9
     (tmp_path / "set" / "more.parquet").write_bytes(b"")
     refused("table", tmp_path / "set", r"more.parquet: got a name that says no split")
@@ -177,7 +177,7 @@ def test_damaged_images_are_left_out_and_counted_where_asked_for(tmp_path: Path)
     said = import_data("table", path, tmp_path / "made", ImportOptions(skip_damaged=True, test_share=0.25))
     assert said.endswith("; 3 damaged images left out")
     data = read_columns(tmp_path / "made")
-    kept = [*data.train.images[..., 0], *data.test.images[..., 0]]
+    kept = [*data.train.inputs[..., 0], *data.test.inputs[..., 0]]
     assert {image.tobytes() for image in kept} == {X[n].tobytes() for n in range(12) if n not in (0, 5, 11)}
 
 

@@ -48,8 +48,8 @@ def test_shards_in_a_folder_have_the_splits_that_their_names_say(tmp_path: Path)
     for n, name in enumerate(("train-000000", "train-000001", "val-000000")):
         members(tmp_path / "set" / f"{name}.tar", samples(4 * n, 4 * n + 4))
     data = imported(tmp_path / "set", validation="test")
-    assert data.train.images[..., 0].tobytes() == X[:8].tobytes()
-    assert data.test.images[..., 0].tobytes() == X[8:].tobytes()
+    assert data.train.inputs[..., 0].tobytes() == X[:8].tobytes()
+    assert data.test.inputs[..., 0].tobytes() == X[8:].tobytes()
 
 
 def test_labels_and_clients_may_stand_in_json_under_names_of_ones_own(tmp_path: Path) -> None:

@@ -92,13 +92,13 @@ def shakespeare(path: Path) -> Path:
 
 def test_shakespeares_next_characters_stay_with_their_speaker(tmp_path: Path) -> None:
     data, said = imported("leaf", shakespeare(tmp_path / "all_data.json"))
-    assert (data.train.images.dtype, data.train.images.shape[1:], data.classes) == (np.int32, (5,), 80)
+    assert (data.train.inputs.dtype, data.train.inputs.shape[1:], data.classes) == (np.int32, (5,), 80)
     assert (data.tokens, len(data.vocabulary)) == (82, 82)
     assert data.natural is not None
     assert len(data.natural) == 3
     for client, text in enumerate(("But soft! What", "Ay me. O {no}".replace("{", "<unknown>"))):
         rows = rows_of(data, client)
-        for ids, label in zip(data.train.images[rows], data.train.labels[rows], strict=True):
+        for ids, label in zip(data.train.inputs[rows], data.train.labels[rows], strict=True):
             assert text_of(data, ids) + CHARACTERS[label] in text
     # '{' is none of the alphabet: unknown where it is read, and nothing that could be predicted.
     assert said.endswith("; 1 without a next character of the vocabulary left out")
@@ -109,16 +109,16 @@ def test_shakespeares_next_characters_stay_with_their_speaker(tmp_path: Path) ->
 def test_as_a_tagger_every_position_has_the_character_that_follows(tmp_path: Path) -> None:
     source = shakespeare(tmp_path / "all_data.json")
     data, said = imported("leaf", source, targets="every")
-    assert data.train.labels.shape == data.train.images.shape
+    assert data.train.labels.shape == data.train.inputs.shape
     assert "texts of 5 tokens (82 different ones, a label for each)" in said
-    np.testing.assert_array_equal(data.train.labels[:, :-1], np.maximum(data.train.images[:, 1:] - FIRST, -1))
+    np.testing.assert_array_equal(data.train.labels[:, :-1], np.maximum(data.train.inputs[:, 1:] - FIRST, -1))
     assert (data.train.labels == -1).any()
     last, _ = imported("leaf", source)
     assert last.natural is not None
     kept = data.train.labels[:, -1] >= 0
     np.testing.assert_array_equal(data.train.labels[kept, -1], last.train.labels)
     short, _ = imported("leaf", source, targets="every", length=3)
-    np.testing.assert_array_equal(short.train.images, data.train.images[:, 2:])
+    np.testing.assert_array_equal(short.train.inputs, data.train.inputs[:, 2:])
     np.testing.assert_array_equal(short.train.labels, data.train.labels[:, 2:])
 
 
@@ -155,10 +155,10 @@ def test_tweets_are_the_ids_of_the_most_frequent_words_of_training_users(tmp_pat
     write(tmp_path / "set" / "test" / "all_data_0.json", {"al": ([tweet("test test test good")], [1])})
     data, said = imported("leaf", tmp_path / "set", vocabulary=3, length=4)
     assert data.vocabulary == ("<pad>", "<unknown>", "day", "good", ",")
-    assert data.train.images.tolist() == [[3, 3, 2, 0], [0, 0, 0, 0], [1, 2, 4, 2]]
+    assert data.train.inputs.tolist() == [[3, 3, 2, 0], [0, 0, 0, 0], [1, 2, 4, 2]]
     assert data.train.labels.tolist() == [1, 0, 0]
     # Words of the test split are no part of the vocabulary.
-    assert data.test.images.tolist() == [[1, 1, 1, 3]]
+    assert data.test.inputs.tolist() == [[1, 1, 1, 3]]
     assert data.natural is not None
     assert (data.natural.tolist(), data.classes, data.tokens) == ([0, 2, 3], 2, 5)
     assert "texts of 4 tokens (5 different ones)" in said
@@ -170,9 +170,9 @@ def test_without_test_files_words_of_the_held_out_tweets_are_not_counted_either(
     )
     data, _ = imported("leaf", source)
     assert len(data.vocabulary) == 2 + 15
-    assert (data.train.images[:, 0] >= FIRST).all()
-    assert (data.test.images[:, 0] == UNKNOWN).all()
-    assert data.train.images.shape[1] == 25
+    assert (data.train.inputs[:, 0] >= FIRST).all()
+    assert (data.test.inputs[:, 0] == UNKNOWN).all()
+    assert data.train.inputs.shape[1] == 25
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,10 @@ def test_stack_overflows_next_words_of_every_client(tmp_path: Path) -> None:
     stack_overflow(tmp_path / "so" / "stackoverflow_test.h5", {"07": ["sort numpy numpy"], "99": ["how"]})
     data, said = imported("hdf5", tmp_path / "so", vocabulary=4, length=4)
     assert data.vocabulary == ("<pad>", "<unknown>", BOUNDARY, "to", "how", "a", "be")
-    assert data.train.images.tolist() == [[2, 4, 3, 1], [2, 3, 6, 2], [2, 4, 3, 2]]
+    assert data.train.inputs.tolist() == [[2, 4, 3, 1], [2, 3, 6, 2], [2, 4, 3, 2]]
     # What follows each token: -1 for unknown words, and behind the end of a sentence, which is class 0.
     assert data.train.labels.tolist() == [[2, 1, -1, 3], [1, 4, 0, -1], [2, 1, 0, -1]]
-    assert data.test.images.tolist() == [[2, 1, 1, 1], [2, 4, 2, 0]]
+    assert data.test.inputs.tolist() == [[2, 1, 1, 1], [2, 4, 2, 0]]
     assert data.natural is not None
     assert (data.natural.tolist(), data.classes, data.tokens) == ([0, 2, 3], 5, 7)
     assert "texts of 4 tokens (7 different ones, a label for each)" in said
@@ -242,10 +242,10 @@ def test_held_out_clients_and_clients_of_one_file_are_divided_as_asked(tmp_path:
     lines = [f"w{n} x" for n in range(8)]
     stack_overflow(tmp_path / "so" / "stackoverflow_train.h5", {"1": lines})
     alone, _ = imported("hdf5", tmp_path / "so" / "stackoverflow_train.h5")
-    assert (len(alone.train.labels), len(alone.test.labels), alone.train.images.shape[1]) == (6, 2, 20)
+    assert (len(alone.train.labels), len(alone.test.labels), alone.train.inputs.shape[1]) == (6, 2, 20)
     # Words of the sentences for testing are not in the vocabulary.
-    assert (alone.train.images[:, 1] >= FIRST).all()
-    assert (alone.test.images[:, 1] == UNKNOWN).all()
+    assert (alone.train.inputs[:, 1] >= FIRST).all()
+    assert (alone.test.inputs[:, 1] == UNKNOWN).all()
     stack_overflow(tmp_path / "so" / "stackoverflow_held_out.h5", {"10": lines[:2]})
     refused("hdf5", tmp_path / "so", "got .* for validation, want --validation train")
     joined, _ = imported("hdf5", tmp_path / "so", validation="train")
@@ -278,7 +278,7 @@ def test_bytes_of_one_length_an_empty_sentence_and_a_word_that_is_the_boundary_a
     data, _ = imported("hdf5", source, length=3)
     assert data.vocabulary[: FIRST + 1] == ("<pad>", "<unknown>", BOUNDARY)
     assert len(data.vocabulary) == len(set(data.vocabulary))
-    found = {tuple(row) for row in np.concatenate([data.train.images, data.test.images]).tolist()}
+    found = {tuple(row) for row in np.concatenate([data.train.inputs, data.test.inputs]).tolist()}
     assert (FIRST, FIRST, PADDING) in found
     known = Vocabulary([BOUNDARY, "a"])
     inputs, labels = sentences(known, [["a", BOUNDARY], [], ["a"]], 3)

@@ -39,8 +39,8 @@ def test_every_known_set_is_read_with_its_builders_features(name: str, tmp_path:
     assert data.name == name
     assert (len(data.train.labels), len(data.test.labels)) == (7, 3)
     described = SOURCES[name].description
-    shape = (8, 8, 3) if name == "imagenet2012" else data.train.images.shape[1:]
-    assert data.train.images.shape[1:] == shape
+    shape = (8, 8, 3) if name == "imagenet2012" else data.train.inputs.shape[1:]
+    assert data.train.inputs.shape[1:] == shape
     if name != "imagenet2012":
         assert "x".join(map(str, shape)) in described
     if "classes" in described:
@@ -62,18 +62,18 @@ def test_fashion_mnist_through_tfds_equals_the_idx_files_byte_for_byte(tmp_path:
     for split, examples in splits.items():
         read = getattr(data, split)
         # TFDS shuffles by a hash of the keys; every image is another.
-        order, want = (np.lexsort(images.reshape(len(images), -1).T) for images in (read.images, examples.images))
-        np.testing.assert_array_equal(read.images[order], examples.images[want])
+        order, want = (np.lexsort(images.reshape(len(images), -1).T) for images in (read.inputs, examples.inputs))
+        np.testing.assert_array_equal(read.inputs[order], examples.inputs[want])
         np.testing.assert_array_equal(read.labels[order], examples.labels[want])
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_real_images_of_fashion_mnist_survive_tfds(tmp_path: Path) -> None:
     test = read_idx_split(DEBIAN_FOLDER, "test")
-    some = [{"image": encoded(test.images[n]), "label": test.labels[n]} for n in range(99)]
+    some = [{"image": encoded(test.inputs[n]), "label": test.labels[n]} for n in range(99)]
     write_set("fashion_mnist", tmp_path, {"train": some, "test": some[:1]})
     read = load(config("tfds:fashion_mnist", tmp_path), seed=0).train
-    assert {image.tobytes() for image in read.images} == {image.tobytes() for image in test.images[:99]}
+    assert {image.tobytes() for image in read.inputs} == {image.tobytes() for image in test.inputs[:99]}
 
 
 def faces(number: int, people: int, first: int = 0) -> list[dict[str, Any]]:
@@ -92,11 +92,11 @@ def test_clients_of_celeb_a_are_its_identities_and_the_label_is_any_attribute(tm
     assert data.classes == 2
     assert data.natural is not None
     assert data.natural.tolist() == [0, 4, 8, 12]
-    numbers = data.train.images[:, 0, 0, 0]
+    numbers = data.train.inputs[:, 0, 0, 0]
     # Ids ascend, and the nth face is person 7000 - n % 3.
     assert [sorted(numbers[4 * c : 4 * c + 4] % 3) for c in range(3)] == [[2] * 4, [1] * 4, [0] * 4]
     np.testing.assert_array_equal(data.train.labels, numbers % 2 == 0)
-    assert sorted(data.test.images[:, 0, 0, 0]) == [100, 101, 102, 103]
+    assert sorted(data.test.inputs[:, 0, 0, 0]) == [100, 101, 102, 103]
     taken = config("celeb_a", tmp_path, image_size=4, partition="natural", clients=2)
     assert np.diff(partition(data.train.labels, taken, 0, data.natural).offsets).tolist() == [4, 4]
     male = load(config("celeb_a", tmp_path, image_size=4, label_feature="attributes/Male"), seed=0)
@@ -124,7 +124,7 @@ def test_any_other_set_is_read_by_name_and_features(tmp_path: Path) -> None:
     photographs(tmp_path, number=40, author=(tfds.features.Text(), lambda n: f"né {n % 4}"))
     asked = config("tfds:photos", tmp_path, label_feature="kind", client_feature="author")
     data = load(asked, seed=0)
-    assert (data.name, data.classes, data.train.images.shape[1:]) == ("tfds:photos", 3, (6, 9, 3))
+    assert (data.name, data.classes, data.train.inputs.shape[1:]) == ("tfds:photos", 3, (6, 9, 3))
     assert data.natural is not None
     assert np.diff(data.natural).tolist() == [9, 9, 9, 9]
 
@@ -149,7 +149,7 @@ def test_pixels_stored_as_tensors_are_read_too(tmp_path: Path) -> None:
         examples = [{"image": image, "label": n % 2} for n, image in enumerate(images)]
         write_set(name, tmp_path, {"train": examples, "test": examples[:1]}, features)
         data = load(config(f"tfds:{name}", tmp_path), seed=0)
-        np.testing.assert_array_equal(data.train.images[..., 0], images)
+        np.testing.assert_array_equal(data.train.inputs[..., 0], images)
         assert data.classes == 2
 
 
@@ -163,10 +163,10 @@ def test_decoding_is_done_once_for_each_choice_beside_the_prepared_set(
     assert sorted(path.name.rpartition("-")[0] for path in prepared.glob("columns-*")) == ["columns-4", "columns-own"]
     monkeypatch.setattr(tfds_sets, "_decode", lambda *_: pytest.fail("decoded again"))
     again = load(asked, seed=1)
-    np.testing.assert_array_equal(first.train.images, again.train.images)
-    assert not isinstance(again.train.images, np.memmap)
-    monkeypatch.setattr(tfds_sets, "IN_MEMORY_BYTES", again.train.images.nbytes)
-    assert isinstance(load(asked, seed=0).train.images, np.memmap)
+    np.testing.assert_array_equal(first.train.inputs, again.train.inputs)
+    assert not isinstance(again.train.inputs, np.memmap)
+    monkeypatch.setattr(tfds_sets, "IN_MEMORY_BYTES", again.train.inputs.nbytes)
+    assert isinstance(load(asked, seed=0).train.inputs, np.memmap)
 
 
 def test_a_process_that_finds_the_columns_made_meanwhile_reads_them(

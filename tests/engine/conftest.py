@@ -20,7 +20,7 @@ def dataset():
 def packed(dataset):
     """Nine clients of very uneven sizes; the smallest holds fewer examples than a batch."""
     config = DataConfig(clients=9, size_sigma=1.0, min_examples=4)
-    few = type(dataset.train)(dataset.train.images[:260], dataset.train.labels[:260])
+    few = type(dataset.train)(dataset.train.inputs[:260], dataset.train.labels[:260])
     return pack(few, partition(few.labels, config, 1), 0.3, 1)
 
 

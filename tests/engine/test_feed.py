@@ -28,8 +28,8 @@ def numbered(sizes, validation=0.3):
 def on_disk(packed, folder):
     """The same clients, whose images are on disk in another order."""
     order = np.random.default_rng(0).permutation(len(packed.labels))
-    np.save(folder / "images.npy", packed.images[np.argsort(order)])
-    return packed._replace(images=DiskRows(np.load(folder / "images.npy", mmap_mode="r"), order))
+    np.save(folder / "images.npy", packed.inputs[np.argsort(order)])
+    return packed._replace(inputs=DiskRows(np.load(folder / "images.npy", mmap_mode="r"), order))
 
 
 def rows_of(packed, client, share):
@@ -41,7 +41,7 @@ def rows_of(packed, client, share):
 def assert_rows(packed, images, labels, first, client, share):
     rows = rows_of(packed, client, share)
     assert np.array_equal(labels[first : first + len(rows)], rows)
-    assert np.array_equal(images[first : first + len(rows)], packed.images[rows])
+    assert np.array_equal(images[first : first + len(rows)], packed.inputs[rows])
 
 
 sizes_of_clients = st.lists(st.integers(2, 40), min_size=1, max_size=20).map(np.array)
@@ -123,8 +123,8 @@ def test_data_is_resident_exactly_where_its_hosts_share_fits_the_memory(tmp_path
 
 def test_memory_mapped_images_are_streamed_too(tmp_path):
     packed = numbered(np.array([5, 6]))
-    np.save(tmp_path / "images.npy", packed.images)
-    mapped = packed._replace(images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    np.save(tmp_path / "images.npy", packed.inputs)
+    mapped = packed._replace(inputs=np.load(tmp_path / "images.npy", mmap_mode="r"))
     each = Feed(mapped, 1, 0, 1 << 40, 4)
     assert not each.resident
     assert np.array_equal(each.gather(each.train, np.array([1]))[1][:4], rows_of(packed, 1, "train"))

@@ -228,7 +228,7 @@ def test_no_cohort_and_no_number_of_parts_needs_another_program(
 @pytest.mark.exhaustive
 def test_data_on_disk_trains_as_the_same_data_in_memory(network, dataset, candidates, tmp_path):
     sizes = np.array([5, 40, 22, 9, 31, 16])
-    train = Examples(dataset.train.images[: sizes.sum()], dataset.train.labels[: sizes.sum()])
+    train = Examples(dataset.train.inputs[: sizes.sum()], dataset.train.labels[: sizes.sum()])
     write_columns(tmp_path / "columns", "digits", [(train, sizes)], dataset.test, dataset.classes)
     read = read_columns(tmp_path / "columns")
     config = DataConfig(source="columns", partition="natural", clients=0, min_examples=2)

@@ -118,7 +118,7 @@ def test_the_fleet_scores_by_the_metric_and_tells_the_accuracy_too(network, data
     logits, labels = [], []
     for client in TASKS.client[TASKS.candidate == 2]:
         rows = np.arange(packed.offsets[client] + packed.train_count[client], packed.offsets[client + 1])
-        images = (packed.images[rows] / 255 - np.asarray(dataset.mean)) / np.asarray(dataset.std)
+        images = (packed.inputs[rows] / 255 - np.asarray(dataset.mean)) / np.asarray(dataset.std)
         logits.append(network.apply(WIDTHS, candidates[2], images.astype(np.float32), train=False)[0])
         labels.append(packed.labels[rows])
     predicted = np.concatenate(logits).argmax(-1)

@@ -34,7 +34,7 @@ def task(request):
     config = DataConfig(source=f"synthetic_{request.param}", **MADE)
     found = series() if request.param == "series" else load(config, 0)
     packed = pack(found.train, partition(found.train.labels, config, 1), 0.3, 1)
-    form = (found.train.images.shape[1:], found.classes, found.tokens, found.train.labels.ndim > 1)
+    form = (found.train.inputs.shape[1:], found.classes, found.tokens, found.train.labels.ndim > 1)
     network = nets.build(NetConfig("lstm", widths=WIDTHS), *form)
     return found, packed, network, [jax.device_get(network.init(WIDTHS, jax.random.key(k))) for k in range(2)]
 

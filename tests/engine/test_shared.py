@@ -20,7 +20,7 @@ FEW = Tasks(np.array([2, 2, 0, 0]), np.array([3, 1, 0, 4]))
 @pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.exhaustive)])
 def test_a_round_of_two_runs_is_what_each_has_alone(network, dataset, packed, candidates, devices):
     other_config = with_config(learning_rate=0.02, momentum=0.0, weight_decay=0.01, proximal=0.0)
-    examples = type(dataset.train)(dataset.train.images[300:420], dataset.train.labels[300:420])
+    examples = type(dataset.train)(dataset.train.inputs[300:420], dataset.train.labels[300:420])
     other_data = pack(examples, partition(examples.labels, DataConfig(clients=5), 2), 0.3, 2)
     one = fleet(network, dataset, packed, 1, devices).spec
     other = dataclasses.replace(one, train=other_config, data=other_data, seed=5)

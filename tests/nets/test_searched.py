@@ -29,4 +29,4 @@ def test_a_network_of_segments_is_searched(name, candidates, tmp_path):
     assert winner["macs"] < result["parent"]["macs"]
     assert sum(a != b for a, b in zip(winner["widths"].values(), result["parent"]["widths"].values(), strict=True)) == 1
     model = fn.load_model(tmp_path / "run", 1)
-    assert model(fn.load_data(config.data, 0).test.images[:3]).shape == (3, 10)
+    assert model(fn.load_data(config.data, 0).test.inputs[:3]).shape == (3, 10)

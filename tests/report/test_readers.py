@@ -48,13 +48,13 @@ def test_a_loaded_model_has_the_test_accuracy_of_the_result(iteration, finished_
     """Every test image by itself, normalised by what the result says, against what the fleet counted."""
     model = fn.load_model(finished_run, iteration)
     test = data.load(DataConfig(), 0).test
-    logits = jax.jit(model)(test.images)
+    logits = jax.jit(model)(test.inputs)
     assert logits.shape == (len(test.labels), 10)
     members = [fn.load_run(finished_run).result[key] for key in ("parent", "models")]
     want = [members[0], *members[1]][iteration]
     assert float(np.mean(logits.argmax(1) == test.labels)) == pytest.approx(want["test_accuracy"], abs=1e-6)
     assert dict(zip(model.network.widths, model.widths, strict=True)) == want["widths"]
-    np.testing.assert_allclose(model(test.images[:3].astype(np.float32)), logits[:3], atol=1e-5)
+    np.testing.assert_allclose(model(test.inputs[:3].astype(np.float32)), logits[:3], atol=1e-5)
 
 
 def test_a_model_as_it_was_found_is_another_than_the_fine_tuned_one(finished_run):

@@ -449,7 +449,7 @@ def test_a_search_that_cannot_be_is_refused_before_anything_is_written(change, m
 
 def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(finished, tmp_path):
     train, test = data.load(TINY.data, 0).train, data.load(TINY.data, 0).test
-    mine = from_arrays(train.images, train.labels, test=test)
+    mine = from_arrays(train.inputs, train.labels, test=test)
     config = dataclasses.replace(
         TINY, search=dataclasses.replace(TINY.search, max_iterations=1), finetune=FinetuneConfig(rounds=0)
     )
@@ -457,7 +457,7 @@ def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(fini
     # The same examples as those of the source: the same search.
     assert result["models"][0]["score"] == finished[0]["models"][0]["score"]
     assert one_device(config, tmp_path / "run", dataset=mine) == result
-    other = from_arrays(255 - train.images, train.labels, test=test)
+    other = from_arrays(255 - train.inputs, train.labels, test=test)
     for dataset in (other, None):
         with pytest.raises(RunError, match=r"data\.source: 'dataset:\w{8}'"):
             one_device(config, tmp_path / "run", dataset=dataset)
