@@ -31,7 +31,7 @@ from fednas_jax import nets
 from fednas_jax.bench.roofline import train_bytes
 from fednas_jax.bench.traffic import step_traffic
 from fednas_jax.bench.workloads import CLASSES, USUAL, WORKLOADS
-from fednas_jax.engine.lane_tuning import compiled_steps
+from fednas_jax.engine.lane_steps import compiled_steps
 from fednas_jax.nets import lowerings
 
 COLUMNS = (

@@ -7,34 +7,28 @@ candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ..
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from fednas_jax.config.schema import EngineConfig, ParticipationConfig, TrainConfig
-from fednas_jax.data import PackedClients, normalise
-from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, programs, warm
+from fednas_jax.data import normalise
+from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, programs
 from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
 from fednas_jax.engine.attacks import malicious_clients
+from fednas_jax.engine.compiling import Compiled, Size
 from fednas_jax.engine.feed import Feed, Share
-from fednas_jax.engine.lane_tuning import Choice
+from fednas_jax.engine.fleet_spec import FleetSpec, choice_of, form_of
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import (
     EACH,
-    Layout,
     everywhere,
     layout_of,
     least_memory,
-    memory_of,
     placed_each,
     placed_host,
 )
@@ -42,56 +36,14 @@ from fednas_jax.engine.metrics import metric_of
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
-from fednas_jax.nets import lowerings
 from fednas_jax.registry import attempt
-from fednas_jax.runtime import cache, hosts
-from fednas_jax.space.network import Network, Variables, Widths
+from fednas_jax.space.network import Variables, Widths
 
 WHOLE = {"train": "round", "score": "scored"}  # what one program does where all tasks go into one part
 
-# Programs that stay: of each stack five, for the shapes of two iterations, and some more.
-LEAST_PROGRAMS, SETS_OF_PROGRAMS = 40, 10
 MEMORY = 0.5  # share of a device's memory that kept updates may take; data, the stack and lanes need the rest
 
-Program = Callable[..., Any]
-
 __all__ = ["Effort", "Fleet", "FleetSpec", "Tally", "Tasks", "Trained"]
-
-
-@dataclass(frozen=True)
-class FleetSpec:
-    """What a fleet is made of."""
-
-    network: Network
-    """The family of networks."""
-    data: PackedClients
-    """The clients. Where it is on disk, or larger than its share of a device's memory, it is sent part by part."""
-    mean: tuple[float, ...]
-    """Of each channel, of images scaled to [0, 1]; of each feature; () of tokens."""
-    std: tuple[float, ...]
-    """Likewise."""
-    classes: int
-    """Number of labels."""
-    train: TrainConfig
-    """Optimisers, loss, aggregation, and which updates are left out."""
-    engine: EngineConfig
-    """Lanes and lowering, evaluation batch and the data's share of the memory."""
-    seed: int
-    """The run's seed."""
-    slots: int
-    """K."""
-    devices: Sequence[jax.Device] | None = None
-    """Those to use; all devices of all hosts by default, as many on each host."""
-    tasks: int = 0
-    """Of a round, so that no more lanes are taken than have work; 0: every candidate on every client."""
-    metric: str = "accuracy"
-    """What scores are."""
-    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
-    """Who attacks, and how; nothing else of it is looked at."""
-    malicious: np.ndarray | None = None
-    """[C] bool: who attacks; None: drawn from the seed."""
-    client_ids: np.ndarray | None = None
-    """[C] that random numbers belong to; None: 0 to C - 1."""
 
 
 class Trained(NamedTuple):
@@ -115,14 +67,6 @@ class OfRound(NamedTuple):
 Cut = list[list[np.ndarray]]  # [P][D] of task numbers [n]
 
 
-class Size(NamedTuple):
-    """What a program is compiled for beside the fleet's own facts."""
-
-    physical_widths: Widths
-    slots: int  # of the stack
-    room: Room = Room()
-
-
 class Fleet:
     """The clients of one packed data set, ready to train and to score any stack of candidates of a network.
 
@@ -144,10 +88,10 @@ class Fleet:
         self.steps = local.local_steps(self.train_count, spec.train)
         most = -(-(spec.tasks or spec.slots * data.clients) // self._layout.mesh.size)
         usual = np.resize(self.steps, most)  # tasks of a device in a round
-        self.lanes, self.lowering = _measured(spec, self._layout, usual)
+        self.lanes, self.lowering = choice_of(spec, self._layout, usual)
         memory = int(spec.engine.data_share * least_memory(self._layout))
         self._feed = Feed(data, self._layout.hosts, self._layout.host, memory, self.lanes)
-        self._recipe = Recipe(
+        recipe = Recipe(
             spec.network,
             spec.train,
             self._layout.mesh,
@@ -167,9 +111,7 @@ class Fleet:
             metric=metric_of(spec.metric, spec.classes),
             attack=attack if self.malicious.any() else None,
         )
-        self._form = _form(spec, self._recipe)
-        self._programs: OrderedDict[tuple[str, Size], Program] = OrderedDict()
-        self._ahead: dict[tuple[str, Size], Future[Program]] = {}
+        self.compiled = Compiled(recipe, form_of(spec, recipe), self.lowering)
         # Small rounds are one program each. Where some take several parts none are: all would be compiled twice.
         room = lane_plan.TASKS_PER_LANE * self.lanes * self._layout.mesh.size
         fits = self._feed.resident and spec.slots * data.clients <= room
@@ -257,13 +199,13 @@ class Fleet:
             if self._at_once and len(cut) == 1:
                 ((columns, table),) = parts
                 inputs = TrainInputs(stack, columns, *of_round)
-                done, effort = self._call("round", size, effort, server, of, table, inputs)
+                done, effort = self.compiled.call("round", size, effort, server, of, table, inputs)
             else:
-                totals, effort = self._call("zeros", size, effort, stack)
+                totals, effort = self.compiled.call("zeros", size, effort, stack)
                 for columns, table in parts:
                     inputs = TrainInputs(stack, columns, *of_round)
-                    (totals, parts.done), effort = self._call("train", size, effort, totals, table, inputs)
-                done, effort = self._call("serve", size, effort, stack, totals, server, of)
+                    (totals, parts.done), effort = self.compiled.call("train", size, effort, totals, table, inputs)
+                done, effort = self.compiled.call("serve", size, effort, stack, totals, server, of)
         stack, server, left_out = done
         effort += Effort(lane_steps=parts.lane_steps)
 
@@ -292,52 +234,44 @@ class Fleet:
         with self._parts(tasks, batches, self._feed.validation, cut, np.zeros(len(batches), int)) as parts:
             if self._at_once and len(cut) == 1:
                 ((columns, table),) = parts
-                counted, effort = self._call("scored", size, effort, table, ScoreInputs(stack, columns))
+                counted, effort = self.compiled.call("scored", size, effort, table, ScoreInputs(stack, columns))
             else:
                 counts = self._no_counts(size.slots)
                 for columns, table in parts:
                     inputs = ScoreInputs(stack, columns)
-                    (counts, parts.done), effort = self._call("score", size, effort, counts, table, inputs)
-                counted, effort = self._call("count", size, effort, counts)
+                    (counts, parts.done), effort = self.compiled.call("score", size, effort, counts, table, inputs)
+                counted, effort = self.compiled.call("count", size, effort, counts)
         correct, total, nonfinite = np.asarray(counted.examples, np.int64)
         finite = (nonfinite == 0) & (total > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = attempt(
                 f"search.metric: {self.spec.metric}",
                 None,
-                lambda: self._recipe.metric.value(np.asarray(counted.metric, np.int64)),
+                lambda: self.compiled.recipe.metric.value(np.asarray(counted.metric, np.int64)),
             )
         return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
-    @contextlib.contextmanager
-    def compiling(self, kind: str, shapes: Sequence[tuple[Widths, int]]) -> Iterator[None]:
+    def compiling(self, kind: str, shapes: Sequence[tuple[Widths, int]]) -> contextlib.AbstractContextManager[None]:
         """While it is open, what several stacks need is compiled in threads, each while those before it run.
 
         Args:
           kind: 'train' or 'score'.
           shapes: physical widths and slots of each stack, in the order of their turns.
         """
-        wanted: dict[Any, Callable[[], Program]] = {}
+        kind, trains = WHOLE[kind] if self._at_once else kind, kind == "train"
+
+        def arguments(size: Size) -> tuple[Any, ...]:
+            one = self.spec.network.abstract(size.physical_widths)
+            return ahead.arguments(kind, self.compiled.of_slots(size.slots), self._layout, self._columns_form(), one)
+
         # What keeps its updates has a size that only its tasks say; a lone stack has nothing to run meanwhile.
-        if len(shapes) > 1 and (kind == "score" or self._recipe.aggregation.together is None):
-            for size in (Size(*shape) for shape in shapes):
-                program = WHOLE[kind] if self._at_once else kind
-                if (program, size) in self._programs:
-                    continue
-                recipe = dataclasses.replace(self._recipe, slots=size.slots)
-                one = self.spec.network.abstract(size.physical_widths)
-                args = ahead.arguments(program, recipe, self._layout, self._columns_form(), one)
-                if not warm.kept(self._recipe_of(program, size), args):
-                    wanted[program, size] = functools.partial(self._compiled, program, size, args)
-        with ahead.in_threads(wanted) as self._ahead:
-            try:
-                yield
-            finally:
-                self._ahead = {}
+        if len(shapes) < 2 or (trains and self.compiled.recipe.aggregation.together is not None):
+            return contextlib.nullcontext()
+        return self.compiled.in_threads(kind, [Size(*shape) for shape in shapes], arguments)
 
     def _no_counts(self, slots: int) -> Counts:
         """The counts of a stack before anything was scored, on the devices."""
-        recipe, devices = dataclasses.replace(self._recipe, slots=slots), self._layout.devices
+        recipe, devices = self.compiled.of_slots(slots), self._layout.devices
         forms = jax.eval_shape(functools.partial(programs.no_counts, recipe))
         return Counts(*(placed_each(self._layout, [np.zeros(a.shape[1:], a.dtype)] * devices) for a in forms))
 
@@ -363,7 +297,7 @@ class Fleet:
 
     def _batches(self, tasks: Tasks) -> np.ndarray:
         """[T] steps that each task takes to score."""
-        batches: np.ndarray = -(-self.val_count[tasks.client] // self._recipe.eval_batch)
+        batches: np.ndarray = -(-self.val_count[tasks.client] // self.compiled.recipe.eval_batch)
         return batches
 
     def _cut(self, tasks: Tasks, steps: np.ndarray, share: Share) -> Cut:
@@ -377,7 +311,7 @@ class Fleet:
         It depends on the round alone, not on those before it: so a run that was resumed adds in the same order.
         """
         slots, number = _slots(stack), len(tasks.client)
-        if self._recipe.aggregation.together is None:
+        if self.compiled.recipe.aggregation.together is None:
             return Room(), np.zeros(number, int), np.zeros((slots, 0), np.int32)
         device, place = lane_plan.places(cut, number)
         own = [np.flatnonzero((tasks.candidate == slot) & (device >= 0)) for slot in range(slots)]
@@ -430,45 +364,6 @@ class Fleet:
 
         return Parts(cut, load)
 
-    def _call(self, kind: str, size: Size, effort: Effort, *args: Any) -> tuple[Any, Effort]:
-        """Calls a kind of program, compiled once for a size; returns what it does, and the effort so far."""
-        if (kind, size) not in self._programs:
-            began = time.perf_counter()
-            begun = self._ahead.get((kind, size))
-            wait = functools.partial(self._compiled, kind, size, args) if begun is None else begun.result
-            self._programs[kind, size], fresh = warm.compiled(self._recipe_of(kind, size), args, wait)
-            if fresh:
-                trains = kind in ("train", WHOLE["train"])
-                effort += Effort(compilations=int(trains), compile_seconds=time.perf_counter() - began)
-            while len(self._programs) > max(LEAST_PROGRAMS, SETS_OF_PROGRAMS * self.spec.slots):
-                self._programs.popitem(last=False)
-        self._programs.move_to_end((kind, size))
-        return self._programs[kind, size](*args), effort
-
-    def _compiled(self, kind: str, size: Size, args: tuple[Any, ...]) -> Program:
-        """A program for arguments of these forms; may be called in any thread."""
-        donated = (0,) if kind in ("train", "score") else ()  # their totals, which they add to in place
-        with jax.default_matmul_precision(self.spec.train.matmul_precision), lowerings.using(self.lowering):
-            return jax.jit(self._function(kind, size), donate_argnums=donated).lower(*args).compile()
-
-    def _recipe_of(self, kind: str, size: Size) -> Hashable:
-        """What a program depends on beside its arguments' forms."""
-        return kind, size, self.lowering, self._form
-
-    def _function(self, kind: str, size: Size) -> Callable[..., Any]:
-        """What a kind of program is compiled from."""
-        recipe = dataclasses.replace(self._recipe, slots=size.slots)
-        kinds: dict[str, Callable[..., Any]] = {
-            "round": functools.partial(programs.whole_round, recipe, size.physical_widths, size.room),
-            "zeros": functools.partial(programs.zeros, recipe, size.room),
-            "train": functools.partial(programs.train, recipe, size.physical_widths),
-            "serve": functools.partial(programs.serve, recipe),
-            "scored": functools.partial(programs.whole_score, recipe, size.physical_widths),
-            "score": functools.partial(programs.score, recipe, size.physical_widths),
-            "count": functools.partial(programs.count, recipe),
-        }
-        return kinds[kind]
-
 
 def round_key(seed: int, moment: tuple[int, int, int]) -> Any:
     """Data of the key that a round's random numbers come from.
@@ -488,23 +383,6 @@ def _key_of(seed: jax.Array, *parts: jax.Array) -> jax.Array:
     return jax.random.key_data(key)
 
 
-def _form(spec: FleetSpec, recipe: Recipe) -> Hashable:
-    """What tells a recipe's programs from another's: plain values in place of the functions that are made of them.
-
-    Choices of the user's own are told by their names, whose modules are imported once in a process.
-    """
-    train = spec.train
-    if not any(registry.parse(text).own for registry, text in optimizers.named(train)):
-        # Arguments of the programs, or what the host plans by: only an optimiser of the user's own may look at them.
-        train = dataclasses.replace(
-            train, learning_rate=1.0, learning_rate_decay=1.0, schedule="constant", local_epochs=1.0
-        )
-    inputs = spec.data.inputs
-    numbers = (recipe.slots, recipe.lanes, recipe.eval_batch, recipe.capacity, recipe.streams, recipe.classes)
-    looks = (tuple(spec.mean), tuple(spec.std), inputs.shape[1:], str(inputs.dtype), spec.data.labels.shape[1:])
-    return (spec.network, train, recipe.mesh, numbers, looks, spec.metric, recipe.attack)
-
-
 def _slots(stack: Variables) -> int:
     return len(jax.tree.leaves(stack.params)[0])
 
@@ -512,23 +390,3 @@ def _slots(stack: Variables) -> int:
 def _power_of_two(least: int) -> int:
     """The smallest that is at least this."""
     return 1 << max(0, int(least) - 1).bit_length()
-
-
-def _measured(spec: FleetSpec, layout: Layout, steps: np.ndarray) -> Choice:
-    """The lanes and the lowering at which a device is fastest; the first host's answer is everyone's.
-
-    Args:
-      spec: says what is not to be measured.
-      layout: of the devices.
-      steps: [T] of each task of a usual round on a device.
-    """
-    wanted = Choice(spec.engine.lanes, spec.engine.lowering)
-    if not np.all(spec.data.train_count):  # a test split trains nowhere
-        return Choice(wanted.lanes or 1, lowerings.DEFAULT if wanted.lowering == "auto" else wanted.lowering)
-    device = layout.mesh.local_devices[0]
-
-    def measure() -> Choice:
-        memory = memory_of(device)
-        return lane_tuning.choice(spec.network, spec.train, device, memory, steps, wanted, cache.folder())
-
-    return measure() if layout.hosts == 1 else hosts.from_first_host(measure)

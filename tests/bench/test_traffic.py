@@ -12,7 +12,7 @@ from fednas_jax.bench.rounds import Federation, FleetRounds
 from fednas_jax.bench.traffic import step_traffic
 from fednas_jax.bench.workloads import WORKLOADS, Sizes
 from fednas_jax.config.schema import EngineConfig, NetConfig, TrainConfig
-from fednas_jax.engine import lane_tuning
+from fednas_jax.engine.lane_steps import compiled_steps
 
 LANES = 4
 WIDTHS = (2, 3, 44)
@@ -93,7 +93,7 @@ def step(**changed):
     """Of a loop of steps alone, on a CPU."""
     config = TrainConfig(batch_size=5, **PLAIN | changed)
     network = nets.build(NetConfig("cnn", WIDTHS), (8, 8, 1), 10)
-    return step_traffic(lane_tuning.compiled_steps(network, config, jax.devices()[0], LANES).run.as_text())
+    return step_traffic(compiled_steps(network, config, jax.devices()[0], LANES).run.as_text())
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_lanes_without_work_add_no_pass(plain):
     work = FleetRounds(Federation(workload, 6, 0), EngineConfig(lanes=LANES), jax.devices()[:1])
     work()
     assert work.effort.steps < work.effort.lane_steps
-    (program,) = (program for key, program in work.fleet._programs.items() if key[0] == "round")
+    (program,) = (program for key, program in work.fleet.compiled.kept.items() if key[0] == "round")
     found = step_traffic(program.as_text())
     assert found.passes(DENSE) == plain.passes(DENSE)
     # Beyond the step that is measured alone: images are picked and brought to floats, and the tables are read.

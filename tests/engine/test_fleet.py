@@ -32,7 +32,7 @@ from fednas_jax.config.schema import AugmentConfig, DataConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, pack, partition, read_columns, write_columns
 from fednas_jax.engine import feed, local, programs
 from fednas_jax.engine import lane_plan as schedule
-from fednas_jax.engine.fleet import Size
+from fednas_jax.engine.compiling import Size
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import mesh_of
 from fednas_jax.engine.tasks import Tasks
@@ -50,7 +50,7 @@ def expected(network, dataset, packed, candidates):
 
 def kinds_of_programs(engine):
     """The kind of each program that a fleet has, whoever compiled it."""
-    return sorted(kind for kind, _ in engine._programs)
+    return sorted(kind for kind, _ in engine.compiled.kept)
 
 
 WHOLE = ["round", "scored"]  # all tasks in one part
@@ -128,13 +128,13 @@ def test_stacks_of_other_shapes_compile_in_threads_and_equal_the_oracle(
     assert engine.streams == (not share)
     widths, space = {0: WIDTHS, 2: (2, 4)}, probe(network, (2,), check=False)
     start = {k: space.slice(candidates[k], [np.arange(n) for n in w]) for k, w in widths.items()}
-    compiled, threads = engine._compiled, []
+    compiled, threads = engine.compiled.compile, []
 
     def recorded(kind, size, args):
         threads.append((kind, size, threading.current_thread().name.startswith("fednas-compile")))
         return compiled(kind, size, args)
 
-    monkeypatch.setattr(engine, "_compiled", recorded)
+    monkeypatch.setattr(engine.compiled, "compile", recorded)
     shapes = [(w, 1) for w in widths.values()]
     with engine.compiling("train", shapes):
         for k, w in widths.items():
@@ -356,7 +356,9 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
     trained = one_round(engine, candidates, TASKS, config)
     exact = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(trained))
-    sums = jax.eval_shape(functools.partial(programs.zeros, engine._recipe, programs.Room()), stacked(candidates))
+    sums = jax.eval_shape(
+        functools.partial(programs.zeros, engine.compiled.recipe, programs.Room()), stacked(candidates)
+    )
     counts = jax.tree.leaves(sums.left_out)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(sums._replace(left_out=())))
     assert all(leaf.dtype == np.int32 for leaf in counts)
@@ -369,7 +371,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
         ]
         assert not np.array_equal(*moves)
         assert np.linalg.norm(moves[0] - moves[1]) < 0.1 * np.linalg.norm(moves[1])
-    text = engine._programs["round", Size(WIDTHS, 3)].as_text()
+    text = engine.compiled.kept["round", Size(WIDTHS, 3)].as_text()
     assert "bf16[" in text
     tally = engine.evaluate(WIDTHS, stacked(trained), TASKS)
     exactly = fleet(network, dataset, packed, 3, 1).evaluate(WIDTHS, stacked(exact), TASKS)
@@ -401,7 +403,9 @@ def test_the_wanted_precision_of_products_reaches_every_product(network, dataset
     trained = one_round(engine, candidates, TASKS, config)
     engine.evaluate(WIDTHS, stacked(trained), TASKS)
     for kind in WHOLE:
-        products = [line for line in engine._programs[kind, Size(WIDTHS, 3)].as_text().splitlines() if " dot(" in line]
+        products = [
+            line for line in engine.compiled.kept[kind, Size(WIDTHS, 3)].as_text().splitlines() if " dot(" in line
+        ]
         assert products
         assert all(("operand_precision={highest,highest}" in line) == (wanted == "highest") for line in products)
 

@@ -88,15 +88,15 @@ def traced(network, dataset, packed, candidates, monkeypatch):
     def trace(lanes, config=CONFIG):
         engine = fleet(network, dataset, packed, lanes, 1, config)
         programs = []
-        call = engine._call
+        call = engine.compiled.call
 
         def recorded(kind, size, effort, *args):
             if kind == "round":
-                programs.append(jax.make_jaxpr(engine._function(kind, size))(*args).jaxpr)
+                programs.append(jax.make_jaxpr(engine.compiled.function(kind, size))(*args).jaxpr)
                 raise StopIteration
             return call(kind, size, effort, *args)
 
-        engine._call = recorded
+        engine.compiled.call = recorded
         with pytest.raises(StopIteration):
             trained_and_scored(engine, candidates)
         return programs[0]

@@ -8,6 +8,7 @@ import pytest
 
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
+from fednas_jax.engine import lane_steps
 from fednas_jax.engine import lane_tuning as tuning
 from fednas_jax.engine.lane_search import Rung
 from fednas_jax.engine.lane_tuning import Choice
@@ -90,7 +91,7 @@ def test_a_damaged_memory_is_measured_again(network, speeds, tmp_path):
 
 
 def test_a_measurement_is_a_speed_and_sees_what_does_not_fit(network, monkeypatch):
-    monkeypatch.setattr(tuning, "LEAST_SECONDS", 0.001)
+    monkeypatch.setattr(lane_steps, "LEAST_SECONDS", 0.001)
     device = jax.devices()[0]
     assert tuning._speed(network, TRAIN, device, 2, 1 << 30, False) > 0
     assert tuning._speed(network, TRAIN, device, 2, 100, False) == 0

@@ -54,13 +54,13 @@ def trained_and_scored(engine, candidates):
 def default(network, dataset, packed, candidates):
     """A round and its score with the default lowering, and the shapes of what each program was called with."""
     engine = fleet(network, dataset, packed, 3, 1)
-    call, shapes = engine._call, {}
+    call, shapes = engine.compiled.call, {}
 
     def recorded(kind, size, effort, *args):
         shapes[kind] = size, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), args)
         return call(kind, size, effort, *args)
 
-    engine._call = recorded
+    engine.compiled.call = recorded
     return trained_and_scored(engine, candidates), shapes
 
 
@@ -75,7 +75,7 @@ def default(network, dataset, packed, candidates):
 def test_no_lowering_changes_a_round_beyond_the_order_of_sums(network, dataset, packed, candidates, default, name):
     engine = fleet(network, dataset, packed, 3, 1, lowering=name)
     assert_close(trained_and_scored(engine, candidates), default[0])
-    texts = [engine._programs[key].as_text() for key in engine._programs if key[0] == "round"]
+    texts = [engine.compiled.kept[key].as_text() for key in engine.compiled.kept if key[0] == "round"]
     assert all(("convolution(" in text) == (name == "grouped") for text in texts)
 
 
@@ -99,7 +99,7 @@ def exported(network, dataset, packed, default):
         platforms = PLATFORMS if name in lowerings.offered("cpu") else ("cuda",)
         unchecked = [export.DisabledSafetyCheck.custom_call(TRITON)]  # its format may change with jax's version
         with lowerings.using(name):
-            program = jax.jit(engine._function(kind, size))
+            program = jax.jit(engine.compiled.function(kind, size))
             return export.export(program, platforms=platforms, disabled_checks=unchecked)(*shapes), platforms
 
     return export_it

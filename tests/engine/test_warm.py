@@ -10,7 +10,8 @@ from fednas_jax import nets
 from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, TrainConfig
 from fednas_jax.data import chunks, load
 from fednas_jax.engine import warm
-from fednas_jax.engine.fleet import Fleet, FleetSpec, _form
+from fednas_jax.engine.fleet import Fleet, FleetSpec
+from fednas_jax.engine.fleet_spec import form_of
 from fednas_jax.engine.tasks import Tasks
 from fednas_jax.runtime import shelf
 
@@ -82,5 +83,5 @@ def test_a_fleet_finds_its_programs_again_and_scores_the_same(kept, spec):
 )
 def test_what_is_an_argument_of_the_programs_tells_none_apart(spec, field, value, same):
     other = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **{field: value}))
-    recipe = Fleet(spec)._recipe
-    assert (_form(spec, recipe) == _form(other, recipe)) == same
+    recipe = Fleet(spec).compiled.recipe
+    assert (form_of(spec, recipe) == form_of(other, recipe)) == same
