@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fednas_jax.config import needs, registries
-from fednas_jax.config.schema import DataConfig
+from fednas_jax.config.schema import SYNTHETIC, DataConfig
 from fednas_jax.data.examples import Dataset
 from fednas_jax.data.packed import PackedClients, pack
 from fednas_jax.data.partitions import partition
@@ -24,7 +24,6 @@ from fednas_jax.runtime.shelf import Shelf, keeping
 
 SHARE = 1 / 8  # of the memory, that data may take in order to be kept
 MOST_FILES = 1000  # of a data set that are looked at
-_BY_SEED = "synthetic"  # the source whose examples depend on the run's seed
 
 _DATASETS: Shelf[Dataset] = Shelf(most=1)
 _CLIENTS: Shelf[PackedClients] = Shelf(most=2)
@@ -70,7 +69,9 @@ def _key(config: DataConfig, seed: int) -> Hashable | None:
     divided |= {"size_sigma", "size_power", "brightness_sigma", "rotation_degrees"}
     fields = [f.name for f in dataclasses.fields(config) if f.name not in divided]
     values = tuple((name, getattr(config, name)) for name in fields)
-    return values, seed if config.source == _BY_SEED else 0, stamps
+    # What is made up depends on the seed, and comes from clients only where they are asked for.
+    made = (seed, config.partition == "natural") if config.source in SYNTHETIC else None
+    return values, made, stamps
 
 
 def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...] | None:

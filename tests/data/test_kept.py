@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from fednas_jax.config.schema import DataConfig
-from fednas_jax.data import Examples, clients_of, kept, load, load_kept, write_columns
+from fednas_jax.config.schema import SYNTHETIC, DataConfig
+from fednas_jax.data import Examples, clients_of, fingerprint, kept, load, load_kept, write_columns
 from fednas_jax.runtime.shelf import Shelf, keep_between_runs
 
 IID = DataConfig(clients=8)
@@ -59,9 +59,12 @@ def test_what_is_kept_equals_what_is_loaded():
         np.testing.assert_array_equal(clients.labels, fresh.labels)
 
 
-def test_synthetic_data_belongs_to_its_seed():
-    config = DataConfig(source="synthetic", clients=4, synthetic_examples=100)
-    assert of(config, 0)[0] is not of(config, 1)[0]
+@pytest.mark.parametrize("source", SYNTHETIC)
+def test_what_is_made_up_belongs_to_its_seed_and_has_clients_where_they_are_asked_for(source):
+    config = DataConfig(source=source, clients=4, synthetic_examples=100)
+    for seed, partition in ((0, "iid"), (0, "natural"), (1, "natural"), (1, "iid")):
+        asked = dataclasses.replace(config, partition=partition)
+        assert fingerprint(of(asked, seed)[0]) == fingerprint(load(asked, seed))
 
 
 def test_files_that_change_are_read_again(tmp_path):
