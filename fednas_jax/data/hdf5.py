@@ -21,6 +21,7 @@ from fednas_jax.data.examples import Examples
 from fednas_jax.data.images import resized
 from fednas_jax.data.labels import whole_numbers
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, unheard
+from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import by_split, stratified_split
 from fednas_jax.data.tff import IMAGES, LABELS, TOKENS, Client, Form, split_words, write_clients
 from fednas_jax.errors import DataError
@@ -44,7 +45,7 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
     Raises:
       DataError: one line that names the file and the client; or h5py is missing.
     """
-    files = [source] if source.is_file() else sorted([*source.rglob("*.h5"), *source.rglob("*.hdf5")])
+    files = files_of(source, ".h5", ".hdf5")
     if not files:
         raise DataError(f"{source}: got no .h5 or .hdf5 files, want TensorFlow Federated's")
     splits = by_split(source, files)
@@ -58,7 +59,10 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
         return _clients(splits, options)
 
     with contextlib.closing(clients()) as walked:  # which closes the file
-        first = next(walked).held
+        one = next(walked, None)
+        if one is None:
+            raise DataError(f"{source}: got no examples of any client, want some")
+        first = one.held
         texts = TOKENS in first and not any(name in first for name in IMAGES)
     form = (
         Form(words=lambda client: _words(client, options))
@@ -69,7 +73,7 @@ def import_hdf5(source: Path, folder: Path, options: ImportOptions, seen: Seen =
 
 
 def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Generator[Client, None, None]:
-    """Every client's group, those for training first, and always the same examples for testing."""
+    """Every client's group who has examples, those for training first, and always the same for testing."""
     try:
         import h5py
     except ImportError:
@@ -89,6 +93,8 @@ def _clients(splits: dict[str, list[Path]], options: ImportOptions) -> Generator
                 if group is None:
                     raise DataError(f"{where}: got no group of its own, want one")
                 number = _length(where, group, options)
+                if not number and _is_empty(group, options):
+                    continue
                 train, test = np.arange(number), np.arange(0)
                 if split == "test":
                     yield Client(path, where, name, group, None, train)
@@ -135,6 +141,14 @@ def _length(where: str, group: Any, options: ImportOptions) -> int:
     number = int(shape[0]) if shape else 0
     check_expansion(where, 8 * number, options.most_gigabytes)
     return number
+
+
+def _is_empty(group: Any, options: ImportOptions) -> bool:
+    """Whether all arrays of a group are of no examples."""
+    import h5py
+
+    held = [_inside(group, name, h5py.Dataset) for name in (TOKENS, *IMAGES, *_labels(options))]
+    return all(array.shape and not array.shape[0] for array in held if array is not None)
 
 
 def _labels(options: ImportOptions) -> tuple[str, ...]:

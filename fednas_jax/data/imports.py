@@ -11,8 +11,8 @@ import numpy as np
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.damage import printable
-from fednas_jax.data.examples import Dataset, described
-from fednas_jax.data.labels import unused
+from fednas_jax.data.examples import Examples, described
+from fednas_jax.data.labels import untrained, unused
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_options
 from fednas_jax.data.progress import shown
 from fednas_jax.errors import DataError
@@ -72,8 +72,9 @@ def _said(folder: Path, skipped: Skipped) -> str:
         if few := np.count_nonzero(sizes < least):
             clients += f" (runs leave out those below data.min_examples: {few} by its default, {least})"
     said = f"{folder}: {numbers}, {data.classes} classes, {clients}"
-    if empty := unused(_labels_of(data), data.classes):
-        said += f"; {empty}"
+    train, test = (_labels_of(split) for split in (data.train, data.test))
+    for empty in (unused(np.union1d(train, test), data.classes), untrained(train, test)):
+        said += f"; {empty}" * bool(empty)
     if skipped.features:
         some = ", ".join(skipped.features[:_MOST_NAMES]) + ", ..." * (len(skipped.features) > _MOST_NAMES)
         said += f"; features: {some}"
@@ -86,12 +87,11 @@ def _said(folder: Path, skipped: Skipped) -> str:
     return said
 
 
-def _labels_of(data: Dataset) -> np.ndarray:
+def _labels_of(examples: Examples) -> np.ndarray:
     """The different labels that there are, found some thousand examples at a time."""
     found = np.zeros(0, np.int32)
-    for labels in (data.train.labels, data.test.labels):
-        for start in range(0, len(labels), _LABELS):
-            found = np.union1d(found, labels[start : start + _LABELS])
+    for start in range(0, len(examples.labels), _LABELS):
+        found = np.union1d(found, examples.labels[start : start + _LABELS])
     return found
 
 

@@ -70,11 +70,24 @@ def class_count(name: str, largest: int, different: int, examples: int) -> int:
 
 def unused(labels: np.ndarray, classes: int) -> str:
     """What is to be said of classes without an example: "" or "2 classes without an example: 0, 7"."""
-    none = np.setdiff1d(np.arange(classes), np.unique(labels))
-    if not len(none):
+    return _without("an example", np.setdiff1d(np.arange(classes), labels))
+
+
+def untrained(train: np.ndarray, test: np.ndarray) -> str:
+    """What is to be said of classes that are for testing alone, or "": names that are written in two ways, say.
+
+    Args:
+      train: labels; -1 is none.
+      test: likewise.
+    """
+    return _without("a training example", np.setdiff1d(test[test >= 0], train))
+
+
+def _without(what: str, classes: np.ndarray) -> str:
+    if not len(classes):
         return ""
-    some = ", ".join(map(str, none[:5])) + (", ..." if len(none) > 5 else "")
-    return f"{len(none)} class{'es' * (len(none) > 1)} without an example: {some}"
+    some = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
+    return f"{len(classes)} class{'es' * (len(classes) > 1)} without {what}: {some}"
 
 
 def short(value: Any) -> str:

@@ -20,6 +20,7 @@ from fednas_jax.data.columns import ColumnsWriter
 from fednas_jax.data.examples import Examples
 from fednas_jax.data.leaf_forms import Characters, Held, reader_of
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
+from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import check_share, no_split, stratified_split
 from fednas_jax.errors import DataError
 from fednas_jax.seeds import Purpose, generator
@@ -42,6 +43,7 @@ def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen =
     check_share(options.test_share)
     train_files, test_files = _files(source)
     sizes: dict[str, int] = {}  # of every user with examples for training
+    tested: set[str] = set()  # users of files for testing
     unlabelled = 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         reader = reader_of(_held(train_files, test_files, options.test_share), options, threads)
@@ -53,6 +55,8 @@ def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen =
         )
         with writing as writer:
             for held in _held(train_files, test_files, options.test_share):
+                if held.user in (tested if held.file in test_files else sizes):
+                    raise DataError(f"{held.where}: got a user who came before, want every user once")
                 examples = reader(held.where, held.x, held.y)
                 seen(len(held.x))
                 known = np.ones(len(held.x), bool)
@@ -62,9 +66,8 @@ def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen =
                 train, test = (rows[known[rows]] for rows in (held.train, held.test))
                 writer.add_test(Examples(*(column[test] for column in examples)))
                 if held.file in test_files:
+                    tested.add(held.user)
                     continue
-                if held.user in sizes:
-                    raise DataError(f"{held.where}: got a user who came before, want every user once")
                 sizes[held.user] = len(train) + len(test)
                 writer.add(Examples(*(column[train] for column in examples)), np.array([len(train)]))
             if not writer.test_examples:
@@ -85,12 +88,15 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder, want LEAF's .json files")
     apart = (source / "train").is_dir()
-    found = [sorted((source / split).glob("*.json")) if apart else [] for split in ("train", "test")]
-    if not apart:
-        found[0] = sorted(source.glob("*.json"))
-    if not found[0]:
+    train = files_of(source / "train" if apart else source, ".json", deep=False)
+    if not train:
         raise DataError(f"{source}: got no .json files, want LEAF's, or its folders train and test")
-    return found[0], found[1]
+    if not apart or not (source / "test").is_dir():
+        return train, []
+    test = files_of(source / "test", ".json", deep=False)
+    if not test:
+        raise DataError(f"{source / 'test'}: got no .json files, want LEAF's, or no such folder and --test-share")
+    return train, test
 
 
 def _held(train_files: list[Path], test_files: list[Path], share: float) -> Iterator[Held]:
@@ -122,12 +128,15 @@ def _users(file: Path) -> Iterator[tuple[str, list[Any], Any]]:
                 found = True
                 if not isinstance(held, dict) or not all(isinstance(held.get(part), list) for part in ("x", "y")):
                     raise DataError(f"{file} user {user}: got no lists x and y, want both")
-                if counts.get(user, len(held["y"])) != len(held["y"]):
-                    got = f"got {len(held['y'])} y"
-                    raise DataError(f"{file} user {user}: {got}, want {counts[user]}, as num_samples says")
+                want = counts.pop(user, len(held["y"]))
+                if want != len(held["y"]):
+                    raise DataError(f"{file} user {user}: got {len(held['y'])} y, want {want}, as num_samples says")
                 yield user, held["x"], held["y"]
         if not found:
             raise DataError(f"{file} user_data: got none, want {form}")
+        for user, want in counts.items():
+            if want:
+                raise DataError(f"{file} user {user}: got none in user_data, want {want} examples, as num_samples says")
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}), want {form}") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:

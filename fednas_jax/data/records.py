@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,8 @@ Named = int | str
 
 # What is decoded at once: so many images, fewer where they are large, encoded or decoded.
 _BLOCK, _BLOCK_BYTES = 256, 1 << 25
-_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+# A whole number, also as a column of floats has it.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0*)?")
 
 
 class Record(NamedTuple):
@@ -101,9 +102,9 @@ def write_records(
             form = held[split].form
             if not held[split].labels:
                 raise DataError(f"{name}: got no examples for {'training' if split == 'train' else split}, want some")
-        numbers, texts = labels.numbers(), labels.are_texts
+        numbers, texts = labels.numbers(f"{name} labels", options.remap), labels.are_texts
         names = labels.texts() if texts else list(class_names)
-        found = {split: _listing(one, numbers, clients.ranks(), options, name) for split, one in held.items()}
+        found = {split: _listing(one, numbers, clients.ranks()) for split, one in held.items()}
         write_listing(
             folder,
             name,
@@ -135,20 +136,37 @@ class _Names:
         """Whether they are texts, and not all of them whole numbers."""
         return any(isinstance(value, str) and not _WHOLE.fullmatch(value) for value in self._codes)
 
-    def numbers(self) -> np.ndarray:
-        """[codes] int64: the number itself, or a text's place in the alphabet."""
-        return self.ranks() if self.are_texts else np.array([int(value) for value in self._codes], np.int64)
+    def numbers(self, name: str, remap: bool) -> np.ndarray:
+        """[codes] int64: the number itself, or a text's place in the alphabet.
+
+        Args:
+          name: of the labels, for messages.
+          remap: they are to be numbered anew.
+
+        Raises:
+          DataError: a number that is no class number.
+        """
+        if self.are_texts:
+            return self.ranks()
+        values = [_whole(value) for value in self._codes]
+        check_range(name, min(values), max(values), remap)
+        return np.array(values, np.int64)
 
     def ranks(self) -> np.ndarray:
         """[codes] int64: place in the order of numbers, or in the alphabet."""
-        values = list(self._codes) if self.are_texts else [int(value) for value in self._codes]
-        found = np.empty(len(values), np.int64)
-        found[sorted(range(len(values)), key=values.__getitem__)] = np.arange(len(values))
-        return found
+        values: list[Any] = list(self._codes) if self.are_texts else [_whole(value) for value in self._codes]
+        places = {value: place for place, value in enumerate(sorted(set(values)))}  # 1 and 1.0 are one
+        return np.array([places[value] for value in values], np.int64)
 
     def texts(self) -> list[str]:
         """All of them in the order of the alphabet."""
         return sorted(map(str, self._codes))
+
+
+def _whole(value: Named) -> int:
+    """The number that a value is, or that its text says."""
+    said = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    return int(said[1] if said else value)
 
 
 class _Spooled:
@@ -246,13 +264,11 @@ def _image(record: Record) -> Raw:
     return record.image
 
 
-def _listing(held: _Spooled, numbers: np.ndarray, ranks: np.ndarray, options: ImportOptions, name: str) -> Listing:
+def _listing(held: _Spooled, numbers: np.ndarray, ranks: np.ndarray) -> Listing:
     """What is on disk, to be read by number."""
     images = np.load(held.path, mmap_mode="r")
     codes = np.frombuffer(held.labels, np.int64)
-    found = numbers[codes]
-    check_range(f"{name} labels", found.min(), found.max(), options.remap)
-    labels = found.astype(np.int32)
+    labels = numbers[codes].astype(np.int32)
     owners = ranks[np.frombuffer(held.clients, np.int64)] if held.clients else None
     return Listing(
         len(labels),

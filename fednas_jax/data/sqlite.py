@@ -30,6 +30,7 @@ from fednas_jax.seeds import Purpose, generator
 _WANT = "a whole SQLite file of TensorFlow Federated, unpacked"
 _CLIENTS = "SELECT DISTINCT client_id FROM examples WHERE split_name = ? ORDER BY 1"
 _RECORDS = "SELECT serialized_example_proto FROM examples WHERE split_name = ? AND client_id = ? ORDER BY rowid"
+_JOURNALS = ("-wal", "-journal")  # ends of the names of what SQLite writes beside a file that is open
 _LARGEST = 1 << 26  # bytes of a record; SQLite allows a gigabyte
 
 
@@ -81,6 +82,9 @@ def _opened(source: Path) -> Generator[sqlite3.Connection, None, None]:
 def _connection(source: Path) -> sqlite3.Connection:
     if not source.is_file():
         raise DataError(f"{source}: no such file, want {_WANT}")
+    for journal in (source.with_name(f"{source.name}{end}") for end in _JOURNALS):
+        if journal.is_file() and journal.stat().st_size:
+            raise DataError(f"{journal}: got changes that are not in {source.name} yet, want the file as it is closed")
     return sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
@@ -108,6 +112,8 @@ def _clients(source: Path, splits: dict[str, list[str]], options: ImportOptions)
     with _opened(source) as connection:
         for split, name in ((to, name) for to in ("train", "test") for name in splits.get(to, [])):
             for (client,) in connection.execute(_CLIENTS, (name,)):
+                if client is None:
+                    raise DataError(f"{source} {name}: got records of no client, want a client_id for each")
                 where = f"{source} {name} {str(client)[:80]}"
                 size, records = 0, []
                 for (record,) in connection.execute(_RECORDS, (name, client)):

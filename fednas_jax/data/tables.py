@@ -24,6 +24,7 @@ from fednas_jax.data.images import inside
 from fednas_jax.data.labels import short
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, refuse, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
+from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import SPLITS, by_split
 from fednas_jax.errors import DataError
 from fednas_jax.files import plain_name, read_json
@@ -47,6 +48,7 @@ class Columns(NamedTuple):
     label: str
     client: str  # "" for none
     features: tuple[str, ...] = ()  # where there is no image
+    class_names: tuple[str, ...] = ()  # that the labels are numbers of; () where the file says none
 
 
 def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -61,17 +63,20 @@ def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen 
     Raises:
       DataError: one line that names the file, row and column.
     """
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet")) or sorted(source.rglob("*.csv"))
+    files = files_of(source, ".parquet", ".csv")
     if not files:
         raise DataError(f"{source}: got no .parquet or .csv files, want some")
+    for path in files:
+        if _is_csv(path) != _is_csv(files[0]):
+            raise DataError(f"{source}: got {files[0].name} and {path.name}, want .parquet or .csv files alone")
     splits = by_split(source, files)
     first = splits["train"][0]
-    is_csv = first.suffix.lower() == ".csv"
-    names = () if is_csv else _class_names(_parquet(first).schema_arrow, first, options)
-    columns = choose(first, _held_by_csv(first) if is_csv else _held(_parquet(first).schema_arrow), options)
-    rows = {split: _of_files(some, options) for split, some in splits.items()}
-    skipped = write_records(folder, source.stem, with_validation(source, rows, options), options, seen, names)
-    return skipped._replace(features=columns.features)
+    if _is_csv(first):
+        columns = choose(first, _held_by_csv(first), options)
+    else:
+        columns = _chosen(first, _parquet(first).schema_arrow, options)
+    rows = {split: _of_files(some, options, columns) for split, some in splits.items()}
+    return _written(folder, source.stem, with_validation(source, rows, options), options, seen, columns)
 
 
 def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -103,12 +108,9 @@ def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen:
             raise DataError(f"{source}: got the splits {', '.join(splits)}, want one called train")
     files = {split: _arrow_files(path) for split, path in splits.items()}
     with reading(files["train"][0], _WANT), _arrow(files["train"][0]) as reader:
-        class_names = _class_names(reader.schema, source, options)
-        features = choose(source, _held(reader.schema), options).features
-    rows = {split: _of_arrow(some, options) for split, some in files.items()}
-    splits_of = with_validation(source, rows, options)
-    skipped = write_records(folder, source.resolve().name, splits_of, options, seen, class_names)
-    return skipped._replace(features=features)
+        columns = _chosen(source, reader.schema, options)
+    rows = {split: _of_arrow(some, options, columns) for split, some in files.items()}
+    return _written(folder, source.resolve().name, with_validation(source, rows, options), options, seen, columns)
 
 
 def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Columns:
@@ -171,19 +173,51 @@ def _listed(columns: Iterable[str]) -> str:
     return ", ".join(name[:40] for name in list(columns)[:12])
 
 
-def _of_files(files: list[Path], options: ImportOptions) -> Iterator[Record]:
+def _written(
+    folder: Path, name: str, splits: dict[str, Iterable[Record]], options: ImportOptions, seen: Seen, columns: Columns
+) -> Skipped:
+    """Writes the records of a table whose first file has these columns."""
+    names = columns.class_names
+    fit = options.classes in (None, len(names)) and not options.remap
+    skipped = write_records(folder, name, splits, options, seen, names if fit else ())
+    return skipped._replace(features=columns.features)
+
+
+def _as_first(where: Path, columns: Columns, first: Columns) -> Columns:
+    """A file's columns, of which the features are in the order of the first file's.
+
+    Raises:
+      DataError: they are not the same ones, or labels are numbers of other classes.
+    """
+    if other := sorted(set(columns.features) ^ set(first.features)):
+        has = "a feature" if other[0] in columns.features else "no feature"
+        want = "the same features in all files, or --feature-columns to say which"
+        raise DataError(f"{where} {other[0][:40]}: got {has} of this name, want {want}")
+    if columns.class_names and first.class_names and columns.class_names != first.class_names:
+        got, want = (", ".join(names[:5])[:80] for names in (columns.class_names, first.class_names))
+        raise DataError(f"{where} {columns.label}: got the classes {got}, want {want}, as in the first file")
+    return columns._replace(features=first.features)
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _of_files(files: list[Path], options: ImportOptions, first: Columns) -> Iterator[Record]:
     for path in files:
-        yield from _of_csv(path, options) if path.suffix.lower() == ".csv" else _of_parquet(path, options)
+        yield from (_of_csv if _is_csv(path) else _of_parquet)(path, options, first)
 
 
-def _of_csv(path: Path, options: ImportOptions) -> Iterator[Record]:
+def _of_csv(path: Path, options: ImportOptions, first: Columns) -> Iterator[Record]:
     images = options.images or path.parent
-    columns = choose(path, _held_by_csv(path), options)
+    columns = _as_first(path, choose(path, _held_by_csv(path), options), first)
     with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
         places = {name: n for n, name in enumerate(header)}
         for values in rows:
+            if not values:  # a blank line
+                continue
             where = f"{path} line {rows.line_num}"
             if len(values) != len(header):
                 raise DataError(f"{where}: got {len(values)} values, want {len(header)}, as many as columns")
@@ -235,17 +269,17 @@ def _parquet(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
 
 
-def _of_parquet(path: Path, options: ImportOptions) -> Iterator[Record]:
+def _of_parquet(path: Path, options: ImportOptions, first: Columns) -> Iterator[Record]:
     with reading(path, _WANT), pq.ParquetFile(path) as file:
-        columns = choose(path, _held(file.schema_arrow), options)
+        columns = _as_first(path, _chosen(path, file.schema_arrow, options), first)
         wanted = _wanted(columns)
         for group in range(file.num_row_groups):
             # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
             check_expansion(path, file.metadata.row_group(group).total_byte_size, options.most_gigabytes)
-        first = 0
+        begin = 0
         for batch in file.iter_batches(_ROWS, columns=wanted):
-            yield from _of_batch(path, first, batch, columns, options.images or path.parent)
-            first += batch.num_rows
+            yield from _of_batch(path, begin, batch, columns, options.images or path.parent)
+            begin += batch.num_rows
 
 
 def _wanted(columns: Columns) -> list[str]:
@@ -265,18 +299,18 @@ def _arrow_files(folder: Path) -> list[Path]:
     return [folder / plain_name(str(name), f"{folder / 'state.json'} _data_files", DataError) for name in names]
 
 
-def _of_arrow(files: list[Path], options: ImportOptions) -> Iterator[Record]:
+def _of_arrow(files: list[Path], options: ImportOptions, first: Columns) -> Iterator[Record]:
     for path in files:
         with reading(path, _WANT), _arrow(path) as reader:
-            columns = choose(path, _held(reader.schema), options)
-            first = 0
+            columns = _as_first(path, _chosen(path, reader.schema, options), first)
+            begin = 0
             for batch in reader:
                 batch.validate(full=True)
                 # A batch is mapped from the file; rows become Python's some at a time.
                 for start in range(0, batch.num_rows, _ROWS):
                     some = batch.slice(start, _ROWS).select(_wanted(columns))
-                    yield from _of_batch(path, first + start, some, columns, options.images or path.parent)
-                first += batch.num_rows
+                    yield from _of_batch(path, begin + start, some, columns, options.images or path.parent)
+                begin += batch.num_rows
 
 
 @contextlib.contextmanager
@@ -344,11 +378,13 @@ def _held(schema: pa.Schema) -> dict[str, str]:
     return {field.name: holds(field) for field in schema}
 
 
-def _class_names(schema: pa.Schema, where: Path, options: ImportOptions) -> tuple[str, ...]:
-    """Names of the classes, where the label's column has them."""
-    names = _features(schema).get(choose(where, _held(schema), options).label, {}).get("names")
-    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if names and listed and options.classes in (None, len(names)) and not options.remap else ()
+def _chosen(where: Path, schema: pa.Schema, options: ImportOptions) -> Columns:
+    """The columns of a file that says types, and the names of the classes, where the label's column has them."""
+    columns = choose(where, _held(schema), options)
+    names = _features(schema).get(columns.label, {}).get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return columns
+    return columns._replace(class_names=tuple(names))
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

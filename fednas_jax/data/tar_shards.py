@@ -17,6 +17,7 @@ from fednas_jax.data.damage import reading
 from fednas_jax.data.images import suffixes
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
+from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import by_split
 from fednas_jax.data.tables import NONE
 from fednas_jax.errors import DataError
@@ -57,7 +58,7 @@ def import_webdataset(source: Path, folder: Path, options: ImportOptions, seen: 
     Raises:
       DataError: one line that names the shard and the example.
     """
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.name.lower().endswith(_ENDS))
+    files = files_of(source, *_ENDS)
     if not files:
         raise DataError(f"{source}: got no .tar files, want WebDataset's shards")
     splits = by_split(source, files)

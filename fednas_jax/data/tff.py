@@ -74,18 +74,18 @@ def write_clients(
     read, vocabulary = _reader(clients, form, options)
     classes = len(vocabulary) - FIRST if vocabulary else options.classes
     sizes: dict[str, int] = {}
-    tested = False
+    tested: set[str] = set()  # clients of files for testing
     writing = ColumnsWriter(folder, name, classes, remap=options.remap, vocabulary=vocabulary)
     with writing as writer, contextlib.closing(clients()) as walked:
         for client in walked:
+            if client.name in (tested if client.train is None else sizes):
+                raise DataError(f"{client.where}: got a client who came before, want every client once")
             examples = read(client)
             seen(len(examples.labels))
             writer.add_test(Examples(*(column[client.test] for column in examples)))
             if client.train is None:
-                tested = True
+                tested.add(client.name)
                 continue
-            if client.name in sizes:
-                raise DataError(f"{client.where}: got a client who came before, want every client once")
             sizes[client.name] = len(examples.labels)
             writer.add(Examples(*(column[client.train] for column in examples)), np.array([len(client.train)]))
         if sizes and not writer.test_examples and not tested:

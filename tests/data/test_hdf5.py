@@ -50,6 +50,19 @@ def test_files_for_training_and_testing_keep_every_clients_examples(tmp_path: Pa
     assert data.test.inputs[:, 0, 0, 0].tolist() == [100, 101, 102]
 
 
+def test_a_client_without_examples_is_none_and_one_in_two_files_of_a_split_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "emnist" / "train.h5", {"f0": 0, "f1": 5})
+    write(tmp_path / "emnist" / "test.h5", {"f0": 2, "f1": 0})
+    data = imported(tmp_path / "emnist")
+    assert data.natural is not None
+    assert (data.natural.tolist(), len(data.test.labels)) == ([0, 5], 2)
+    write(tmp_path / "emnist" / "test_2.h5", {"f0": 2})
+    refused(tmp_path / "emnist", "test_2.h5 examples/f0: got a client who came before, want every client once")
+    refused(write(tmp_path / "none.h5", {"f0": 0}), "none.h5: got no examples of any client, want some")
+    more = {"label": np.zeros(0, int)}
+    refused(write(tmp_path / "lost.h5", {"f0": 4}, **more), "examples/f0: got 4 images and 0 labels")
+
+
 def test_pictures_of_bytes_in_colour_are_taken_too(tmp_path: Path) -> None:
     # As fed_cifar100 has them.
     with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -161,6 +161,10 @@ IMAGE = [0.5] * 4
             {"users": ["u"], "num_samples": [3], "user_data": {"u": {"x": [IMAGE], "y": [0]}}},
             "user u: got 1 y, want 3, as num_samples says",
         ),
+        (
+            {"users": ["u", "none", "v"], "num_samples": [1, 0, 3], "user_data": {"u": {"x": [IMAGE], "y": [0]}}},
+            "user v: got none in user_data, want 3 examples, as num_samples says",
+        ),
         ({"user_data": {"u": {"x": [IMAGE], "y": [5]}}}, "labels: got 5 to 5, want 0 to 3"),
         ({"user_data": {"u": {"x": [IMAGE], "y": [-1]}}}, "user u y: got -1 to -1, want class numbers from 0"),
         ({"user_data": {"u": {"x": [IMAGE], "y": [0.5]}}}, r"user u y: got \[0.5\], want whole numbers"),
@@ -195,12 +199,18 @@ def test_a_user_who_comes_twice_is_refused(tmp_path: Path) -> None:
     for n in range(2):
         write(tmp_path / "data" / "train" / f"all_data_{n}.json", leaf(drawn({"f0": 3})))
     refused(tmp_path / "data", "all_data_1.json user f0: got a user who came before, want every user once")
+    for n, split in enumerate(("train", "test", "test")):
+        write(tmp_path / "other" / split / f"all_data_{n}.json", leaf(drawn({"f0": 3})))
+    refused(tmp_path / "other", "test/all_data_2.json user f0: got a user who came before, want every user once")
 
 
 def test_a_place_without_files_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere: no such file or folder")
     (tmp_path / "data" / "train").mkdir(parents=True)
     refused(tmp_path / "data", "data: got no .json files, want LEAF's")
+    write(tmp_path / "data" / "train" / "all_data.json", leaf(drawn({"f0": 20})))
+    (tmp_path / "data" / "test").mkdir()
+    refused(tmp_path / "data", "data/test: got no .json files, want LEAF's, or no such folder and --test-share")
 
 
 def test_pixels_are_resized_and_colour_is_three_values_a_pixel(tmp_path: Path) -> None:

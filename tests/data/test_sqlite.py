@@ -100,6 +100,23 @@ def test_what_would_compute_the_examples_is_no_table_of_them(statement: str, tmp
     refused(tmp_path / "a.sqlite", "a.sqlite: got no table examples, want a whole SQLite file")
 
 
+def test_records_of_nobody_and_those_that_are_not_in_the_file_yet_are_not_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "a.sqlite"
+    records(source, {"u": said("a", "b", "c", "d")})
+    with contextlib.closing(sqlite3.connect(source)) as file:
+        file.execute("PRAGMA journal_mode = WAL")
+        with file:
+            file.execute("INSERT INTO examples SELECT split_name, 'v', serialized_example_proto FROM examples")
+        refused(source, "a.sqlite-wal: got changes that are not in a.sqlite yet, want the file as it is closed")
+    assert imported(source, test_share=0.25).natural.tolist() == [0, 3, 6]
+    with contextlib.closing(sqlite3.connect(source)) as file, file:
+        file.execute("CREATE TABLE other AS SELECT * FROM examples")  # which has no NOT NULL
+        file.execute("DROP TABLE examples")
+        file.execute("ALTER TABLE other RENAME TO examples")
+        file.execute("UPDATE examples SET client_id = NULL WHERE client_id = 'u'")
+    refused(source, "a.sqlite train: got records of no client, want a client_id for each")
+
+
 def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite.lzma").write_bytes(b"\x5d\x00\x00\x80\x00" * 40)
     refused(tmp_path / "a.sqlite.lzma", r"cannot be read \(file is not a database\), want .*, unpacked")

@@ -1,0 +1,26 @@
+"""The files of a source that is to be imported: the one that was given, or those in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
+    """The file itself, or a folder's files of some kinds, in the order of their paths.
+
+    Names that begin with a dot are passed over, and all below them: copies that editors and notebooks keep of a file
+    (.ipynb_checkpoints), and what macOS puts beside one (._train.csv), are no examples of their own.
+
+    Args:
+      source: a file, or a folder.
+      ends: of the files' names, in small letters and with their dot; files may have them in any case.
+      deep: whether folders within the folder are looked into.
+    """
+    if source.is_file():
+        return [source]
+    found = sorted(source.rglob("*") if deep else source.glob("*"))
+    return [path for path in found if path.name.lower().endswith(ends) and _shown(path, source) and path.is_file()]
+
+
+def _shown(path: Path, source: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(source).parts)
