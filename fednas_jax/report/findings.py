@@ -84,7 +84,7 @@ def tested(run: Run, member: dict[str, Any]) -> tuple[float, float] | None:
 
 def scores(run: Run) -> list[Score]:
     """Every score of every candidate, in the order of the search; raises as `Run.events` and `Run.ledger`."""
-    scored = _scored_examples(run)
+    scored = _scored_examples(run, "search")
     metric = run.result.get("metric", "accuracy")
     found: list[Score] = []
     places: dict[tuple[int, str], list[int]] = {}  # of each candidate's scores in `found`
@@ -112,18 +112,21 @@ def scores(run: Run) -> list[Score]:
 
 
 def validated(run: Run, scores: Sequence[Score]) -> dict[int, tuple[float, float]]:
-    """The interval of each member's validation score, where it is known; of the parent all clients' examples."""
+    """The interval of each member's validation score, where it is known, by the examples that scored it."""
     ends = {s.iteration: (s.low, s.high) for s in scores if s.won and s.low is not None and s.high is not None}
-    examples, metric = run.result.get("data", {}).get("validation_examples"), run.result.get("metric", "accuracy")
+    metric = run.result.get("metric", "accuracy")
+    # A parent is scored last of all: pretraining itself may score nobody.
+    examples = max(_scored_examples(run, "pretrain").items(), default=(None, None))[1]
     if parent := interval(run.result["parent"]["score"], examples, metric):
         ends[0] = parent
     return ends
 
 
-def _scored_examples(run: Run) -> dict[tuple[int, int, int], int]:
-    """(iteration, round, candidate) of the search -> validation examples that scored it."""
-    rows = _stage(run.ledger, "search")
+def _scored_examples(run: Run, stage: str) -> dict[tuple[int, int, int], int]:
+    """(iteration, round, candidate) of a stage -> validation examples that scored it: not those of who went away."""
+    rows = _stage(run.ledger, stage)
     rows = rows.filter(pc.equal(pc.cast(rows["phase"], pa.string()), "evaluate"))
+    rows = rows.filter(pc.fill_null(rows["used"], fill_value=True))
     sums = totals.sums_by(rows, "iteration", "round", "candidate")
     keys = zip(*(sums[name].to_pylist() for name in ("iteration", "round", "candidate")), strict=True)
     return dict(zip(keys, sums["examples"].to_pylist(), strict=True))

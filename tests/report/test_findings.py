@@ -1,10 +1,11 @@
 """What figures are made of, against the run's own events, ledger and result."""
 
+import pyarrow as pa
 import pytest
 
 from fednas_jax.phones import ledger
 from fednas_jax.report import findings
-from fednas_jax.run.finished import load_run, members
+from fednas_jax.run.finished import Run, load_run, members
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,21 @@ def test_scores_are_the_events_own_with_the_examples_that_the_ledger_has(run):
     evaluated = frame[(frame.stage == "search") & (frame.phase == "evaluate")]
     assert sum(s.examples for s in found) == evaluated.examples.sum()
     assert all(s.low <= s.score <= s.high and s.low >= 0 and s.high <= 1 for s in found)
+
+
+def test_an_interval_is_of_the_examples_that_were_counted_not_of_who_went_away(run):
+    away = Run(run.path, run.config, run.result)
+    vars(away)["ledger"] = pa.concat_tables([run.ledger, ledger.in_vain(run.ledger)]).unify_dictionaries()
+    assert findings.scores(away) == findings.scores(run)
+    some = run.ledger.to_pandas()
+    asked = some[(some.stage == "pretrain") & (some.phase == "evaluate")]
+    few = Run(run.path, run.config, run.result)
+    vars(few)["ledger"] = pa.Table.from_pandas(
+        some.drop(asked.index[1:]), schema=ledger.SCHEMA, preserve_index=False
+    )  # one client was there when the parent was scored
+    score, examples = run.result["parent"]["score"], int(asked.examples.iloc[0])
+    assert findings.validated(few, [])[0] == findings.interval(score, examples)
+    assert findings.validated(run, [])[0] == findings.interval(score, run.result["data"]["validation_examples"])
 
 
 def test_scores_tell_who_was_dropped_and_who_won(run):
