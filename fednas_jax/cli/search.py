@@ -64,7 +64,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
     with signals.heard(begun=parsed.hosts.auto or parsed.hosts.number > 1) as stop:
         done_before = hosts.from_first_host(lambda: RunDir(parsed.out).result() is not None)
         try:
-            with Display(console) as display:
+            with Display(console, parsed.config.search.metric) as display:
 
                 def observe(event: dict[str, Any]) -> None:
                     stop.begin()
@@ -81,7 +81,7 @@ def run(args: list[str], command: Literal["search", "pretrain"] = "search") -> i
             console.print(f"{parsed.out}: this run is finished; nothing was {kept}", soft_wrap=True)
         if command == "pretrain":
             parent = result["parent"]
-            score = f"validation accuracy {parent['score']:.4f} at {parent['macs']:,} MACs"
+            score = f"validation {parsed.config.search.metric} {parent['score']:.4f} at {parent['macs']:,} MACs"
             console.print(f"for searches with --parent {parsed.out}: {score}", soft_wrap=True, highlight=False)
             tables.print_cost(console, result)
             return

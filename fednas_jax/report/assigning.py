@@ -43,7 +43,7 @@ class Choice:
     iteration: int | None  # 0 is the parent
     widths: dict[str, int] | None
     ms: float | None
-    score: float | None  # validation accuracy, by which it was chosen
+    score: float | None  # validation, by which it was chosen
     test_accuracy: float | None
 
 

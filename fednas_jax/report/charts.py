@@ -148,12 +148,14 @@ def front(run: Run) -> dict[str, Any] | None:
     )  # fmt: skip
 
 
-def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[str, Any]:
+def candidates(scores: Sequence[findings.Score], names: Sequence[str], title: str, scale: float) -> dict[str, Any]:
     """Candidates' curves; one candidate is picked out by its name in the legend.
 
     Args:
       scores: of the search.
       names: of the candidates, in the order of their colours.
+      title: of the axis of scores.
+      scale: that scores are multiplied by there.
     """
     last = {(s.iteration, s.candidate): s.at for s in scores}
     rows = [
@@ -162,10 +164,10 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
             "candidate": text(s.candidate),
             "curve": f"{s.iteration} {text(s.candidate)}",
             "round": s.at,
-            "score": 100 * s.score,
-            "low": None if s.low is None else 100 * s.low,
-            "high": None if s.high is None else 100 * s.high,
-            "interval": wording.within(s.score, None if s.low is None or s.high is None else (s.low, s.high)),
+            "score": scale * s.score,
+            "low": None if s.low is None else scale * s.low,
+            "high": None if s.high is None else scale * s.high,
+            "interval": _scored(s, scale),
             "examples": s.examples,
             "dropped": s.dropped,
             "won": s.won and last[s.iteration, s.candidate] == s.at,
@@ -174,21 +176,21 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
         for s in scores
     ]
     x = axis("round", "round of the search", axis={"tickMinStep": 1, "format": "d"}, scale={"nice": False})
-    y = axis("score", "validation accuracy (%)", scale={"zero": False})
+    y = axis("score", text(title), scale={"zero": False})
     domain = {"domain": [text(name) for name in names]}
     color = {"field": "candidate", "type": "nominal", "title": "candidate (choose one)", "scale": domain}
     shown = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     told = tips(
         candidate="candidate",
         iteration="iteration",
-        interval="validation accuracy, %",
+        interval=text(title),
         examples="validation examples",
         fate="what follows",
     )
     picked = {"name": "picked", "select": {"type": "point", "fields": ["candidate"]}, "bind": "legend"}
     return chart(
         rows,
-        "Validation accuracy of every candidate after every round of the search; dropped ones end at a cross",
+        "The validation score of every candidate after every round of the search; dropped ones end at a cross",
         height=300,
         layer=layers(
             rows,
@@ -206,6 +208,14 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str]) -> dict[s
                      "encoding": {"x": x, "y": y, "tooltip": told}}),
         ),
     )  # fmt: skip
+
+
+def _scored(score: findings.Score, scale: float) -> str:
+    """A score and its interval, as the axis has them."""
+    if scale == 1:
+        return wording.digits(score.score, 4)
+    ends = None if score.low is None or score.high is None else (score.low, score.high)
+    return wording.within(score.score, ends)
 
 
 def methods_front(rows: Sequence[dict[str, Any]], single: Sequence[dict[str, Any]], says: str) -> dict[str, Any]:

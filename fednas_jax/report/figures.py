@@ -136,13 +136,13 @@ def hours(run: Run, scores: Sequence[findings.Score]) -> Shown:
     """Accuracy of the networks found so far against the simulated clock, pretraining included."""
     began = run.result["simulated_hours"]["pretrain"]
     found = members(run.result)
-    validated = findings.validated(run, scores)
+    validated, metric = findings.validated(run, scores), run.result.get("metric", "accuracy")
     last = began + found[-1]["simulated_hours"]
     unit, size = ("hours", 1.0) if last >= 2 else ("minutes", 60.0)
-    series = (
-        ("validation, as found", "s--", 1, [(m["score"], validated.get(m["iteration"])) for m in found]),
-        ("test, after fine-tuning", "o-", 0, [(m["test_accuracy"], findings.tested(run, m)) for m in found]),
-    )
+    series = [("test, after fine-tuning", "o-", 0, [(m["test_accuracy"], findings.tested(run, m)) for m in found])]
+    if metric == "accuracy":  # another metric has no place on an axis of accuracies
+        validation = [(m["score"], validated.get(m["iteration"])) for m in found]
+        series.insert(0, ("validation, as found", "s--", 1, validation))
 
     def draw(_: Any, axes: Any) -> None:
         for said, form, number, values in series:
@@ -158,10 +158,13 @@ def hours(run: Run, scores: Sequence[findings.Score]) -> Shown:
             x = [at for at, *_ in known]
             axes.errorbar(x, y, bars, fmt=form, color=theme.colour(number), elinewidth=0.8, label=said)
         axes.set(xlabel=f"simulated {unit} when it was found", ylabel="accuracy (%)")
-        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1)
 
     says = (
         f"The parent is ready after {wording.digits(size * began)} simulated {unit}, the smallest network is found "
         f"{wording.digits(size * (last - began))} {unit} later. Bars are 95 % intervals by the examples of each score."
     )
+    if metric != "accuracy":
+        says += f" Validation is by {label(metric)}, which is no accuracy."
     return Shown("hours", "Accuracy against simulated time", says, Sketch(draw))

@@ -18,10 +18,14 @@ class Display:
 
     It shows stage, iteration, rung, round, candidates alive, best score, the clients' seconds so far and an estimate of
     the time left in the stage.
+
+    Args:
+      console: where to show it.
+      metric: that scores are of (`search.metric`).
     """
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, console: Console, metric: str = "accuracy"):
+        self.console, self.metric = console, metric
         self.client_seconds = 0.0
         self.stage, self.began, self.at_start = "", time.monotonic(), 0.0
         self.best = float("nan")
@@ -66,7 +70,7 @@ class Display:
                 f"{event['alive']} alive, best {self.best:.3f}"
             )
             plain = False
-        self._show(f"{line}, client seconds {self.client_seconds:,.0f}{self._left(fraction)}", fraction, plain)
+        self._show(f"{line}, all clients' seconds {self.client_seconds:,.0f}{self._left(fraction)}", fraction, plain)
 
     def _on_start(self, event: dict[str, Any]) -> None:
         mixes = event["heterogeneity"]
@@ -82,14 +86,14 @@ class Display:
 
     def _on_parent(self, event: dict[str, Any]) -> None:
         self.client_seconds += event["client_seconds"]
-        self._say(f"parent: validation accuracy {event['score']:.3f} at {event['macs']:,} MACs")
+        self._say(f"parent: validation {self.metric} {event['score']:.3f} at {event['macs']:,} MACs")
 
     def _on_select(self, event: dict[str, Any]) -> None:
         self.progress = event["progress"]
         widths = "-".join(map(str, event["widths"]))
         self._say(
             f"iteration {event['iteration']}: {event['winner']} wins, widths {widths}, {event['macs']:,} MACs, "
-            f"validation accuracy {event['score']:.3f}, client seconds {self.client_seconds:,.0f}"
+            f"validation {self.metric} {event['score']:.3f}, all clients' seconds {self.client_seconds:,.0f}"
             f"{self._left(self.progress)}"
         )
 
@@ -123,7 +127,7 @@ class Display:
 
     def _on_resume(self, event: dict[str, Any]) -> None:
         self.client_seconds, self.progress = event["client_seconds"], event["progress"]
-        self._say(f"going on from checkpoint {event['step']}, client seconds {self.client_seconds:,.0f}")
+        self._say(f"going on from checkpoint {event['step']}, all clients' seconds {self.client_seconds:,.0f}")
 
     def _enter(self, stage: str, at: float) -> None:
         if stage != self.stage:

@@ -18,7 +18,8 @@ _MOST_ROWS = 40  # of a table of colours
 
 
 def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
-    """Candidates' curves of validation accuracy; dropped ones end where they were dropped."""
+    """Candidates' curves of validation scores; dropped ones end where they were dropped."""
+    title, scale = wording.scored(run.result.get("metric", "accuracy"))
     names = _named(run, [s.candidate for s in scores])
     curves: dict[tuple[int, str], list[findings.Score]] = {}
     for s in scores:
@@ -30,10 +31,10 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
         for (_, name), curve in curves.items():
             number = names.get(name, _MOST_NAMED)
             shade = theme.colour(number) if name in names else theme.GREY
-            x, y = [s.at for s in curve], [100 * s.score for s in curve]
+            x, y = [s.at for s in curve], [scale * s.score for s in curve]
             for s in curve:
                 if s.low is not None and s.high is not None:
-                    axes.vlines(s.at, 100 * s.low, 100 * s.high, color=shade, alpha=0.35, linewidth=1)
+                    axes.vlines(s.at, scale * s.low, scale * s.high, color=shade, alpha=0.35, linewidth=1)
             shown = name if name in names else "others"
             said = None if shown in labelled else label(shown)
             labelled.add(shown)
@@ -49,7 +50,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
             axes.axvline(start - 0.5, color="#88888860", linewidth=0.6, zorder=0)
         axes.plot([], [], "x", color=theme.INK, markersize=6, label="dropped")
         axes.plot([], [], "o", **ring, label="won")
-        axes.set(xlabel="round of the search (lines part iterations)", ylabel="validation accuracy (%)")
+        axes.set(xlabel="round of the search (lines part iterations)", ylabel=label(title)[:40])
         axes.legend(ncols=len(labelled) + 2, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.2)
 
     dropped = sum(s.dropped for s in scores)
@@ -61,7 +62,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
         least, most = min(filter(None, examples)), max(filter(None, examples))
         of = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         says += f" Bars are 95 % intervals: a score is of {of} validation examples, so it jumps from round to round."
-    chart = charts.candidates(scores, [*names, *sorted({s.candidate for s in scores} - set(names))])
+    chart = charts.candidates(scores, [*names, *sorted({s.candidate for s in scores} - set(names))], title, scale)
     sketch = Sketch(draw, theme.WIDE, 2.6)
     return Shown("candidates", "The search as it went", says, sketch, wide=True, chart=chart)
 

@@ -30,7 +30,7 @@ def line_of(view: View, now: float) -> str:
         said.append(f"{view.alive} alive")
     if math.isfinite(view.best):
         said.append(f"best {view.best:.3f}")
-    said.append(f"client seconds {view.client_seconds:,.0f}")
+    said.append(f"all clients' seconds {view.client_seconds:,.0f}")
     left = view.left(now)
     if left is not None:
         said.append(f"about {_duration(left)} of the stage left")
@@ -47,7 +47,7 @@ def summary(seen: Seen) -> str:
     said = [f"{count[status]:,} {status}" for status in STATUSES if count[status]]
     best = [v.best for v in seen.views.values() if v.status == "finished" and math.isfinite(v.best)]
     seconds = sum(view.client_seconds for view in seen.views.values())
-    said.append(f"client seconds {seconds:,.0f}")
+    said.append(f"all clients' seconds {seconds:,.0f}")
     if best:
         said.append(f"best last network {max(best):.3f}")
     left = left_of(seen)
@@ -100,7 +100,7 @@ class Plain:
                 self._said[path] = key
                 draw.say(self._console, line_of(view, now))
         line = summary(seen)
-        counts = line.partition(", client seconds")[0]
+        counts = line.partition(", all clients' seconds")[0]
         if seen.views.keys() != {seen.folder} and counts != self._summary:
             self._summary = counts
             draw.say(self._console, line)

@@ -44,6 +44,11 @@ def share(value: float) -> str:
     return percent(value, 0 if value >= 0.0995 or value == 0 else 1)
 
 
+def scored(metric: str) -> tuple[str, float]:
+    """What an axis of validation scores says, and what they are multiplied by there: another metric may be no share."""
+    return ("validation accuracy (%)", 100.0) if metric == "accuracy" else (f"validation {metric}", 1.0)
+
+
 def within(value: float | None, ends: tuple[float, float] | None) -> str:
     """An accuracy and its interval, in percent: 97.8 (95.7 to 98.9)."""
     if value is None:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from fednas_jax.phones import ledger
-from fednas_jax.report import findings
+from fednas_jax.report import figures, findings, search_figures, theme
 from fednas_jax.run.finished import Run, load_run, members
 
 
@@ -83,6 +83,20 @@ def test_the_clients_label_mixes_are_in_the_run(run):
     mix = findings.label_mix(run)
     assert len(mix["counts"]) == run.result["clients"]
     assert sum(map(sum, mix["counts"])) == run.result["data"]["examples"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "title", "scale"), [("accuracy", "validation accuracy (%)", 100), ("macro_f1", "validation macro_f1", 1)]
+)
+def test_scores_are_shown_by_the_metric_that_they_are_of(metric, title, scale, run):
+    other = Run(run.path, run.config, run.result | {"metric": metric})
+    scores = findings.scores(other)
+    shown = search_figures.candidates(other, scores)
+    assert [row["score"] for row in shown.chart["data"]["values"]] == [scale * s.score for s in scores]
+    assert shown.chart["layer"][0]["encoding"]["y"]["title"] == title
+    assert f"<!-- {title} -->" in theme.drawn(shown, pdf=False).svg
+    together = theme.drawn(figures.hours(other, scores), pdf=False).svg  # on one axis with test accuracies
+    assert ("<!-- validation, as found -->" in together) == (metric == "accuracy")
 
 
 def test_intervals_are_of_accuracies_alone(run):

@@ -30,9 +30,9 @@ EVENTS = [
 ]
 
 
-def shown(events, terminal):
+def shown(events, terminal, metric="accuracy"):
     text = io.StringIO()
-    with Display(Console(file=text, force_terminal=terminal, width=200)) as display:
+    with Display(Console(file=text, force_terminal=terminal, width=200), metric) as display:
         for event in events:
             display.observe(event)
         if display.bar:
@@ -45,8 +45,14 @@ def shown(events, terminal):
 def test_milestones_are_said_on_a_terminal_and_elsewhere(terminal):
     said = shown(EVENTS, terminal)
     assert "parent: validation accuracy 0.900" in said
-    assert "conv2 wins, widths 4-2, 8,000 MACs, validation accuracy 0.850, client seconds 225" in said
+    assert "conv2 wins, widths 4-2, 8,000 MACs, validation accuracy 0.850, all clients' seconds 225" in said
     assert "search over after 1 iterations: budget reached" in said
+
+
+def test_scores_are_named_by_their_metric():
+    said = shown(EVENTS, False, "macro_f1")
+    assert "parent: validation macro_f1 0.900" in said
+    assert "8,000 MACs, validation macro_f1 0.850," in said
 
 
 def test_rounds_are_lines_now_and_then_where_there_is_no_terminal():
@@ -62,9 +68,9 @@ def test_a_terminal_shows_the_round_that_is_running():
     said = shown(EVENTS[:-4], True)
     assert "pretrain round 20/20" in said
     said = shown(EVENTS[:-3], True)
-    assert "search iteration 1, rung 1/2, round 1/2, 3 alive, best 0.850, client seconds 225" in said
+    assert "search iteration 1, rung 1/2, round 1/2, 3 alive, best 0.850, all clients' seconds 225" in said
 
 
 def test_a_resumed_run_goes_on_counting():
     resume = {"event": "resume", "step": 3, "client_seconds": 1000.0, "progress": 0.25}
-    assert "client seconds 1,020" in shown([resume, EVENTS[-4], EVENTS[-2]], False)
+    assert "all clients' seconds 1,020" in shown([resume, EVENTS[-4], EVENTS[-2]], False)

@@ -82,7 +82,9 @@ def test_a_run_is_followed_from_stage_to_stage(tmp_path):
     run.tell({"event": "warning", "message": "the parent guesses"})
     seen = look(seen, time.time())
     said = line_of(only(seen), time.time())
-    assert "mine: running, search 1, round 2/2, 25 % of the stage, 1 alive, best 0.800, client seconds 112" in said
+    assert (
+        "mine: running, search 1, round 2/2, 25 % of the stage, 1 alive, best 0.800, all clients' seconds 112" in said
+    )
     assert "2 warnings" in said
     assert "mine: the parent guesses" in text_of(seen)
     assert not over(seen)
@@ -111,7 +113,7 @@ def test_a_run_at_the_end_of_a_stage_has_one_warning_and_nothing_left_of_it(tmp_
     run.tell(*(pretraining(n) for n in range(1, 11)), {"event": "warning", "message": "so"})
     view = only(look(begin(run.folder), time.time()))
     assert view.left(time.time() + 9) is None
-    assert line_of(view, time.time() + 9).endswith("client seconds 100, 1 warning")
+    assert line_of(view, time.time() + 9).endswith("all clients' seconds 100, 1 warning")
 
 
 def test_half_a_line_and_a_resume_that_cut_the_file_count_nothing_twice(tmp_path):
@@ -174,7 +176,7 @@ def test_a_sweep_is_counted_by_what_its_trials_do(tmp_path):
         "old": "stopped",
     }
     line = summary(seen)
-    assert line.startswith("7 runs: 1 running, 1 waiting, 2 stopped, 2 failed, 1 finished, client seconds 40")
+    assert line.startswith("7 runs: 1 running, 1 waiting, 2 stopped, 2 failed, 1 finished, all clients' seconds 40")
     assert left_of(seen) == pytest.approx(150, rel=0.05)
     said = text_of(seen)
     assert "failed: train.loss: got nonsense" in said
@@ -269,7 +271,7 @@ def test_the_command_goes_on_until_the_writer_is_done(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("run: running")
     assert said[-1].startswith("run: finished, search 1, round 1/2")
-    assert "client seconds 105" in said[-1]
+    assert "all clients' seconds 105" in said[-1]
 
 
 def test_a_terminal_shows_a_live_table(tmp_path, monkeypatch, capsys):
