@@ -13,7 +13,16 @@ from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
 from fednas_jax.data.skew import FeatureSkew, feature_skew
-from fednas_jax.data.sources import ANY_TFDS, GIVEN, list_sources, load, prepare, register_source, source_checksum
+from fednas_jax.data.sources import (
+    ANY_TFDS,
+    GIVEN,
+    list_sources,
+    load,
+    prepare,
+    register_source,
+    seeded,
+    source_checksum,
+)
 from fednas_jax.data.synthetic import write_synthetic_columns
 
 __all__ = [
@@ -47,6 +56,7 @@ __all__ = [
     "read_columns",
     "register_source",
     "sampled_mix",
+    "seeded",
     "source_checksum",
     "write_columns",
     "write_synthetic_columns",

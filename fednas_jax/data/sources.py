@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fednas_jax.config.schema import DataConfig
+from fednas_jax.config.schema import SYNTHETIC, DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.digits import load_digits
 from fednas_jax.data.examples import Dataset, Examples, dataset
@@ -229,6 +229,11 @@ def source_checksum(name: str) -> str | None:
     Data that is given has no code; its name holds a checksum of the data.
     """
     return None if name in SOURCES or name.startswith((PREFIX, GIVEN)) else OWN.checksum(name)
+
+
+def seeded(name: str) -> bool:
+    """Whether a source's data may be other data for another seed: it is made up, or by code of the user's own."""
+    return name in SYNTHETIC or not (name in SOURCES or name.startswith((PREFIX, GIVEN)))
 
 
 def _load_columns(config: DataConfig) -> Dataset:

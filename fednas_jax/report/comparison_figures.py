@@ -59,8 +59,10 @@ def front(found: Sequence[Contrast]) -> Shown:
         }
         for _, c, at, e in points
     ]
-    says = "Mean test accuracy of the largest network within a share of the parent's MACs; thin lines are single runs. "
-    says += _how_sure(found)
+    says = (
+        "Mean test accuracy of the largest tested network within a share of the parent's MACs; thin lines are single "
+    )
+    says += f"runs. {_how_sure(found)}"
     single = [
         {"method": charts.text(c.method.name), "run": f"{number} {n}", "share": x, "accuracy": y}
         for number, c in enumerate(found)
@@ -77,8 +79,11 @@ def seconds(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
     estimates = [(c.method.name, c.cheaper) for c in others if c.cheaper is not None]
     says = f"Client seconds of the search of {label(against.name)}, divided by each method's"
     if estimates:
-        best = max(estimates, key=lambda each: each[1].value)
-        says += f": {label(best[0])} is {wording.estimate(best[1])} times cheaper. {_paired(others)}"
+        best, times = max(estimates, key=lambda each: each[1].value)
+        none = "" if times.value > 1 else "none is cheaper; "
+        says += f": {none}{label(best)} is {wording.estimate(times)} times cheaper. {_paired(others)}"
+    elif len(found) > 1:
+        says += ": there is no ratio, since a search costs nothing."
     else:
         says += ": there is nothing else to compare it with."
     draw = _forest(estimates, "times cheaper (search seconds of a client)", 1.0, log=True)

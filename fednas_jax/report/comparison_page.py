@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fednas_jax.report import comparing, comparison_figures, contrasts, wording
-from fednas_jax.report.contrasts import Contrast
+from fednas_jax.report.contrasts import Contrast, Method
+from fednas_jax.report.statistics import Estimate
 from fednas_jax.report.template import Fact, Grid, Page
 from fednas_jax.run.finished import RATIOS, Run, at_ratio
 
@@ -41,19 +42,21 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
             "Means over seeds have 95 % intervals by Student's t; "
             "differences and ratios are paired by the seeds that both methods ran with, else by Welch's test; a ratio "
             "is the geometric mean, its interval that of the logarithm. An interval that holds 0 (a difference) or 1 "
-            "(a ratio) shows no difference.",
+            "(a ratio) cannot tell the two apart; that they are equal it does not say.",
             *trust,
         ],
     )  # fmt: skip
 
 
 def _facts(found: Sequence[Contrast]) -> list[Fact]:
-    facts = []
-    for c in found[:3]:
-        name = c.method.name
-        smallest = next((c.accuracy[r] for r in sorted(RATIOS) if c.accuracy[r] is not None), c.parent)
-        if smallest is not None:
-            facts.append(Fact(wording.percent(smallest.value), f"test accuracy of {name}, smallest networks"))
+    """Accuracy at the smallest share of the MACs that all of them reach, and what it cost."""
+    few, facts = found[:3], []
+    ratio = next((r for r in sorted(RATIOS) if all(c.accuracy[r] is not None for c in few)), None)
+    for c in few:
+        name, reached = c.method.name, c.parent if ratio is None else c.accuracy[ratio]
+        if reached is not None:
+            of = f"the parent of {name}" if ratio is None else f"{name} within {100 * ratio:.0f} % MACs"
+            facts.append(Fact(wording.percent(reached.value), f"test accuracy of {of}"))
         facts.append(Fact(f"{wording.digits(c.search.value)} s", f"of a client for the search of {name}"))
     return facts
 
@@ -73,15 +76,29 @@ def methods_table(found: Sequence[Contrast]) -> Grid:
         [
             c.method.name,
             str(len(c.method.runs)),
-            wording.estimate(c.parent, 100, 1),
-            *(wording.estimate(c.accuracy[r], 100, 1) for r in RATIOS),
+            *(_of_seeds(each, c.method) for each in (c.parent, *(c.accuracy[r] for r in RATIOS))),
             wording.estimate(c.search),
             wording.estimate(c.whole),
             wording.share(c.search.value / c.whole.value if c.whole.value else 0),
         ]
         for c in found
     ]
-    return Grid("Methods", header, rows, 1, "Means over seeds and, in parentheses, their 95 % intervals.")
+    says = "Means over seeds and, in parentheses, their 95 % intervals."
+    return Grid("Methods", header, rows, 1, says)
+
+
+def _of_seeds(found: Estimate | None, method: Method) -> str:
+    """A mean accuracy in percent, and over which part of the seeds where some have no such network."""
+    said = wording.estimate(found, 100, 1)
+    return said if found is None or found.values == method.seeds else f"{said}, {found.values} of {method.seeds} seeds"
+
+
+def _of_pairs(found: Estimate | None, pairs: int, most: int) -> str:
+    """A difference in points, and of how many pairs where some of the most have no such network."""
+    said = wording.estimate(found, 100, 2, sign=True)
+    if found is None or pairs == most:
+        return said
+    return f"{said}, {wording.counted(pairs, 'pair')}" if pairs else f"{said}, unpaired"
 
 
 def differences_table(found: Sequence[Contrast], against: contrasts.Method) -> Grid:
@@ -90,15 +107,16 @@ def differences_table(found: Sequence[Contrast], against: contrasts.Method) -> G
     rows = [
         [
             c.method.name,
-            str(c.cheaper.values) if c.cheaper else "-",
+            str(c.searched),
             wording.estimate(c.cheaper),
-            *(wording.estimate(c.gain[r], 100, 2, sign=True) for r in RATIOS),
+            *(_of_pairs(c.gain[r], c.pairs[r], c.searched) for r in RATIOS),
         ]
         for c in found
         if c.method is not against
     ]
     says = (
-        f"{against.name} is the baseline: its search seconds divided by a method's, a method's accuracy less its own."
+        f"{against.name} is the baseline: its search seconds divided by a method's, a method's accuracy less its own. "
+        "Pairs are the seeds that both have; with none, means are compared (Welch)."
     )
     return Grid("Beside the baseline", header, rows, 1, says)
 
@@ -121,4 +139,6 @@ def runs_table(runs: Sequence[Run]) -> Grid:
             ]
         )
         keys.append([*names, run.result["seed"], *accuracies, *spent])
-    return Grid("Runs", header, rows, 2, "Test accuracy of the largest network within each share of the MACs.", keys)
+    return Grid(
+        "Runs", header, rows, 2, "Test accuracy of the largest tested network within each share of the MACs.", keys
+    )

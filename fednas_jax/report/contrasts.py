@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fednas_jax.config.files import to_json
+from fednas_jax.config.schema import Config
 from fednas_jax.phones import ledger
-from fednas_jax.report import comparing, statistics
+from fednas_jax.report import statistics
 from fednas_jax.report.statistics import Estimate
 from fednas_jax.run.finished import RATIOS, Run, at_ratio
 from fednas_jax.sweep.planning import leaves
@@ -23,9 +25,18 @@ class Method(NamedTuple):
     runs: tuple[Run, ...]
 
     def by_seed(self, value: Callable[[Run], float | None]) -> dict[int, float]:
-        """A value of each run that has it, by seed."""
-        found = {run.result["seed"]: value(run) for run in self.runs}
-        return {seed: each for seed, each in found.items() if each is not None}
+        """A value of each run that has it, by seed; of one that ran repeatedly the mean, for it is no other seed."""
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            each = value(run)
+            if each is not None:
+                found.setdefault(run.result["seed"], []).append(each)
+        return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len({run.result["seed"] for run in self.runs})
 
 
 class Contrast(NamedTuple):
@@ -35,14 +46,16 @@ class Contrast(NamedTuple):
     parent: Estimate | None  # test accuracy
     accuracy: Mapping[float, Estimate | None]  # of the largest network within each of RATIOS of the parent's MACs
     gain: Mapping[float, Estimate | None]  # less the baseline's, paired by seed
+    pairs: Mapping[float, int]  # that each gain is of; 0 where no seed has both
     search: Estimate  # seconds of an average client
     whole: Estimate  # likewise, of all stages
     cheaper: Estimate | None  # times: the baseline's search seconds by this one's
+    searched: int  # pairs that `cheaper` is of
 
 
 def methods(runs: Sequence[Run]) -> list[Method]:
     """The runs by what they share but for the seed; methods of one name are told apart by the fields that differ."""
-    groups = comparing.alike(runs)
+    groups = alike(runs)
     names = [group[0].result["method"] for _, group in groups]
     flat = [leaves(to_json(config)) for config, _ in groups]
     found = []
@@ -55,6 +68,20 @@ def methods(runs: Sequence[Run]) -> list[Method]:
     return found
 
 
+def alike(runs: Sequence[Run]) -> list[tuple[Config, list[Run]]]:
+    """Runs that differ in nothing but their seed, and the config that they share, of seed 0.
+
+    Where every seed has a parent to itself, whatever else differs, the parent belongs to the seed, and the config has
+    none.
+    """
+    own = statistics.of_seed((run.config.seed, run.config.parent) for run in runs)
+    groups: dict[Config, list[Run]] = {}
+    for run in runs:
+        shared = dataclasses.replace(run.config, seed=0)
+        groups.setdefault(dataclasses.replace(shared, parent=None) if own else shared, []).append(run)
+    return list(groups.items())
+
+
 def _short(value: object) -> object:
     """A path by its last part, since names are cut."""
     return Path(value).name if isinstance(value, str) and "/" in value else value
@@ -63,32 +90,46 @@ def _short(value: object) -> object:
 def baseline(found: Sequence[Method]) -> Method:
     """The straightforward design where it is there, else the one whose search costs most."""
     naive = [m for m in found if m.runs[0].result["method"] == "naive"]
-    return naive[0] if naive else max(found, key=lambda m: statistics.mean(list(m.by_seed(search).values())).value)
+    return naive[0] if naive else max(found, key=lambda m: mean(m, search).value)
 
 
 def contrast(method: Method, against: Method) -> Contrast:
     """A method beside the baseline."""
-
-    def accuracy(ratio: float) -> Callable[[Run], float | None]:
-        return lambda run: (at_ratio(run.result, ratio) or {}).get("test_accuracy")
 
     def average(value: Callable[[Run], float | None]) -> Estimate | None:
         values = list(method.by_seed(value).values())
         return statistics.mean(values) if values else None
 
     own = method is against
+    reached = {ratio: (method.by_seed(accuracy(ratio)), against.by_seed(accuracy(ratio))) for ratio in RATIOS}
+    spent = (against.by_seed(search), method.by_seed(search))
     return Contrast(
         method,
-        average(lambda run: run.result["parent"]["test_accuracy"]),
+        average(parent),
         {ratio: average(accuracy(ratio)) for ratio in RATIOS},
-        {
-            ratio: None if own else statistics.difference(*(m.by_seed(accuracy(ratio)) for m in (method, against)))
-            for ratio in RATIOS
-        },
-        statistics.mean(list(method.by_seed(search).values())),
-        statistics.mean(list(method.by_seed(whole).values())),
-        None if own else statistics.ratio(against.by_seed(search), method.by_seed(search)),
+        {ratio: None if own else statistics.difference(*both) for ratio, both in reached.items()},
+        {ratio: len(mine.keys() & theirs.keys()) for ratio, (mine, theirs) in reached.items()},
+        mean(method, search),
+        mean(method, whole),
+        None if own else statistics.ratio(*spent),
+        len(spent[0].keys() & spent[1].keys()),
     )
+
+
+def mean(method: Method, value: Callable[[Run], float]) -> Estimate:
+    """The mean over seeds of a value that every run has."""
+    return statistics.mean(list(method.by_seed(value).values()))
+
+
+def accuracy(ratio: float) -> Callable[[Run], float | None]:
+    """Test accuracy of a run's largest tested network within a share of its parent's MACs."""
+    return lambda run: (at_ratio(run.result, ratio) or {}).get("test_accuracy")
+
+
+def parent(run: Run) -> float | None:
+    """Test accuracy of the parent; None where it was not tested."""
+    found: float | None = run.result["parent"]["test_accuracy"]
+    return found
 
 
 def search(run: Run) -> float:
@@ -102,16 +143,18 @@ def whole(run: Run) -> float:
 
 
 def stages(method: Method) -> dict[str, float]:
-    """Seconds of an average client by stage, the mean over runs."""
-    return {
-        stage: statistics.mean([run.result["client_cost"][stage]["seconds"]["mean"] for run in method.runs]).value
-        for stage in ledger.STAGES
-    }
+    """Seconds of an average client by stage, the mean over seeds."""
+
+    def spent(stage: str) -> Callable[[Run], float]:
+        return lambda run: float(run.result["client_cost"][stage]["seconds"]["mean"])
+
+    return {stage: mean(method, spent(stage)).value for stage in ledger.STAGES}
 
 
 def phases(method: Method) -> dict[str, float]:
-    """Seconds of an average client in the search by phase, the mean over runs; raises as `Run.ledger`."""
-    return {
-        phase: statistics.mean([run.phases[phase] / run.result["clients"] for run in method.runs]).value
-        for phase in ledger.PHASES
-    }
+    """Seconds of an average client in the search by phase, the mean over seeds; raises as `Run.ledger`."""
+
+    def spent(phase: str) -> Callable[[Run], float]:
+        return lambda run: run.phases[phase] / run.result["clients"]
+
+    return {phase: mean(method, spent(phase)).value for phase in ledger.PHASES}

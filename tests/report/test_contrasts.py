@@ -74,7 +74,7 @@ def test_a_parent_that_each_seed_has_to_itself_is_part_of_the_seed(runs, tmp_pat
     found = contrasts.methods(with_parents(runs, tmp_path, lambda _, seed: f"/parents/{seed}"))
     assert [(m.name, len(m.runs)) for m in found] == [("fednas", 3), ("naive", 3)]
     assert contrasts.contrast(found[0], found[1]).cheaper == pytest.approx((10.0, 10.0, 10.0, 3))
-    assert [len(group) for _, group in comparing.alike([run for m in found for run in m.runs])] == [3, 3]
+    assert [len(group) for _, group in contrasts.alike([run for m in found for run in m.runs])] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,37 @@ def test_a_page_of_several_runs_tells_means_intervals_and_ratios(runs, tmp_path,
     csv = (tmp_path / "report" / "tables" / "runs.csv").read_text().splitlines()
     assert len(csv) == 7
     assert "\\begin{tabular}{lrrr" in (tmp_path / "report" / "tables" / "methods.tex").read_text()
+
+
+def test_a_mean_of_some_seeds_and_a_difference_of_some_pairs_say_so(runs, tmp_path):
+    shutil.copytree(runs[2].parent, tmp_path / "runs")
+    result = json.loads((tmp_path / "runs" / "fednas2" / "result.json").read_text())
+    result["models"][-1]["test_accuracy"] = None
+    write_json(tmp_path / "runs" / "fednas2" / "result.json", result)
+    shutil.rmtree(tmp_path / "runs" / "naive1")
+    page = comparison_page.of_runs(sorted((tmp_path / "runs").iterdir()))
+    reached, beside = (table.rows[0] for table in page.tables[:2])
+    assert [cell.rpartition(", ")[2] for cell in reached if "seeds" in cell] == ["2 of 3 seeds"]
+    assert beside[1] == "2"  # pairs
+    assert any(cell.endswith(", 1 pair") for cell in beside)
+    for run in (tmp_path / "runs" / f"fednas{seed}" for seed in (0, 2)):
+        shutil.rmtree(run)
+    page = comparison_page.of_runs(sorted((tmp_path / "runs").iterdir()))
+    assert page.tables[1].rows[0][1] == "0"
+    assert "times cheaper" in page.figures[1].says
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "no ratio, since a search costs nothing"), (1e6, "none is cheaper; ")]
+)
+def test_a_search_that_is_no_cheaper_is_not_called_so(seconds, said, runs, tmp_path):
+    run = tmp_path / runs[0].name
+    shutil.copytree(runs[0], run)
+    result = json.loads((run / "result.json").read_text())
+    result["client_cost"]["search"]["seconds"]["mean"] = seconds
+    write_json(run / "result.json", result)
+    (shown,) = [f for f in comparison_page.of_runs([run, runs[3]]).figures if f.name == "cheaper"]
+    assert said in shown.says
 
 
 def test_every_row_has_a_cell_under_every_heading(runs):
