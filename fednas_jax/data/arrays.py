@@ -90,47 +90,54 @@ def from_arrays(
     form = inputs or told(x)
     if layout is not None and form != "images":
         raise DataError(f"layout: got {layout!r}, want none: x holds {form}")
-    found = _as_inputs("x", x, form, layout)
-    numbers = as_labels("y", y, found, remap)
-    _same_length("x", found, "y", numbers)
-    clients = None
-    if client_ids is not None:
-        ids = np.asarray(client_ids)
-        if ids.ndim != 1 or ids.dtype.kind not in "iuU":
-            raise DataError(f"client_ids: got {_kind(ids)}, want [N] whole numbers or texts")
-        _same_length("x", found, "client_ids", ids)
-        clients = np.unique(ids, return_inverse=True)[1]
+
+    def examples(split: str, x: npt.ArrayLike, y: npt.ArrayLike) -> Examples:
+        found = _as_inputs(f"x{split}", x, form, layout)
+        numbers = as_labels(f"y{split}", y, found, remap)
+        _same_length(f"x{split}", found, f"y{split}", numbers)
+        return Examples(found, numbers)
+
+    given = examples("", x, y)
+    clients = None if client_ids is None else _clients(client_ids, given.inputs)
     if test is None:
-        groups = (numbers if numbers.ndim == 1 else np.zeros(len(numbers), int)) if clients is None else clients
-        train, tested = held_out(groups, test_share)
-        tests = Examples(found[tested], numbers[tested])
+        alike = given.labels if given.labels.ndim == 1 else np.zeros(len(given.labels), int)
+        train, tested = held_out(alike if clients is None else clients, test_share)
+        tests = Examples(*(column[tested] for column in given))
     else:
-        train = np.arange(len(numbers))
-        test_inputs = _as_inputs("x_test", test[0], form, layout)
-        tests = Examples(test_inputs, as_labels("y_test", test[1], test_inputs, remap))
-        _same_length("x_test", tests.inputs, "y_test", tests.labels)
+        train, tests = np.arange(len(given.labels)), examples("_test", *test)
     natural = None
     if clients is not None:
         train = train[np.argsort(clients[train], kind="stable")]
         sizes = np.bincount(clients[train], minlength=int(clients.max()) + 1)
         natural = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    names: tuple[str, ...] = ()
-    different = np.unique(np.concatenate([numbers.reshape(-1), tests.labels.reshape(-1)]))
-    if numbers.ndim > 1:  # -1 is no class
+    different = np.unique(np.concatenate([given.labels.reshape(-1), tests.labels.reshape(-1)]))
+    if given.labels.ndim > 1:  # -1 is no class
         different = different[different >= 0]
     if not len(different):
         raise DataError("y: got no labels but -1, want some")
+    names: tuple[str, ...] = ()
     if remap:
-        numbers = np.searchsorted(different, numbers).astype(np.int32)
-        tests = Examples(tests.inputs, np.searchsorted(different, tests.labels).astype(np.int32))
+        given, tests = (
+            split._replace(labels=np.searchsorted(different, split.labels).astype(np.int32)) for split in (given, tests)
+        )
         names = tuple(map(str, different.tolist()))
     if classes is None:
-        classes = len(names) or class_count(name, int(different[-1]), len(different), numbers.size + tests.labels.size)
+        number = given.labels.size + tests.labels.size
+        classes = len(names) or class_count(name, int(different[-1]), len(different), number)
         if empty := unused(different, classes) if not remap else "":
             _log.warning("%s: %s (labels='remap' leaves them out)", name, empty)
     names = names if len(names) == classes else ()
-    trains = Examples(found[train], numbers[train])
+    trains = Examples(*(column[train] for column in given))
     return dataset(name, trains, tests, classes, natural=natural, class_names=names)
+
+
+def _clients(client_ids: npt.ArrayLike, inputs: np.ndarray) -> np.ndarray:
+    """[N] numbers of the clients, in the order of their ids."""
+    ids = np.asarray(client_ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise DataError(f"client_ids: got {_kind(ids)}, want [N] whole numbers or texts")
+    _same_length("x", inputs, "client_ids", ids)
+    return np.unique(ids, return_inverse=True)[1]
 
 
 def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
