@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +35,7 @@ class RunDir:
         self.result_file = self.path / "result.json"
         self.inputs = self.path / "inputs"
         self.ledger = self.path / "ledger"
+        self.models = self.path / "models"
         self.checkpoints = self.path / "checkpoints"
         # What a run leaves that was killed at its start, before it had a config.
         self._beginnings = {self.inputs.name, LOCK, SOFT, OWNER, ".config.json.tmp"}
@@ -42,7 +44,7 @@ class RunDir:
 
     def model(self, iteration: int) -> Path:
         """The folder of an iteration's winner; 0 is the parent."""
-        return self.path / "models" / f"{iteration:03d}"
+        return self.models / f"{iteration:03d}"
 
     def check(self, config: Config) -> None:
         """Sees whether this folder can hold a run of `config`: new, empty, or begun with the very same config.
@@ -159,11 +161,14 @@ class RunDir:
         return records.read_events(self.events_file)
 
     def rewind(self, events_size: int, files: set[str]) -> None:
-        """Takes back what was written after a checkpoint: later events, and files of the ledger it does not know.
+        """Takes back what was written after a checkpoint: later events, and what it does not know of ledger and models.
 
         Args:
           events_size: bytes of the events that stay.
           files: paths within the folder that stay.
+
+        Raises:
+          RunError: ledger or models are a link, which may lead anywhere.
         """
         self._written, self._bytes = hashlib.sha256(), 0
         if self.events_file.exists():
@@ -172,9 +177,13 @@ class RunDir:
                 while block := file.read(1 << 20):
                     self._written.update(block)
             self._bytes = events_size
-        for path in self.ledger.glob("*"):
-            if path.relative_to(self.path).as_posix() not in files:
-                path.unlink()
+        for folder in (self.ledger, self.models):
+            if folder.is_symlink():
+                raise RunError(f"{folder}: is a link, want a folder of the run's own")
+            for path in folder.glob("*"):
+                name = path.relative_to(self.path).as_posix()
+                if not any(file == name or file.startswith(f"{name}/") for file in files):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _version(package: str) -> str:

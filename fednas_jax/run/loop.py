@@ -158,7 +158,12 @@ def _run(problem: Problem, session: Session, parent: parents.Parent | None) -> d
 
 def _begun(problem: Problem, session: Session, parent: parents.Parent | None) -> RunState:
     """The first state of a run; nothing of an earlier try stays."""
-    hosts.from_first_host(lambda: session.run.rewind(0, set()))
+
+    def anew() -> None:
+        with saving(session.run.path):
+            session.run.rewind(0, set())
+
+    hosts.from_first_host(anew)
     given: tuple[Variables | None, dict[str, Any] | None] = (
         (parent.variables, parent.source) if parent else (None, None)
     )

@@ -1,5 +1,7 @@
 """A damaged folder: the run ends in the result it would have had, or says in one line what is wrong."""
 
+import shutil
+
 import faults
 import pytest
 
@@ -47,6 +49,26 @@ def test_where_no_checkpoint_is_left_the_run_says_so_and_changes_nothing(half, t
     said = faults.tried(out)
     assert "checkpoints can be believed, want one intact" in said
     assert {p: p.read_bytes() for p in faults.files(out, "ledger", "models", "checkpoints")} == before
+
+
+def test_a_folder_whose_checkpoints_are_gone_begins_anew_with_nothing_of_before(half, expected, tmp_path):
+    """As of a copy that left them out, being large."""
+    out = faults.copied(half, tmp_path / "run")
+    shutil.rmtree(out / "checkpoints")
+    (out / "models" / "000.tmp").mkdir()  # of a process that was killed
+    assert faults.tried(out) == expected
+    assert {path.name for path in (out / "models").iterdir()} == {"000", "001", "002"}
+
+
+@pytest.mark.parametrize("folder", ["ledger", "models"])
+def test_what_a_link_leads_to_is_not_taken_back(half, tmp_path, folder):
+    out, mine = faults.copied(half, tmp_path / "run"), tmp_path / "mine"
+    shutil.rmtree(out / "checkpoints")
+    (out / folder).rename(mine)
+    (out / folder).symlink_to(mine)
+    before = faults.files(mine, ".")
+    assert f"{folder}: is a link" in faults.tried(out)
+    assert faults.files(mine, ".") == before
 
 
 @pytest.mark.parametrize("folder", ["ledger", "models"])
