@@ -68,6 +68,16 @@ def write_listing(folder: Path) -> None:
     write_json(folder / LISTING, sealed({"schema": SCHEMA, "files": found}))
 
 
+def verify_listing(folder: Path) -> None:
+    """Sees whether a folder's files are those of the listing in it; a folder without one is not ours.
+
+    Raises:
+      RunError: as `verify_files`.
+    """
+    if (folder / LISTING).exists():
+        verify_files(folder, _listed(folder / LISTING), others=True)
+
+
 def write(run: Path, listed: Sequence[Entry]) -> None:
     """Writes RUN/manifest.json: the files of a finished run, but for result.json, which seals itself."""
     write_json(run / NAME, sealed({"schema": SCHEMA, "files": list(listed)}))

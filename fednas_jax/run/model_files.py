@@ -63,8 +63,8 @@ def load_model(folder: Path, like: Any) -> Any:
     try:
         with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
             return saver.restore((folder / "variables").absolute(), template)
-    except (ValueError, OSError) as error:
-        raise RunError(f"{folder}: cannot be read as this network: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever orbax makes of damaged files
+        raise RunError(f"{folder}: cannot be read as this network: {_said(error)}") from error
 
 
 def is_tree(folder: Path) -> bool:
@@ -82,10 +82,15 @@ def load_tree(folder: Path) -> dict[str, np.ndarray]:
         with contextlib.closing(ocp.StandardCheckpointer(multiprocessing_options=ALONE)) as saver:
             about = saver.metadata(folder.absolute()).item_metadata.tree
             found = saver.restore(folder.absolute(), jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), about))
-    except (ValueError, OSError, AttributeError, TypeError) as error:
-        raise RunError(f"{folder}: cannot be read as a tree of arrays: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever orbax makes of damaged files
+        raise RunError(f"{folder}: cannot be read as a tree of arrays: {_said(error)}") from error
     leaves = jax.tree_util.tree_flatten_with_path(found)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _said(error: Exception) -> str:
+    """The error's kind and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _host(tree: Any) -> Any:

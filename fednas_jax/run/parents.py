@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from fednas_jax.errors import ConfigError
-from fednas_jax.run import model_files
+from fednas_jax.run import manifest, model_files
 from fednas_jax.run.folder import RunDir
 from fednas_jax.space import segments
 from fednas_jax.space.masks import Space
@@ -52,6 +52,7 @@ def load(path: Path, space: Space) -> Parent:
     Raises:
       ConfigError: there is none, it is of another network or of other widths, or holds what no weight can be; names
         the variable, what was got and what was wanted.
+      RunError: it is damaged.
     """
     found = _matched(path, _read(path), space)
     shapes = space.network.abstract(space.widths)
@@ -69,6 +70,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise ConfigError(f"parent: {path} cannot be read as safetensors: {error}") from error
     for folder in (path, path / "variables", RunDir(path).model(0) / "variables"):
         if model_files.is_tree(folder):
+            if folder.name == "variables":  # of a model of ours: orbax takes some changed bytes for numbers
+                manifest.verify_listing(folder.parent)
             return model_files.load_tree(folder)
     want = "want the folder of a run or model, an orbax checkpoint or a .safetensors file"
     why = "it holds none" if path.exists() else "there is no such file or folder"

@@ -13,6 +13,8 @@ from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.run import model_files, parents
+from fednas_jax.run.folder import RunDir
+from fednas_jax.run.state import Member
 from fednas_jax.space import probing
 from fednas_jax.space.network import Variables
 
@@ -191,10 +193,25 @@ def test_what_holds_no_parent_is_refused(cnn, tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_in_one_line(cnn, tmp_path):
     model_files.save_model(tmp_path / "model", drawn(cnn))
-    (tmp_path / "model" / "variables" / "_METADATA").write_text("{")
-    with pytest.raises(RunError, match="cannot be read as a tree of arrays") as caught:
-        parents.load(tmp_path / "model", cnn)
-    assert "\n" not in str(caught.value)
+    for text in ("{", '{"tree_metadatb": {}}'):
+        (tmp_path / "model" / "variables" / "_METADATA").write_text(text)
+        with pytest.raises(RunError, match="cannot be read as a tree of arrays: .*") as caught:
+            parents.load(tmp_path / "model", cnn)
+        assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_a_run_s_parent_that_changed_on_the_disk_are_refused(cnn, tmp_path):
+    """orbax reads most of such files without a word."""
+    run, member = RunDir(tmp_path / "run"), Member(0, cnn.widths, cnn.widths, 0.5)
+    model_files.save_member(run, cnn.network, member, drawn(cnn))
+    assert_same(parents.load(run.path, cnn).variables, drawn(cnn))
+    numbers = max((run.model(0) / "variables").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    changed = bytearray(numbers.read_bytes())
+    changed[len(changed) // 2] ^= 64
+    numbers.write_bytes(changed)
+    for path in (run.path, run.model(0), run.model(0) / "variables"):
+        with pytest.raises(RunError, match=f"{numbers.name} is damaged or was changed"):
+            parents.load(path, cnn)
 
 
 def test_another_network_is_refused_by_what_is_missing_and_what_is_too_much(cnn, norm, tmp_path):
