@@ -70,7 +70,7 @@ def finish(values, path):
     """Leaves a finished run."""
     run, config = RunDir(Path(path)), from_json(values)
     make_folder(run.path)
-    run.create(config, 1, "rows", "cpu", {})
+    run.create(config, 1, "rows", "cpu", {}, "00000000")
     write_json(run.result_file, result(config))
 
 

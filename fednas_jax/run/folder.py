@@ -63,7 +63,9 @@ class RunDir:
         elif there:
             raise RunError(f"--out: {self.path} holds files that are no run, want an empty or a new folder")
 
-    def create(self, config: Config, lanes: int, lowering: str, device_kind: str, code: dict[str, str]) -> None:
+    def create(
+        self, config: Config, lanes: int, lowering: str, device_kind: str, code: dict[str, str], data: str
+    ) -> None:
         """Writes the config, with the versions, devices and lanes it runs on, and copies its tables, once.
 
         Args:
@@ -72,6 +74,7 @@ class RunDir:
           lowering: of their convolutions.
           device_kind: of the devices.
           code: field -> SHA-256 of the user's own code that it names.
+          data: fingerprint of the data set.
         """
         if self.config_file.exists():
             return
@@ -83,6 +86,7 @@ class RunDir:
             "lanes": {device_kind: lanes},
             "lowering": {device_kind: lowering},
             "code": code,
+            "data": data,
         }
         write_json(self.config_file, about)
 
@@ -127,6 +131,22 @@ class RunDir:
             if then.get(field) != code.get(field):
                 want = "want the same code, or a new folder"
                 raise RunError(f"{field}: the code that it names has changed since this run began, {want}")
+
+    def check_data(self, data: str) -> None:
+        """Refuses to go on with other data than the run was begun with: files that a source reads may have changed.
+
+        Args:
+          data: fingerprint of what the source yields now.
+
+        Raises:
+          RunError: it is another one.
+        """
+        if not self.config_file.exists():
+            return
+        then = read_json(self.config_file).get("data", data)
+        if then != data:
+            got = f"got data of fingerprint {data}, want {str(then)[:100]!a}, with which this run began"
+            raise RunError(f"data.source: {got}, or a new folder")
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's summary; None while it is unfinished.

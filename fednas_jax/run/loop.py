@@ -98,6 +98,7 @@ def run_on(
         lanes = config.engine.lanes or lanes
         lowering = lowering if config.engine.lowering == "auto" else config.engine.lowering
         problem = prepare(config, lanes, lowering, devices, dataset, machine.fleets)
+        hosts.from_first_host(lambda: run.check_data(problem.fingerprint))
         stop, every = functools.partial(_stops, should_stop), config.engine.checkpoint_rounds
         later = _work_aside(problem)
         session = Session(run, problem.space.network, observe, stop, every, machine.worked, later)
@@ -108,7 +109,8 @@ def run_on(
             done = None if lock.held else _looked_at(run, config, lock)
             if done is None:
                 with saving(run.path):
-                    run.create(config, problem.fleet.lanes, problem.fleet.lowering, kind, code)
+                    fleet = problem.fleet
+                    run.create(config, fleet.lanes, fleet.lowering, kind, code, problem.fingerprint)
             return done
 
         finished = hosts.from_first_host(create)

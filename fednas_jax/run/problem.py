@@ -81,6 +81,11 @@ class Problem:
         return self.config.search.clients_per_group if self.config.search.partial else 0
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the data set."""
+        return data.fingerprint(self.dataset)
+
+    @functools.cached_property
     def draw(self) -> Callable[..., assignment.Draw]:
         """Deals groups to candidates for a round, (alive [K], key, group_of [C]), compiled for this run's groups."""
         s = self.config.search

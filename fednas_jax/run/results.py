@@ -159,7 +159,7 @@ def _about(problem: Problem) -> dict[str, Any]:
         other = {"tokens": dataset.tokens, "positions": dataset.train.labels.ndim > 1}
     return {
         "name": dataset.name,
-        "fingerprint": data.fingerprint(dataset),
+        "fingerprint": problem.fingerprint,
         "examples": len(dataset.train.labels),
         "train_examples": int(fleet.train_count.sum()),
         "validation_examples": int(fleet.val_count.sum()),

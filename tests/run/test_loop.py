@@ -23,6 +23,7 @@ from fednas_jax.config.schema import (
     TrainConfig,
 )
 from fednas_jax.data.arrays import from_arrays
+from fednas_jax.data.sources import OWN
 from fednas_jax.errors import ConfigError, Interrupted, RunError, TrainingError
 from fednas_jax.phones import ledger
 from fednas_jax.run import loop, rounds
@@ -461,6 +462,22 @@ def test_data_of_ones_own_is_searched_on_and_no_run_goes_on_with_other_data(fini
     for dataset in (other, None):
         with pytest.raises(RunError, match=r"data\.source: 'dataset:\w{8}'"):
             one_device(config, tmp_path / "run", dataset=dataset)
+
+
+def test_no_run_goes_on_with_a_source_that_yields_something_else_by_now(tmp_path, monkeypatch):
+    """Such as a file in which a label was corrected while the run lay still: nothing of the config tells."""
+    train, test = data.load(TINY.data, 0).train, data.load(TINY.data, 0).test
+    labels = train.labels.copy()
+    monkeypatch.setitem(OWN._homes, "file", lambda seed: from_arrays(train.images, labels, test=test))
+    config = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, source="file"))
+    with pytest.raises(Interrupted):
+        one_device(config, tmp_path / "run", should_stop=lambda: True)
+    labels[0] = (labels[0] + 1) % 10
+    with pytest.raises(RunError, match=r"data\.source: got data of fingerprint \w{8}, want '\w{8}', with which this"):
+        one_device(config, tmp_path / "run")
+    labels[0] = train.labels[0]
+    with pytest.raises(Interrupted):
+        one_device(config, tmp_path / "run", should_stop=lambda: True)
 
 
 @pytest.mark.exhaustive
