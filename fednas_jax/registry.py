@@ -8,6 +8,7 @@ here: what is registered is imported when it is used.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -18,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fednas_jax.errors import ConfigError, FednasError
@@ -226,13 +227,47 @@ def said_of(error: BaseException, module: ModuleType | None) -> str:
 
 
 def source_checksum(choice: Any) -> str:
-    """SHA-256 of the file that a function was written in; of its name where it has no file."""
-    function = choice.func if isinstance(choice, functools.partial) else choice
+    """SHA-256 of the file that a function, or the class of a callable object, was written in.
+
+    Where there is no file, of what was typed into a notebook; where that is not known either, of the compiled code.
+    """
+    function = inspect.unwrap(choice.func if isinstance(choice, functools.partial) else choice)
+    functions, attributes = [function], list[Any]()
+    if not inspect.isroutine(function):
+        of = function if inspect.isclass(function) else type(function)
+        members = [member for each in of.__mro__[:-1] for member in vars(each).items()]
+        attributes = [(at, value) for at, value in members if not at.startswith("__")]
+        functions = [value for _, value in members if inspect.isfunction(value)]
+    for each in functions:
+        with contextlib.suppress(TypeError, OSError):  # it was typed at a prompt
+            return hashlib.sha256(Path(inspect.getsourcefile(each) or "").read_bytes()).hexdigest()
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    said = (name, [_typed(each) for each in functions], _plain(tuple(attributes)))
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _typed(function: Any) -> Any:
+    """The text of a function that lies in no file, or what stands for it: the same in every process."""
     try:
-        source = Path(inspect.getsourcefile(inspect.unwrap(function)) or "").read_bytes()
-    except (TypeError, OSError):  # typed at a prompt
-        source = repr(getattr(function, "__qualname__", function)).encode()
-    return hashlib.sha256(source).hexdigest()
+        return inspect.getsource(function)
+    except (TypeError, OSError):
+        return (_compiled(function.__code__), _plain(function.__defaults__)) if inspect.isfunction(function) else None
+
+
+def _compiled(code: CodeType) -> tuple[Any, ...]:
+    """What a compiled function does, without where it was compiled."""
+    return code.co_code, code.co_names, code.co_varnames, _plain(code.co_consts)
+
+
+def _plain(values: Any) -> Any:
+    """Constants in a form whose text is the same in every process: sets sorted, what is no constant left out."""
+    if isinstance(values, CodeType):
+        return _compiled(values)
+    if isinstance(values, tuple):
+        return tuple(_plain(value) for value in values)
+    if isinstance(values, frozenset):
+        return sorted(repr(_plain(value)) for value in values)
+    return values if isinstance(values, int | float | complex | str | bytes) else type(values).__qualname__
 
 
 def attribute(home: str) -> Any:

@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(cnn, tmp_path):
     model_files.save_model(tmp_path / "model", drawn(cnn))
     for text in ("{", '{"tree_metadatb": {}}'):
         (tmp_path / "model" / "variables" / "_METADATA").write_text(text)
-        with pytest.raises(RunError, match="cannot be read as a tree of arrays: .*") as caught:
+        with pytest.raises(RunError, match="cannot be read as a tree of arrays: ") as caught:
             parents.load(tmp_path / "model", cnn)
         assert "\n" not in str(caught.value)
 
