@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import signal
 import sys
 import traceback
@@ -64,10 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = [a for a in args if a != "--debug"]
         try:
             return _dispatch(args)
-        except BrokenPipeError:
-            # The reader went away, as `fednas compare ... | head` does: not an error, but nothing more can be said.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         except (Exception, signals.Stopped, KeyboardInterrupt) as error:
             signals.ignore()
             return _failed(error, args, came, debug)
@@ -76,26 +72,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(error: BaseException, args: list[str], came: list[int], debug: bool) -> int:
     """Says in a line what ended a command, and returns its exit code."""
     from fednas_jax.cli import mishaps
-    from fednas_jax.runtime.terminal import plain
+    from fednas_jax.runtime.terminal import close_output, complain, flush_output
 
+    if isinstance(error, BrokenPipeError):
+        # The reader went away, as `fednas compare ... | head` does: not an error, but nothing more can be said.
+        close_output()
+        return 0
+    with contextlib.suppress(OSError):
+        flush_output()
     if debug:
         traceback.print_exception(error)
     if came or isinstance(error, KeyboardInterrupt):  # some library may have made another error of a signal
         number = came[0] if came else signal.SIGINT
-        print(signals.said(number), file=sys.stderr)
+        complain(signals.said(number))
         return 128 + number
     said = " ".join(str(error).split()) if isinstance(error, FednasError) else mishaps.explained(error)
     if said is not None:
-        print(f"fednas: {plain(said)}", file=sys.stderr)
+        complain(f"fednas: {said}")
         return 2
-    print(plain(mishaps.bug_report(error, args)), file=sys.stderr)
+    complain(mishaps.bug_report(error, args))
     return 1
 
 
 def _dispatch(args: list[str]) -> int:
-    from fednas_jax.runtime.terminal import show_what_can_be_shown
+    from fednas_jax.runtime.terminal import flush_output, show_what_can_be_shown
 
     show_what_can_be_shown()
+    try:
+        code = _run(args)
+    except SystemExit:  # of --help
+        flush_output()
+        raise
+    flush_output()
+    return code
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
         return 0 if args else 2
@@ -104,7 +116,8 @@ def _dispatch(args: list[str]) -> int:
     command = COMMANDS[args[0]]
     # Imported when it is asked for: each command brings what it needs.
     module = importlib.import_module(f"fednas_jax.cli.{command.module or args[0]}")
-    return module.run(args[1:], **command.arguments)
+    code: int = module.run(args[1:], **command.arguments)
+    return code
 
 
 def _usage() -> str:

@@ -48,7 +48,7 @@ def run(args: list[str]) -> int:
         if not console.is_terminal:
             plain = watch_view.Plain(console)
             plain.show(seen, time.time())
-            while not watching.over(seen):
+            while not (watching.over(seen) or console.quiet):  # quiet: its reader has gone
                 time.sleep(parsed.every)
                 seen = watching.look(seen, time.time())
                 plain.show(seen, time.time())

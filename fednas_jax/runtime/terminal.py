@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -29,7 +30,10 @@ def plain(text: object) -> str:
 
 
 class PlainConsole(Console):
-    """A console that shows every string as it is, `plain`: no markup, no emoji codes."""
+    """A console that shows every string as it is, `plain`: no markup, no emoji codes.
+
+    Where its reader goes away, as `fednas search ... | head` does, it is `quiet` from then on: the work goes on.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, **options)
@@ -38,9 +42,51 @@ class PlainConsole(Console):
         """The string as rich lays it out, in a table's cells too."""
         return super().render_str(plain(text), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Says nothing more; rich would end the program with exit code 1."""
+        self.quiet = True
+        close_output()
+
+
+def close_output() -> None:
+    """What is still written to standard output, at the process's end too, goes nowhere: nobody can read it."""
+    _lead_nowhere(sys.stdout)
+
+
+def flush_output() -> None:
+    """Writes what standard output holds back, instead of Python when it ends, which makes exit code 120 of an error.
+
+    Raises:
+      OSError: it cannot be written; it goes nowhere, then.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        close_output()
+        raise
+
+
+def complain(text: str) -> None:
+    """Shows a line on standard error, if anybody reads it."""
+    try:
+        print(plain(text), file=sys.stderr, flush=True)
+    except OSError:
+        _lead_nowhere(sys.stderr)
+
+
+def _lead_nowhere(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
 
 def show_what_can_be_shown() -> None:
-    """Characters that the terminal or file does not have are shown as '?', instead of ending the program."""
+    """Characters that the terminal or file does not have are shown as '?', instead of ending the program.
+
+    A stream that the shell has closed is opened and leads nowhere: libraries take for granted that it is there, and the
+    next file that is opened would take its number.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  as long as the process
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

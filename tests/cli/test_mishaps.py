@@ -15,6 +15,8 @@ import pytest
 from fednas_jax.cli import app, signals
 from fednas_jax.cli.app import main
 from fednas_jax.errors import RunError
+from fednas_jax.report import watching
+from fednas_jax.runtime.terminal import PlainConsole
 
 
 class XlaRuntimeError(RuntimeError):
@@ -177,6 +179,59 @@ def test_output_that_cannot_be_encoded_is_shown_as_far_as_it_can(monkeypatch):
     assert main(["--help"]) == 0
     sys.stdout.flush()
     assert bytes_.getvalue() == b"gr??er\n"
+
+
+@pytest.fixture
+def unread():
+    """A stream whose reader has gone."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        yield stream
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(unread, monkeypatch, capsys):
+    """Python would end with 120 where it cannot write what was held back; rich with 1, in the midst of a search."""
+    monkeypatch.setattr(sys, "stdout", unread)
+    assert main(["--help"]) == 0
+    unread.flush()  # as at the process's end
+    assert capsys.readouterr().err == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", unread)
+    assert main(["nothing"]) == 2
+    unread.flush()
+
+
+def test_a_console_whose_reader_goes_away_is_quiet_and_the_work_goes_on(unread, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", unread)
+    console = PlainConsole(width=80)
+    console.print("a line")
+    console.print("another")
+    assert console.quiet
+    unread.flush()
+
+
+def test_watching_ends_where_its_reader_goes_away(unread, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdout", unread)
+    monkeypatch.setattr(watching, "over", lambda seen: False)
+    assert main(["watch", str(tmp_path), "--every", "0.05"]) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_output_onto_a_full_disk_is_one_line(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["--help"]) == 2
+    assert capsys.readouterr().err.startswith("fednas: disk: there is no room left")
+
+
+def test_streams_that_the_shell_has_closed_are_opened(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["nothing"]) == 2
+    assert sys.stdout.fileno() > 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
 
 
 def test_a_source_tree_that_is_not_installed_has_no_version(monkeypatch):
