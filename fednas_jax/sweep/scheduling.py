@@ -84,6 +84,8 @@ def run_all(
         if not busy:
             return stopped
         for worker, outcome in pool.wait(WAIT_SECONDS):
+            if worker not in busy:  # it died with nothing to do
+                continue
             names = [outcome.trial] if outcome.trial else list(busy[worker])
             jobs = tuple(busy[worker].pop(name) for name in names)
             if not busy[worker]:

@@ -84,6 +84,28 @@ def test_where_a_pack_loses_its_worker_its_rest_goes_on_in_halves(tmp_path):
     assert sorted(ended) == [(f"t{n}", "finished") for n in range(6)]
 
 
+class DyingIdle(StubPool):
+    """A worker that has nothing to do any more dies while another works."""
+
+    def __init__(self):
+        super().__init__(number=2)
+        self.died = False
+
+    def wait(self, seconds):
+        ended = super().wait(seconds)
+        if len(ended) == 2:  # the first ends at once, the second later
+            self.later = ended[1:]
+            return ended[:1]
+        if not self.died:
+            self.died = True
+            return [(0, Outcome("lost", "killed"))]
+        return self.later
+
+
+def test_a_worker_that_dies_with_nothing_to_do_loses_nothing(tmp_path):
+    assert ran(DyingIdle(), jobs(tmp_path, 0, 1)) == ([("t0", "finished"), ("t1", "finished")], False)
+
+
 def test_a_pack_in_this_process_tells_of_each_trial_when_it_ends(monkeypatch):
     """The table follows each trial, instead of waiting for the last of its pack."""
     ended, seen = [], []
