@@ -15,6 +15,7 @@ from scipy.stats import qmc
 
 from fednas_jax.config.bounds import shown
 from fednas_jax.errors import ConfigError
+from fednas_jax.forms import MOST
 
 Trial = dict[str, Any]
 
@@ -163,8 +164,9 @@ def _quantile(what: str, wanted: Any) -> Callable[[float], Any]:
     low, high, log, whole = (wanted.get(name, False) for name in ("low", "high", "log", "whole"))
     for name, value in (("low", low), ("high", high)):
         right = isinstance(value, int if whole is True else int | float) and not isinstance(value, bool)
-        if not right or not math.isfinite(value):
-            raise ConfigError(f"{what}: {name}: got {shown(value)}, want a {'whole ' if whole is True else ''}number")
+        if not right or not -MOST <= value <= MOST:
+            want = f"want a {'whole ' if whole is True else ''}number of at most {MOST:g}"
+            raise ConfigError(f"{what}: {name}: got {shown(value)}, {want}")
     if not isinstance(log, bool) or not isinstance(whole, bool):
         raise ConfigError(f"{what}: got log {shown(log)} and whole {shown(whole)}, want true or false")
     if not low < high or (log and low <= 0):
@@ -173,6 +175,7 @@ def _quantile(what: str, wanted: Any) -> Callable[[float], Any]:
 
     def quantile(u: float) -> float:
         value = first * (last / first) ** u if log else first + (last - first) * u
-        return min(high, math.floor(value)) if whole else float(f"{value:.{_DIGITS}g}")
+        # Rounding may lead out of the interval.
+        return min(high, math.floor(value)) if whole else min(high, max(low, float(f"{value:.{_DIGITS}g}")))
 
     return quantile

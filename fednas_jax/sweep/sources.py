@@ -128,6 +128,10 @@ def _block(block: Mapping[str, Any], number: int) -> list[designs.Trial]:
             raise ConfigError(f"{where}: {error}") from None
     if not parts:
         raise ConfigError(f"{where}: got no design, want one of {', '.join((*_DESIGNS, 'list'))}")
+    unused = [name for name in ("count", "draw_seed") if name in block and not {*_DRAWN} & {*block}]
+    if unused:
+        got = f"{unused[0]}: got {shown(block[unused[0]])}"
+        raise ConfigError(f"{where}: {got}, want it with {' or '.join(_DRAWN)} only")
     return designs.crossed(*parts)
 
 

@@ -48,6 +48,14 @@ def test_draws_keep_their_bounds_and_more_leave_the_first_as_they_are(draw):
     assert json.loads(json.dumps(trials)) == trials
 
 
+@pytest.mark.parametrize("draw", [sampled, sobol])
+def test_rounding_leads_no_draw_out_of_its_bounds(draw):
+    space = {"momentum": {"low": 0.9, "high": 0.999999}, "rate": {"low": 0.1234567, "high": 0.12346, "log": True}}
+    trials = draw(space, 4096)
+    assert all(0.9 <= t["momentum"] <= 0.999999 and 0.1234567 <= t["rate"] <= 0.12346 for t in trials)
+    assert max(t["momentum"] for t in trials) == 0.999999
+
+
 def test_a_sobol_sequence_is_even():
     counts = np.histogram([t["x"] for t in sobol({"x": {"low": 0, "high": 1}}, 16)], 16, (0, 1))[0]
     assert counts.tolist() == [1] * 16
@@ -78,6 +86,8 @@ def test_values_of_numpy_become_plain():
         (lambda: sobol({"a": {"low": 0, "high": 1, "log": True}}, 4), "both above 0"),
         (lambda: sobol({"a": {"low": 0.5, "high": 1, "whole": True}}, 4), "low: got 0.5, want a whole number"),
         (lambda: sobol({"a": {"low": 0, "high": math.inf}}, 4), "high: got inf, want a number"),
+        (lambda: sobol({"a": {"low": 10**400, "high": 10**401}}, 4), "low: got 1000"),
+        (lambda: sobol({"a": {"low": -1e308, "high": 1e308}}, 4), "low: got -1e+308, want a number of at most 1e+30"),
         (lambda: sobol({"a": {"low": 0, "high": 1, "log": 1}}, 4), "got log 1 and whole False"),
     ],
 )

@@ -73,6 +73,8 @@ def test_python_may_have_a_list_a_function_or_a_generator(tmp_path):
         ("s.toml", "[[trials]]\nlist = []", "crossed: got 0 trials"),
         ("s.toml", "[[trials]]\nsobol = {seed = [1]}", "trials[0]: sobol: count: got none"),
         ("s.toml", "[[trials]]\ncount = 3", "trials[0]: got no design"),
+        ("s.toml", "[[trials]]\ngrid = {seed = [1]}\ncount = 3", "count: got 3, want it with random or sobol only"),
+        ("s.toml", "[[trials]]\nlist = [{}]\ndraw_seed = 3", "draw_seed: got 3, want it with random or sobol only"),
         ("s.toml", "a = " + "[" * 5000, "cannot be read as TOML"),
         ("s.py", "trials = [", "SyntaxError"),
         ("s.py", "x = 3", "trials: got none"),
