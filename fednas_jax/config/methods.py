@@ -62,6 +62,22 @@ def resolve(config: Config) -> Config:
     return config
 
 
+def reopened(config: Config) -> Config:
+    """A config that was resolved, with the switches open again that are as its method fills them.
+
+    A run's config is resolved: without this, another method would have the first one's switches. Of a config with any
+    switch open, and of switches that differ from what the method says, nothing changes: the user gave them.
+
+    Raises:
+      ConfigError: for an unknown method.
+    """
+    default, now = _leaves(to_json(Config())), _leaves(to_json(config))
+    if any(now[path] is None for path in fednas()):
+        return config
+    said = fednas() | _said(config.method)
+    return _changed(config, {p: None for p, value in said.items() if default[p] is None and now[p] == value})
+
+
 def with_method(config: Config) -> Config:
     """The config with everything that its method sets beyond the open switches, such as {"search.groups": 4}.
 

@@ -98,7 +98,7 @@ class SweepDir:
                 whole = to_json(from_json(nested(found["config"] | entry["config"])))
             except ConfigError as error:
                 raise RunError(f"{self.manifest}: {entry['name']}: {error}") from None
-            entry["config"] = whole
+            entry["config"], entry["checksum"] = whole, checksum_of(whole)  # a field that is new has its default
         return entries
 
     def begin(self, plan: Plan, entries: list[Entry], replace: bool) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from fednas_jax.config.bounds import shown
 from fednas_jax.config.files import override, to_json
-from fednas_jax.config.methods import resolve, with_method
+from fednas_jax.config.methods import reopened, resolve, with_method
 from fednas_jax.config.presets import fitted, preset
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError
@@ -68,7 +68,7 @@ def config_of(base: Config | None, fields: Mapping[str, Any]) -> Config:
     typed = override(base, first)
     base = fitted(base, typed.net.name, typed.parent if "parent" in first else None)
     if "method" in first:
-        base = with_method(dataclasses.replace(base, method=typed.method))
+        base = with_method(dataclasses.replace(reopened(base), method=typed.method))
     return resolve(override(base, left))
 
 
@@ -111,8 +111,8 @@ def plan(base: Config | str | None, trials: Iterable[Any], known: Mapping[str, s
 
 
 def checksum_of(config: Mapping[str, Any]) -> str:
-    """SHA-256 of a config's JSON values."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of a config's JSON values; numbers that are equal are one, 1 and 1.0."""
+    return hashlib.sha256(json.dumps(_alike(config), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def leaves(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -165,6 +165,15 @@ def _listed(trials: Any) -> list[designs.Trial]:
     if not found:
         raise ConfigError("trials: got none, want at least one")
     return found
+
+
+def _alike(value: Any) -> Any:
+    """JSON values with every whole number as an int."""
+    if isinstance(value, Mapping):
+        return {name: _alike(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_alike(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 from fednas_jax.cli.parsing import parse_fitted
 from fednas_jax.cli.search import SearchArgs
+from fednas_jax.config.files import override
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.presets import preset
 from fednas_jax.errors import ConfigError
@@ -34,6 +35,16 @@ def test_a_trial_is_what_the_command_line_makes_of_its_fields(fields, options):
     start = preset("digits")
     typed = parse_fitted(SearchArgs, ["--out", "x", *options], "test", start).config
     assert config_of(start, fields) == config_of(None, {"preset": "digits"} | fields) == resolve(typed)
+
+
+@pytest.mark.parametrize("method", ["fednas", "naive", "random", "own_search:quick"])
+def test_another_method_of_a_resolved_base_has_its_own_switches(method):
+    """As a base that is the config of a run has been resolved."""
+    start = preset("digits")
+    assert config_of(resolve(start), {"method": method}) == config_of(start, {"method": method})
+    given = override(resolve(start), {"search.dynamic_rounds": False})
+    wanted = config_of(override(start, {"search.dynamic_rounds": False}), {"method": method})
+    assert config_of(given, {"method": method}) == wanted
 
 
 def test_names_say_what_differs_and_nothing_else():
@@ -101,6 +112,7 @@ def test_leaves_and_nested_are_opposites():
         ("digits", [{"search.grups": 4}], "trials[0]: search.grups: no such field"),
         ("digits", [{"seed": 1}, {"seed": 2}, {"seed": 1}], "trials[2]: is the same run as trials[0], want each once"),
         ("digits", [{"search.groups": 8}, {}], "trials[1]: is the same run as trials[0]"),
+        ("digits", [{"data.alpha": 1}, {"data.alpha": 1.0}], "trials[1]: is the same run as trials[0]"),
         ("digits", [{"method": 3}], "trials[0]: method: got 3"),
         ("digits", [{"command": "pretrain"}], "trials[0]: command: got it in a trial"),
         ("digits", [{"search.reduction": 2.0}], "trials[0]: search.reduction: got 2.0, want"),
