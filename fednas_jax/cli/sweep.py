@@ -76,9 +76,10 @@ def run(args: list[str]) -> int:
     if parsed.dry_run:
         from fednas_jax.sweep import estimating
 
-        estimating.print_estimates(
-            console, estimating.estimated(trials, parsed.out, source.base, part, pack, parsed.workers)
+        found = estimating.estimated(
+            trials, parsed.out, source.base, part, pack, parsed.workers, parsed.engine, parsed.drop
         )
+        estimating.print_estimates(console, found)
         return 0
     return _run(parsed, console, several, base=source.base, trials=trials, part=part, pack=pack)
 

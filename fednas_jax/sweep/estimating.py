@@ -28,9 +28,9 @@ from fednas_jax.sweep import packing
 from fednas_jax.sweep.designs import Trial
 from fednas_jax.sweep.folder import SweepDir
 from fednas_jax.sweep.packing import PackSize
-from fednas_jax.sweep.planning import Plan, Planned, plan
+from fednas_jax.sweep.planning import Plan, Planned
 from fednas_jax.sweep.processes import Processes
-from fednas_jax.sweep.running import chosen, dropped_row, finished_row, known_of
+from fednas_jax.sweep.running import Engine, check_options, dropped_row, finished_row, plan_of
 from fednas_jax.sweep.scheduling import Job, Outcome
 
 STAGES = ("pretrain", "search", "finetune")
@@ -76,6 +76,8 @@ def estimated(
     part: tuple[int, int] = (0, 1),
     pack: PackSize = "off",
     workers: int = 1,
+    engine: Engine = "local",
+    drop: str | None = None,
 ) -> Estimates:
     """Measures one trial that is not finished, in a temporary folder, and estimates all; nothing is written in `out`.
 
@@ -86,13 +88,15 @@ def estimated(
       part: likewise.
       pack: likewise.
       workers: likewise.
+      engine: likewise; the measurement runs in a process of this machine.
+      drop: likewise, which is not estimated: all trials are taken to run to their end.
 
     Raises:
       FednasError: as `run_sweep`, or the measured trial fails.
     """
+    check_options(workers, engine, part, pack)
     folder = SweepDir(out)
-    folder.check()
-    planned = chosen(plan(base, trials, known_of(folder)), part)
+    planned = plan_of(folder, base, trials, part, drop)
     rows = {t.name: finished_row(folder, planned, t) or dropped_row(folder, t) for t in planned.trials}
     begun = {True: "stopped", False: "waiting"}
     status = {name: row["status"] if row else begun[folder.begun(name)] for name, row in rows.items()}

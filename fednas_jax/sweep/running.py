@@ -81,7 +81,7 @@ def run_sweep(
       FednasError: one line in the user's words: the trials or the folder cannot be used.
       Interrupted: `should_stop` said so; the same call goes on.
     """
-    _check(workers, engine, part, pack)
+    check_options(workers, engine, part, pack)
     folder = SweepDir(out)
     alone = workers == 0 and engine == "local"  # only then may jax be used in this process: it would take a GPU
     first: Callable[[Callable[[], Any]], Any] = hosts.from_first_host if alone else lambda work: work()
@@ -121,7 +121,23 @@ def run_sweep(
         return Swept(folder.path, *first(lambda: tuple(map(table.count, ("finished", "failed", "dropped")))))
 
 
-def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
+def plan_of(
+    folder: SweepDir, base: Config | str | None, trials: Iterable[Trial], part: tuple[int, int], drop: str | None
+) -> Plan:
+    """The trials of a part of a sweep, with the names that its folder has for those it knows; as of `run_sweep`.
+
+    Raises:
+      FednasError: one line: the folder, the trials or the policy cannot be used.
+    """
+    folder.check()
+    known = {entry["checksum"]: entry["name"] for entry in folder.entries()}
+    planned = _part(plan(base, trials, known), part)
+    if drop is not None:
+        dropping.policy_named(drop, len(planned.trials), tried=False)
+    return planned
+
+
+def _part(planned: Plan, part: tuple[int, int]) -> Plan:
     """Every count-th trial from an index on; names and fields are those of the whole.
 
     Raises:
@@ -134,7 +150,12 @@ def chosen(planned: Plan, part: tuple[int, int]) -> Plan:
     return planned._replace(trials=trials)
 
 
-def _check(workers: int, engine: str, part: tuple[int, int], pack: PackSize) -> None:
+def check_options(workers: int, engine: str, part: tuple[int, int], pack: PackSize) -> None:
+    """Refuses what no sweep can be run with, whatever its trials; arguments as of `run_sweep`.
+
+    Raises:
+      ConfigError: one line.
+    """
     packing.check(pack)
     if not isinstance(workers, int) or not 0 <= workers <= 10_000:
         raise ConfigError(f"workers: got {shown(workers)}, want 1 to 10000, or 0 for this process")
@@ -161,20 +182,12 @@ def _begun(
     drop: str | None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan, once it is in the folder, which is then held; and what of it is new or no longer there."""
-    folder.check()
-    planned = chosen(plan(base, trials, known_of(folder)), part)
-    if drop is not None:
-        dropping.policy_named(drop, len(planned.trials), tried=False)
+    planned = plan_of(folder, base, trials, part, drop)
     make_folder(folder.path)
     lock.acquire()
     entries = folder.entries()
     new, left_out = folder.begin(planned, entries, replace)
     return planned, {"new": len(new) if entries else 0, "left_out": left_out}
-
-
-def known_of(folder: SweepDir) -> dict[str, str]:
-    """Checksum -> name of the trials that a sweep has."""
-    return {entry["checksum"]: entry["name"] for entry in folder.entries()}
 
 
 def _looked_at(folder: SweepDir, table: Table, retry_failed: bool, continue_dropped: bool) -> list[Planned]:

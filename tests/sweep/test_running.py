@@ -13,6 +13,7 @@ from fednas_jax.cli.app import main
 from fednas_jax.config.presets import preset
 from fednas_jax.errors import FednasError, Interrupted, RunError
 from fednas_jax.run.lock import Lock
+from fednas_jax.run.manifest import sealed
 from fednas_jax.sweep import running
 from fednas_jax.sweep.designs import grid
 from fednas_jax.sweep.folder import SweepDir
@@ -89,6 +90,23 @@ def test_a_field_more_keeps_the_names_of_trials_that_are_known(tmp_path, pool):
     run_sweep(seeds(0, 1), tmp_path / "s", "digits")
     run_sweep(grid({"pretrain.rounds": [40, 10], "seed": [0, 1]}), tmp_path / "s", "digits")
     assert pool.tried == ["seed0", "seed1", "rounds10-seed0", "rounds10-seed1"]
+
+
+def test_numbers_that_are_equal_are_one_trial(tmp_path, pool):
+    run_sweep(grid({"data.alpha": [1, 2]}), tmp_path / "s", "digits")
+    run_sweep(grid({"data.alpha": [1.0, 2.0]}), tmp_path / "s", "digits")
+    assert pool.tried == ["alpha1", "alpha2"]
+
+
+def test_a_field_that_an_older_manifest_lacks_has_its_default(tmp_path, pool):
+    run_sweep(seeds(0, 1), tmp_path / "s", "digits")
+    file = tmp_path / "s" / "sweep.json"
+    manifest = json.loads(file.read_text())
+    del manifest["checksum"], manifest["config"]["train.precision"]
+    manifest["trials"] = [one | {"checksum": "of another version"} for one in manifest["trials"]]
+    file.write_text(json.dumps(sealed(manifest)))
+    run_sweep(seeds(0, 1), tmp_path / "s", "digits")
+    assert pool.tried == ["seed0", "seed1"]
 
 
 def test_changed_trials_are_refused_by_name_unless_they_are_to_be_replaced(tmp_path, pool):
@@ -257,7 +275,10 @@ def test_a_signal_stops_it_where_nothing_is_lost(tmp_path, pool, file, capsys):
     [
         (["--part", "3/3"], "part: got 3/3, want INDEX/COUNT"),
         (["--part", "x"], "--part: got 'x', want INDEX/COUNT"),
+        (["--part", "0/0", "--dry-run"], "part: got 0/0, want INDEX/COUNT"),
         (["--workers", "-1"], "workers: got -1"),
+        (["--workers", "-1", "--dry-run"], "workers: got -1"),
+        (["--drop", "nothing", "--dry-run"], "drop: got 'nothing', want an elimination policy for 3 trials"),
         (["--workers", "x"], "workers"),
         (["--engine", "dask"], "dask"),
         (["--engine", "ray", "--workers", "0"], "workers: got 0 with engine ray"),
