@@ -12,7 +12,7 @@ from fednas_jax.data.label_mixes import Heterogeneity, heterogeneity, label_coun
 from fednas_jax.data.options import ImportOptions
 from fednas_jax.data.packed import DiskRows, PackedClients, chunks, merge, normalise, pack
 from fednas_jax.data.partitions import Partition, partition
-from fednas_jax.data.skew import FeatureSkew, feature_skew
+from fednas_jax.data.skew import FeatureSkew, check_pixels, feature_skew
 from fednas_jax.data.sources import (
     ANY_TFDS,
     GIVEN,
@@ -37,6 +37,7 @@ __all__ = [
     "ImportOptions",
     "PackedClients",
     "Partition",
+    "check_pixels",
     "chunks",
     "clients_of",
     "described",

@@ -226,6 +226,8 @@ class ColumnsWriter:
     def _numbered(self) -> int:
         """The number of classes, after they were numbered anew where that is asked for."""
         different = np.array(sorted(self._different), np.int32)
+        if not len(different):
+            raise DataError(f"{self.name} labels: got none but -1, want some")
         if not self._remap:
             total = self.examples + self.test_examples
             return self.classes or class_count(self.name, int(different[-1]), len(different), total)
@@ -251,6 +253,8 @@ class ColumnsWriter:
     def _check(self, where: str, examples: Examples) -> None:
         # Clients who hold nothing are no mistake, and `check` takes no empty split.
         if len(examples.inputs) or len(examples.labels):
+            if self._remap and examples.labels.ndim > 1:
+                raise DataError(f"{where} labels: got one for every position, which cannot be numbered anew")
             # Labels that are numbered anew may be any number.
             labels = np.zeros_like(examples.labels) if self._remap else examples.labels
             check(where, Examples(examples.inputs, labels), self.classes or LARGEST, self._tokens or LARGEST)

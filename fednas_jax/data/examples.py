@@ -83,8 +83,8 @@ def dataset(
       vocabulary: text of every token id, where they have texts.
 
     Raises:
-      DataError: as `check` does, or when the splits' inputs differ in shape, or clients' rows are not all the
-        training examples.
+      DataError: as `check` does, or when the splits' inputs or labels differ in form, a split has no label, clients'
+        rows are not all the training examples, or mean and deviation are none to divide by.
     """
     if train.inputs.dtype == np.int32:
         tokens = tokens or len(vocabulary) or int(max(train.inputs.max(), test.inputs.max())) + 1
@@ -95,16 +95,30 @@ def dataset(
             f"{name}: got training {_noun(train.inputs)} {_shape(train.inputs[0])} "
             f"and test {_noun(test.inputs)} {_shape(test.inputs[0])}, want one shape"
         )
+    if train.inputs.dtype != test.inputs.dtype:
+        got = f"{train.inputs.dtype} for training and {test.inputs.dtype} for testing"
+        raise DataError(f"{name}: got inputs of {got}, want one type")
+    if train.labels.shape[1:] != test.labels.shape[1:]:
+        got = f"labels {_shape(train.labels)} for training and {_shape(test.labels)} for testing"
+        raise DataError(f"{name}: got {got}, want one or the other in both")
+    for split, labels in (("train", train.labels), ("test", test.labels)):
+        if labels.ndim > 1 and labels.max() < 0:
+            raise DataError(f"{name} {split} labels: got none but -1, want some")
     if natural is not None:
         _check_natural(name, natural, len(train.labels))
     if class_names and len(class_names) != classes:
         raise DataError(f"{name}: got {len(class_names)} names of classes, want {classes}, one for each class")
     mean, std = statistics or input_statistics(train.inputs)
+    channels = 0 if train.inputs.dtype == np.int32 else train.inputs.shape[-1]
+    numbers = len(mean) == len(std) == channels and bool(np.isfinite([*mean, *std]).all())
+    if not numbers or min(std, default=1) <= 0:
+        got = f"mean {list(map(float, mean[:4]))} and deviation {list(map(float, std[:4]))}"
+        raise DataError(f"{name}: got {got}, want {channels} finite numbers each, deviations above 0")
     return Dataset(name, train, test, classes, mean, std, natural, class_names, tokens, vocabulary)
 
 
 def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
-    """Checks shapes, types and the range of labels and token ids of one split.
+    """Checks shapes, types and the range of labels, token ids and features of one split.
 
     Args:
       name: source and split, for the message.
@@ -121,7 +135,8 @@ def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
     if inputs.ndim not in axes:
         others = ", [N, T] int32 or [N, F] or [N, T, F] float32"
         raise DataError(f"{name} {noun}: got {_shape(inputs)} {inputs.dtype}, want [N, H, W, C] uint8{others}")
-    if labels.ndim > 1 and (labels.shape[1:] != inputs.shape[1:2] or inputs.dtype == np.uint8):
+    positions = inputs.shape[1:2] if inputs.dtype == np.int32 or inputs.ndim == 3 else None
+    if labels.ndim > 1 and labels.shape[1:] != positions:
         raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
     if labels.ndim < 1 or labels.dtype != np.int32:
         raise DataError(f"{name} labels: got {_shape(labels)} {labels.dtype}, want [N] int32")
@@ -132,6 +147,8 @@ def check(name: str, examples: Examples, classes: int, tokens: int = 0) -> None:
     if inputs.dtype == np.int32 and (inputs.min() < 0 or inputs.max() >= (tokens or np.iinfo(np.int32).max)):
         want = f"0 to {tokens - 1}" if tokens else "ids from 0"
         raise DataError(f"{name} tokens: got {inputs.min()} to {inputs.max()}, want {want}")
+    if inputs.dtype == np.float32:
+        _check_finite(f"{name} {noun}", inputs)
     low, high = int(labels.min()), int(labels.max())
     if low < (0 if labels.ndim == 1 else -1) or high >= classes:
         raise DataError(f"{name} labels: got {low} to {high}, want 0 to {classes - 1}")
@@ -230,6 +247,16 @@ def statistics_of(counts: np.ndarray) -> Statistics:
         means.append(mean)
         stds.append(float(np.sqrt(share @ (values - mean) ** 2)) if np.count_nonzero(count) > 1 else 1.0)
     return tuple(means), tuple(stds)
+
+
+def _check_finite(name: str, inputs: np.ndarray) -> None:
+    step = max(1, _BLOCK // math.prod(inputs.shape[1:]))
+    for start in range(0, len(inputs), step):
+        bad = ~np.isfinite(inputs[start : start + step])
+        if bad.any():
+            at = np.argwhere(bad)[0]
+            got = inputs[start : start + step][tuple(at)]
+            raise DataError(f"{name}: got {got} in example {start + at[0]}, want finite numbers")
 
 
 def _check_natural(name: str, natural: np.ndarray, examples: int) -> None:

@@ -36,7 +36,7 @@ def heterogeneity(labels: np.ndarray, offsets: np.ndarray) -> Heterogeneity:
         block = offsets[first : first + most + 1]
         counts = label_counts(labels[block[0] : block[-1]], block - block[0], len(overall))
         held = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        distance += 0.5 * np.abs(counts / held - overall / overall.sum()).sum()
+        distance += 0.5 * np.abs(counts / held - overall / max(1, overall.sum())).sum()
     # G = sum_i (2i - C - 1) x_i / (C sum x), x ascending, i from 1.
     weights = 2 * np.arange(1, len(sizes) + 1) - len(sizes) - 1
     return Heterogeneity(float(distance / len(sizes)), float(weights @ np.sort(sizes) / (len(sizes) * sizes.sum())))
@@ -51,7 +51,7 @@ def label_counts(labels: np.ndarray, offsets: np.ndarray, classes: int = 0) -> n
       classes: K; 0: up to the largest label.
     """
     sizes = np.diff(offsets)
-    classes = classes or int(labels.max()) + 1
+    classes = classes or max(1, int(labels.max()) + 1)  # of clients whose labels are all -1 too
     owners = np.repeat(np.arange(len(sizes)), sizes)
     if labels.ndim > 1:
         labels, owners = labels.reshape(-1), np.repeat(owners, np.shape(labels)[-1])

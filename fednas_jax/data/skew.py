@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fednas_jax.config.schema import DataConfig
+from fednas_jax.data.examples import Dataset, described
+from fednas_jax.errors import ConfigError
 from fednas_jax.seeds import Purpose, generator
 
 # Most that the logarithm of a brightness can be: no image tells it from more, and no number overflows.
@@ -47,6 +49,13 @@ class FeatureSkew(NamedTuple):
                 shown = ndimage.rotate(shown, self.degrees[number], axes=(2, 1), reshape=False, order=1)
             out[at] = np.rint(np.clip(shown * self.brightness[number], 0, 255))
         return out.reshape(images.shape)
+
+
+def check_pixels(config: DataConfig, data: Dataset) -> None:
+    """Raises a ConfigError where a skew of images is asked for, and the data holds none."""
+    for name in ("brightness_sigma", "rotation_degrees"):
+        if (value := getattr(config, name)) and data.train.inputs.dtype != np.uint8:
+            raise ConfigError(f"data.{name}: got {value}, want 0: the data holds {described(data)}")
 
 
 def feature_skew(config: DataConfig, clients: int, seed: int) -> FeatureSkew | None:

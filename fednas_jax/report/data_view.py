@@ -45,6 +45,7 @@ def show(console: Console, config: DataConfig, seed: int, clients: bool, out: Pa
     dataset = data.load(config, seed)
     shown = _about(dataset)
     if clients:
+        data.check_pixels(config, dataset)
         divided = data.partition(dataset.train.labels, config, seed, dataset.natural)
         labels = np.asarray(dataset.train.labels[divided.rows])
         shown.append(_clients(config, seed, labels, divided.offsets))
@@ -62,7 +63,7 @@ def picture(labels: np.ndarray, offsets: np.ndarray, classes: int, title: str) -
     """A matplotlib figure of clients from large to small: label mix above, size below.
 
     Args:
-      labels: [N] class numbers, client after client.
+      labels: [N] class numbers, client after client; or [N, T], where -1 is none.
       offsets: [C + 1] where each client's begin, and where the last's end.
       classes: K.
       title: its first line; the second tells the heterogeneity.
@@ -78,11 +79,12 @@ def picture(labels: np.ndarray, offsets: np.ndarray, classes: int, title: str) -
     figure, (mixes, bars) = plt.subplots(
         2, 1, sharex=True, figsize=(7.5, 5), height_ratios=(3, 1.4), layout="constrained"
     )
-    shares = (counts[order] / sizes[order, None]).T
+    # Of its labels, where every position of an example has one.
+    shares = (counts[order] / np.maximum(counts[order].sum(axis=1, keepdims=True), 1)).T
     drawn = mixes.imshow(
         shares, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, extent=(*span, classes, 0)
     )
-    figure.colorbar(drawn, ax=mixes, label="share of a client's examples")
+    figure.colorbar(drawn, ax=mixes, label=f"share of a client's {'labels' if labels.ndim > 1 else 'examples'}")
     ticks = np.arange(0, classes, max(1, -(-classes // 12)))
     mixes.set_yticks(ticks + 0.5, [str(t) for t in ticks])
     mixes.set(ylabel="label", title=f"{draw.label(title)}\n{_heterogeneity(found)}")

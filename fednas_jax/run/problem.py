@@ -241,10 +241,7 @@ class _Loaded:
 def _loaded(config: Config, given: data.Dataset | None) -> _Loaded:
     s = config.search
     dataset = given or data.load_kept(config.data, config.seed)
-    if dataset.train.inputs.dtype != np.uint8:
-        for name in ("brightness_sigma", "rotation_degrees"):
-            if value := getattr(config.data, name):
-                raise ConfigError(f"data.{name}: got {value}, want 0: the data holds {data.described(dataset)}")
+    data.check_pixels(config.data, dataset)
     packed = data.clients_of(dataset, config.data, config.seed, given is not None)
     validate_clients(config, packed.clients)
     if s.centralised:

@@ -436,3 +436,23 @@ def test_a_writer_refuses_clients_that_come_and_go_and_splits_without_examples(t
             with pytest.raises(DataError, match="src: got no test examples, want at least one"):
                 writer.finish()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("remap", "message"),
+    [(False, "src labels: got none but -1, want some"), (True, "src block 0 labels: got one for every position")],
+)
+def test_a_writer_refuses_positions_that_have_no_label_or_would_be_numbered_anew(
+    remap: bool, message: str, tmp_path: Path
+) -> None:
+    texts = Examples(np.ones((2, 3), np.int32), np.full((2, 3), -1, np.int32))
+
+    def write() -> None:
+        with ColumnsWriter(tmp_path / "columns", "src", remap=remap) as writer:
+            writer.add(texts)
+            writer.add_test(texts)
+            writer.finish()
+
+    with pytest.raises(DataError, match=f"^{message}"):
+        write()
+    assert os.listdir(tmp_path) == []

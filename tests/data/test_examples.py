@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fednas_jax.data.examples import Examples, channel_counts, channel_statistics, check, dataset, statistics_of
+from fednas_jax.data.examples import (
+    Examples,
+    Statistics,
+    channel_counts,
+    channel_statistics,
+    check,
+    dataset,
+    statistics_of,
+)
 from fednas_jax.errors import DataError
 
 IMAGES = np.zeros((3, 2, 2, 1), np.uint8)
@@ -23,6 +31,8 @@ LABELS = np.array([0, 1, 2], np.int32)
         (IMAGES[:0], LABELS[:0], r"src images: got \[0, 2, 2, 1\], want at least one"),
         (IMAGES, LABELS + np.int32(1), "src labels: got 1 to 3, want 0 to 2"),
         (IMAGES, LABELS - np.int32(1), "src labels: got -1 to 1, want 0 to 2"),
+        (np.float32([[1], [2], [np.nan]]), LABELS, "src inputs: got nan in example 2, want finite numbers"),
+        (np.ones((3, 2), np.float32), np.zeros((3, 2), np.int32), r"src labels: got \[3, 2\] int32, want \[N\] int32"),
     ],
 )
 def test_bad_examples_are_refused_by_source_and_field(images: np.ndarray, labels: np.ndarray, message: str) -> None:
@@ -33,6 +43,34 @@ def test_bad_examples_are_refused_by_source_and_field(images: np.ndarray, labels
 def test_splits_of_different_image_shapes_are_refused() -> None:
     with pytest.raises(DataError, match=r"training images \[2, 2, 1\] and test images \[2, 2, 3\]"):
         dataset("src", Examples(IMAGES, LABELS), Examples(np.repeat(IMAGES, 3, axis=3), LABELS), 3)
+
+
+TEXTS = np.ones((3, 4), np.int32)
+EVERY = np.zeros((3, 4), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (
+            Examples(TEXTS, LABELS),
+            Examples(TEXTS.astype(np.float32), LABELS),
+            "got inputs of int32 for training and",
+        ),
+        (Examples(TEXTS, LABELS), Examples(TEXTS, EVERY), r"got labels \[3\] for training and \[3, 4\] for testing"),
+        (Examples(TEXTS, EVERY - np.int32(1)), Examples(TEXTS, EVERY), "train labels: got none but -1, want some"),
+        (Examples(TEXTS, EVERY), Examples(TEXTS, EVERY - np.int32(1)), "test labels: got none but -1, want some"),
+    ],
+)
+def test_splits_that_differ_in_form_or_have_no_label_are_refused(train: Examples, test: Examples, message: str) -> None:
+    with pytest.raises(DataError, match=f"^src:? {message}"):
+        dataset("src", train, test, 3)
+
+
+@pytest.mark.parametrize("statistics", [((0.5,), (0.0,)), ((np.nan,), (1.0,)), ((), ()), ((0.5,) * 3, (0.2,) * 3)])
+def test_statistics_that_nothing_can_be_divided_by_are_refused(statistics: Statistics) -> None:
+    with pytest.raises(DataError, match=r"^src: got mean \[.*\] and deviation \[.*\], want 1 finite numbers each"):
+        dataset("src", Examples(IMAGES, LABELS), Examples(IMAGES, LABELS), 3, statistics)
 
 
 def test_statistics_are_those_of_the_training_images_scaled_to_one() -> None:

@@ -29,6 +29,12 @@ def test_heterogeneity_of_a_hand_made_partition() -> None:
     assert heterogeneity(labels, np.array([0, 3, 4])) == (0.5, 0.25)
 
 
+def test_clients_whose_positions_all_have_no_label_are_like_nobody() -> None:
+    labels = np.array([[-1, -1], [0, 1]])
+    assert heterogeneity(labels, np.array([0, 1, 2])) == (0.25, 0)
+    assert heterogeneity(labels[:1], np.array([0, 1])) == (0, 0)
+
+
 def test_many_clients_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labels, offsets = rng.integers(0, 7, 500), np.append(0, np.sort(rng.choice(np.arange(1, 501), 40, replace=False)))

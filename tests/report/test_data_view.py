@@ -77,6 +77,20 @@ def test_a_picture_shows_every_share_and_size_from_large_to_small():
     plt.close(figure)
 
 
+def test_a_picture_of_texts_shows_shares_of_the_labels_that_positions_have():
+    labels = np.array([[0, 0, 1], [0, 1, -1], [2, -1, -1]])
+    figure = picture(labels, np.array([0, 2, 3]), 3, "made")
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[0.6, 0], [0.4, 0], [0, 1]])
+    assert figure.axes[2].get_ylabel() == "share of a client's labels"
+    plt.close(figure)
+
+
+def test_a_skew_of_images_is_refused_where_there_are_none_as_a_search_does(capsys):
+    shown = ["data", "show", "synthetic_texts", "--clients", "--data.brightness-sigma", "0.5"]
+    assert main(shown) == 2
+    assert capsys.readouterr().err.startswith("fednas: data.brightness_sigma: got 0.5, want 0: the data holds texts of")
+
+
 def test_a_picture_of_very_many_clients_shows_them_evenly_over_their_ranks():
     sizes = np.arange(1, 3001)
     figure = picture(np.zeros(sizes.sum(), int), np.append(0, np.cumsum(sizes)), 2, "made")
