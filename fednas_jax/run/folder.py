@@ -38,7 +38,7 @@ class RunDir:
         self.models = self.path / "models"
         self.checkpoints = self.path / "checkpoints"
         # What a run leaves that was killed at its start, before it had a config.
-        self._beginnings = {self.inputs.name, LOCK, SOFT, OWNER, ".config.json.tmp"}
+        self._beginnings = {self.inputs.name, LOCK, SOFT, OWNER, f".{OWNER}.tmp", ".config.json.tmp"}
         self._written = hashlib.sha256()  # of the events so far
         self._bytes = 0
 
@@ -114,6 +114,11 @@ class RunDir:
             return name if name in get_args(LoweringName) else "auto"
         except (RunError, ValueError, KeyError, TypeError):
             return "auto"
+
+    def check_inputs(self, config: Config) -> None:
+        """Refuses to go on with other tables than the run was begun with; raises as `inputs.check`."""
+        if self.config_file.exists():  # a process that was killed before may have left copies
+            inputs.check(config, self.inputs)
 
     def check_code(self, code: dict[str, str]) -> None:
         """Refuses to go on with other code of the user's than the run was begun with.

@@ -8,7 +8,7 @@ from fednas_jax.config.checks import limits
 from fednas_jax.config.registries import RESOURCES
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import ConfigError, RunError
-from fednas_jax.files import checksum
+from fednas_jax.files import checksum, write_bytes
 
 
 def tables(config: Config) -> list[tuple[str, Path]]:
@@ -31,13 +31,15 @@ def keep(config: Config, folder: Path) -> None:
 
     Raises:
       ConfigError: one cannot be read.
+      OSError: one cannot be written.
     """
     for kept, (field, path) in zip(_kept(config, folder), tables(config), strict=True):
-        folder.mkdir(exist_ok=True)
         try:
-            kept.write_bytes(path.read_bytes())
+            content = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{field}: {path} cannot be read: {error.strerror}") from None
+        folder.mkdir(exist_ok=True)
+        write_bytes(kept, content)
 
 
 def check(config: Config, folder: Path) -> None:

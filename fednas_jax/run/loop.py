@@ -22,7 +22,7 @@ from fednas_jax.engine.fleet import Fleet
 from fednas_jax.errors import RunError
 from fednas_jax.files import make_folder, write_json
 from fednas_jax.phones import ledger
-from fednas_jax.run import events, inputs, manifest, parents, results, stages, verifying
+from fednas_jax.run import events, manifest, parents, results, stages, verifying
 from fednas_jax.run.checkpoint import Refused, Saved
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.lock import Lock
@@ -90,7 +90,7 @@ def run_on(
         if finished is not None:
             return finished
         code = hosts.run_on_all(lambda: code_of(config))
-        hosts.from_first_host(lambda: inputs.check(config, run.inputs))
+        hosts.from_first_host(lambda: run.check_inputs(config))
         hosts.from_first_host(lambda: run.check_code(code))
         kind = (devices or jax.devices())[0].device_kind
         # A resumed run goes on with the lanes and lowering it was begun with, so that sums are added in the same order.
