@@ -126,8 +126,8 @@ def conformed(table: pa.Table) -> pa.Table:
 
 
 def write(tables: Sequence[pa.Table], path: Path) -> None:
-    """Writes rows as one Parquet file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes rows as one Parquet file, whole or not at all; makes its folder in that of the run."""
+    path.parent.mkdir(exist_ok=True)
     with replacing(path) as unfinished:
         pq.write_table(pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries(), unfinished)
 

@@ -149,7 +149,7 @@ class Checkpoints:
         self, path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any], first: Callable[[], None]
     ) -> None:
         first()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)  # in a run's folder, which is not made anew where somebody moved it away
         write(path, arrays, record)
         files = self._files()
         newest = sorted(files, reverse=True)

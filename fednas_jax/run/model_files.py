@@ -39,7 +39,8 @@ def save_model(folder: Path, variables: Any, describe: Callable[[Path], None] | 
     """
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    unfinished.parent.mkdir(exist_ok=True)  # in a run's folder, as checkpoints are
+    unfinished.mkdir()
     # orbax finds a full disk out in threads of its own, which say so at length; here it is one error.
     needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(variables)) + OVERHEAD
     if shutil.disk_usage(unfinished).free < needed:

@@ -86,17 +86,24 @@ def test_a_real_disk_that_fills_up_somewhere_loses_nothing(size, expected, tmp_p
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_folder_that_vanishes_ends_in_one_line(tmp_path):
-    out = tmp_path / "run"
+@pytest.mark.parametrize("then", ["a file", "nothing"])
+def test_a_folder_that_was_moved_away_ends_in_one_line_and_goes_on_where_it_is(expected, tmp_path, then):
+    out, seen = tmp_path / "run", []
 
     def observe(event):
         if event["event"] == "parent":
             out.rename(tmp_path / "elsewhere")  # at once: a thread may be writing into it
-            out.write_text("a file where the folder was")
+            if then == "a file":
+                out.write_text("where the folder was")
+        seen.append(event["event"])
 
     with pytest.raises(RunError, match="cannot be written") as caught:
         faults.go(out, observe=observe)
     assert "\n" not in str(caught.value)
+    assert "round" not in seen[seen.index("parent") :]  # nothing is trained for nobody
+    assert not out.is_dir()
+    if then == "nothing":
+        assert faults.tried(tmp_path / "elsewhere") == expected
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])

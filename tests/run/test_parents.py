@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(cnn, tmp_path):
 
 def test_numbers_of_a_run_s_parent_that_changed_on_the_disk_are_refused(cnn, tmp_path):
     """orbax reads most of such files without a word."""
-    run, member = RunDir(tmp_path / "run"), Member(0, cnn.widths, cnn.widths, 0.5)
+    run, member = RunDir(tmp_path), Member(0, cnn.widths, cnn.widths, 0.5)
     model_files.save_member(run, cnn.network, member, drawn(cnn))
     assert_same(parents.load(run.path, cnn).variables, drawn(cnn))
     numbers = max((run.model(0) / "variables").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
