@@ -273,12 +273,13 @@ def score_until_clear(
         for client in each:  # one after the other, since the test is about differences within a client
             tally = _tally(problem, team, _only(asked.done, asked.done.client == client))
             correct, total = np.vstack([correct, tally.correct]), np.append(total, tally.total.max())
-            finite &= tally.finite
+            finite &= tally.finite | (tally.total == 0)  # a client of whose examples none has a label says nothing
             effort += tally.effort
         if stage + 1 < len(stages) and clear(panel.Counts(correct, total), finite):
             break
     counts = panel.Counts(correct, total)
     each_total = np.where(np.isin(np.arange(slots), alive), total.sum(), 0)
+    finite &= each_total > 0
     tally = Tally(np.where(finite, counts.scores, np.nan), correct.sum(0), each_total, finite, effort)
     return Scored(tally, pa.concat_tables(rows), seconds, waited)
 

@@ -1,0 +1,53 @@
+"""What a panel that grows makes of its clients' counts, without training anything."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fednas_jax.config.schema import Config, SearchConfig
+from fednas_jax.engine.tasks import Effort, Tally
+from fednas_jax.phones import ledger
+from fednas_jax.run import rounds
+
+ALIVE = np.asarray([0, 2])  # of three slots
+EXAMPLES = {0: 4, 1: 0, 2: 2, 3: 0}  # labelled ones of each client
+
+
+@pytest.fixture
+def problem(monkeypatch):
+    """Four clients; slot 0 has all examples right, slot 2 half of them."""
+
+    def asked(problem, team, moment, clock, who):
+        return rounds._Asked(who(np.arange(len(EXAMPLES)), 0), ledger.SCHEMA.empty_table(), 1.0, 0.0)
+
+    def tally(problem, team, tasks):
+        total = np.zeros(3, np.int64)
+        np.add.at(total, tasks.candidate, [EXAMPLES[client] for client in tasks.client.tolist()])
+        correct = np.asarray([total[0], 0, total[2] // 2])
+        with np.errstate(invalid="ignore"):
+            return Tally(correct / total, correct, total, total > 0, Effort())
+
+    monkeypatch.setattr(rounds, "_asked", asked)
+    monkeypatch.setattr(rounds, "_tally", tally)
+    config = Config(search=SearchConfig(score_clients=1, score_most=4))
+    there = lambda moment, clock: (np.ones(len(EXAMPLES), bool), np.zeros(len(EXAMPLES)), 0.0)  # noqa: E731
+    return SimpleNamespace(slots=3, config=config, there=there)
+
+
+def scored(problem):
+    moment = ledger.Moment("search", 1, 1, 1)
+    return rounds.score_until_clear(problem, None, ALIVE, moment, 0.0, lambda counts, finite: False).tally
+
+
+def test_clients_of_whose_examples_none_has_a_label_spoil_nobodys_score(problem):
+    tally = scored(problem)
+    np.testing.assert_array_equal(tally.score, [1.0, np.nan, 0.5])
+    assert tally.total.tolist() == [6, 0, 6]
+    assert tally.finite.tolist() == [True, False, True]
+
+
+def test_where_no_example_has_a_label_there_is_no_score(problem, monkeypatch):
+    for client in EXAMPLES:
+        monkeypatch.setitem(EXAMPLES, client, 0)
+    assert np.isnan(scored(problem).score).all()
