@@ -22,17 +22,21 @@ def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingEr
     )
 
 
-def score_of(problem: Problem, stack: Stack) -> float:
+def score_of(problem: Problem, stack: Stack) -> float | None:
     """The score of a stack's first network by all clients; no decision hangs on it, so nobody is charged.
 
     Args:
       problem: of the run.
       stack: its slots need not be filled.
+
+    Returns:
+      None where it is no finite number, which training may mend: statistics of BatchNorm may be what is wrong.
     """
     clients = np.arange(problem.clients, dtype=np.int32)
     tasks = Tasks(np.zeros_like(clients), clients)
     variables = problem.filled(stack.variables)
-    return float(problem.fleet.evaluate(stack.physical_widths, variables, tasks).score[0])
+    score = float(problem.fleet.evaluate(stack.physical_widths, variables, tasks).score[0])
+    return score if math.isfinite(score) else None
 
 
 def of_parent(problem: Problem, tally: Tally, given_score: float | None) -> tuple[str, ...]:

@@ -184,6 +184,9 @@ def _tried(space: Space, name: str, found: Resource) -> Resource:
         if values.shape != w.shape[:-1]:
             got = f"gives {values.shape} for widths {w.shape}"
             raise ConfigError(f"{what} {got}, want {w.shape[:-1]}: a number for each [..., groups]")
+        if values.dtype.kind in "fiu" and not np.isfinite(values).all():
+            bad = w[~np.isfinite(values)][0] if values.ndim else w
+            raise ConfigError(f"{what} gives what is no finite number at widths {_text(tuple(bad))}, want one")
         return values.item() if values.ndim == 0 else values
 
     both = np.asarray([space.widths, space.smallest])

@@ -1,4 +1,4 @@
-"""What a panel that grows makes of its clients' counts, without training anything."""
+"""What is made of clients' counts, by a panel that grows and of a given parent, without training anything."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import pytest
 from fednas_jax.config.schema import Config, SearchConfig
 from fednas_jax.engine.tasks import Effort, Tally
 from fednas_jax.phones import ledger
-from fednas_jax.run import rounds
+from fednas_jax.run import diagnosis, rounds
 
 ALIVE = np.asarray([0, 2])  # of three slots
 EXAMPLES = {0: 4, 1: 0, 2: 2, 3: 0}  # labelled ones of each client
@@ -51,3 +51,10 @@ def test_where_no_example_has_a_label_there_is_no_score(problem, monkeypatch):
     for client in EXAMPLES:
         monkeypatch.setitem(EXAMPLES, client, 0)
     assert np.isnan(scored(problem).score).all()
+
+
+@pytest.mark.parametrize(("score", "said"), [(0.5, 0.5), (np.nan, None)])
+def test_a_given_parent_without_a_score_is_none_which_a_checkpoint_can_hold(score, said):
+    fleet = SimpleNamespace(evaluate=lambda *args: Tally(np.asarray([score]), *[np.zeros(1)] * 3, Effort()))
+    problem = SimpleNamespace(clients=2, fleet=fleet, filled=lambda variables: variables)
+    assert diagnosis.score_of(problem, SimpleNamespace(physical_widths=(1,), variables=None)) == said

@@ -124,3 +124,18 @@ def test_a_resource_that_breaks_its_contract_is_refused_in_one_line(name, want):
     assert want in said
     assert said.startswith("search.resource: ")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf])
+def test_a_users_table_with_a_hole_is_refused_where_the_search_comes_by(monkeypatch, hole):
+    """At the parent's and the smallest widths, where it is tried, it has numbers."""
+
+    def holed(space, cost):
+        return Resource("holed", "ms", lambda w: np.where(w[..., 0] == 6, hole, w.sum(-1)))
+
+    monkeypatch.setitem(RESOURCES._homes, "holed", holed)
+    resource = resource_of(space(), "holed", CostConfig())
+    assert resource((8, 8, 16)) == 32
+    for widths in ((6, 8, 16), np.asarray([(8, 8, 16), (6, 8, 16)])):
+        with pytest.raises(ConfigError, match=r"holed gives what is no finite number at widths 6-8-16, want one$"):
+            resource(widths)
