@@ -7,6 +7,7 @@ its place and renamed, so that a link there is replaced and never followed.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fednas_jax.errors import FednasError, RunError
+from fednas_jax.errors import ConfigError, FednasError, RunError
 
 MOST_BYTES = 64 << 20  # of a JSON file
 MOST_DEPTH = 32  # of lists and objects inside each other
@@ -78,6 +79,41 @@ def opened(path: Path, error: type[FednasError] = RunError) -> Iterator[BinaryIO
     except OSError as raised:
         said = raised.strerror or ascii(" ".join(str(raised).split()))[1:-1]  # a library's, which may quote the file
         raise error(f"{path}: cannot be read: {said}") from None
+
+
+def text_of(path: Path, field: str) -> str:
+    """The text of a file that a field of the config names.
+
+    Args:
+      path: of the file.
+      field: that named it, for the message.
+
+    Raises:
+      ConfigError: it is missing, no plain file, or no text.
+    """
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise ConfigError(f"{field}: {path} cannot be read: it is no plain file")
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{field}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def csv_rows(path: Path, field: str) -> list[dict[str, Any]]:
+    """The rows of a CSV file that a field of the config names, by the names in its first line.
+
+    Raises:
+      ConfigError: as `text_of`; or a line cannot be taken apart, or two columns have one name.
+    """
+    reader = csv.DictReader(text_of(path, field).splitlines())
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ConfigError(f"{field}: {path} cannot be read: {error}") from None
+    names = list(reader.fieldnames or ())
+    if twice := [name for n, name in enumerate(names) if name in names[:n]]:
+        raise ConfigError(f"{field}: {path} got the column {twice[0]!r} twice, want it once")
+    return rows
 
 
 def write_json(path: Path, value: Any) -> None:

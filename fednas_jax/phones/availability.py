@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fednas_jax.config.schema import ParticipationConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.files import csv_rows
 from fednas_jax.seeds import Purpose, generator
 
 # Intervals of each kind that are drawn for a client, after which it begins again. Their number decides how much clients
@@ -155,16 +155,16 @@ def _read_trace(path: Path, clients: int) -> tuple[np.ndarray, np.ndarray, np.nd
     """Whose spells [S], their starts and ends, in the order of clients and starts."""
     where = f"participation.trace: {path}"
     columns = ("client", "from [s]", "to [s]")
+    rows = csv_rows(path, "participation.trace")
+    if not rows or not set(columns) <= set(rows[0]):
+        got = ", ".join(map(str, rows[0])) if rows else "no rows"
+        raise ConfigError(f"{where} got {got}, want the columns {', '.join(columns)}")
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-        if not rows or not set(columns) <= set(rows[0]):
-            got = ", ".join(rows[0]) if rows else "no rows"
-            raise ConfigError(f"{where} got {got}, want the columns {', '.join(columns)}")
         table = np.asarray([[float(row[c]) for c in columns] for row in rows])
-    except OSError as error:
-        raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where} cannot be read: {error}") from None
+    if not (whole := table[:, 0] == np.rint(table[:, 0])).all():
+        raise ConfigError(f"{where} got client {table[~whole, 0][0]:g}, want 0 to {clients - 1}")
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     who, start, end = table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
     if not ((start >= 0) & (end > start) & np.isfinite(end)).all():

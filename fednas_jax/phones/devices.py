@@ -6,7 +6,6 @@ multiply-accumulates; how much more training is, the network's own count says (s
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from fednas_jax.config.schema import CostConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.files import csv_rows, text_of
 from fednas_jax.seeds import Purpose, generator
 
 COUNTED = math.nan  # training costs what the network's own count of MACs says
@@ -310,16 +310,10 @@ def read_table(path: Path, field: str = "cost.population") -> Population:
     Raises:
       ConfigError: the file, a column, its unit or a value cannot be used.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe may never end
-        raise ConfigError(f"{field}: {path} cannot be read: it is no plain file")
     try:
-        text = path.read_text()
-        rows: list[dict[str, Any]] = (
-            json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-        )
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{field}: {path} cannot be read: {said}") from None
+        rows = json.loads(text_of(path, field)) if path.suffix == ".json" else csv_rows(path, field)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{field}: {path} cannot be read: {error}") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"{field}: {path} got no rows, want one for each kind of phone")
     kinds = [_kind(f"{field}: {path}", number, row) for number, row in enumerate(rows, 1)]
@@ -350,6 +344,8 @@ def _kind(table: str, number: int, row: Mapping[str, Any]) -> tuple[Phone, float
             scale = 1.0
         else:
             raise ConfigError(f"{where}: got no such column, want one of {', '.join((*PLAIN, *UNITS))}")
+        if column in found:
+            raise ConfigError(f"{where}: got it twice, want it once")
         if column == "name":
             found[column] = str(value)
             continue

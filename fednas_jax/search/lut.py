@@ -15,6 +15,7 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
 from fednas_jax.errors import ConfigError
+from fednas_jax.files import text_of
 from fednas_jax.phones.devices import Phone, phone
 
 SCHEMA = 1
@@ -106,8 +107,13 @@ def read(path: Path, field: str) -> Table:
     Raises:
       ConfigError: the file is missing or no such table.
     """
+    want = "want a table that fednas latency wrote"
     try:
-        about = json.loads(path.read_text())
+        text = text_of(path, field)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {want}") from None
+    try:
+        about = json.loads(text)
         if about.pop("schema") != SCHEMA or about.pop("unit") != "ms" or about.pop("batch") != 1:
             raise ValueError("another schema or unit")
         about.pop("relative_error")
@@ -118,12 +124,9 @@ def read(path: Path, field: str) -> Table:
         if not math.isfinite(least) or least <= 0:
             raise ValueError(f"{least} ms at its own widths")
         return table
-    except OSError as error:
-        want = "want a table that fednas latency wrote"
-        raise ConfigError(f"{field}: {path} cannot be read: {error.strerror}; {want}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{field}: {path} got {said or 'no JSON'}, want a table that fednas latency wrote") from None
+        raise ConfigError(f"{field}: {path} got {said or 'no JSON'}, {want}") from None
 
 
 def on_device(device: str, field: str) -> Phone | Table:

@@ -269,10 +269,14 @@ def test_rounds_that_cannot_be_are_refused_in_one_line(fields, message):
         ("client,from [s],to [s]\n5,1,2\n", r"got client 5, want 0 to 2"),
         ("client,from [s],to [s]\n1,3,2\n", r"got an interval that is empty or begins before 0"),
         ("client,from [s],to [s]\n1,x,2\n", r"cannot be read: could not convert"),
+        ("client,from [s],to [s]\n0.7,1,2\n", r"got client 0\.7, want 0 to 2"),
+        ("client,from [s],to [s]\n" + "0" * 200_000 + ",1,2\n", r"cannot be read: field larger than"),
+        ("client,from [s],to [s],to [s]\n0,1,2,3\n", r"got the column 'to \[s\]' twice, want it once"),
+        ("\xff\n", r"cannot be read: .*codec can't decode"),
     ],
 )
 def test_a_trace_that_cannot_be_used_is_refused_in_one_line(text, message, tmp_path):
-    (tmp_path / "trace.csv").write_text(text)
+    (tmp_path / "trace.csv").write_text(text, "latin-1")
     with pytest.raises(ConfigError, match=message) as caught:
         present(3, availability="trace", trace=tmp_path / "trace.csv")
     assert str(caught.value).startswith("participation.trace: ")

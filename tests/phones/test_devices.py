@@ -119,6 +119,11 @@ def test_json_says_the_same_as_csv(tmp_path):
     np.testing.assert_allclose([found.watts[0], found.joules_per_byte[0]], [1.5, 2e-6])
 
 
+def test_a_table_that_a_spreadsheet_marked_as_unicode_is_read(tmp_path):
+    (tmp_path / "phones.csv").write_text(TABLE, "utf-8-sig")
+    assert [phone.name for phone in devices.read_table(tmp_path / "phones.csv").phones] == ["slow", "fast"]
+
+
 def test_phones_may_all_be_one_of_ones_own_table(tmp_path):
     path = tmp_path / "phones.csv"
     path.write_text(TABLE)
@@ -144,6 +149,8 @@ def test_phones_may_all_be_one_of_ones_own_table(tmp_path):
         ("name,base [ms]\nslow,2\n", r"got no column 'speed', want name, base, speed, down, up"),
         ("", r"got no rows, want one for each kind of phone"),
         (TABLE + TABLE.splitlines()[1] + "\n", r"got two phones named '.*', want different names"),
+        (TABLE.replace("share", "base [s]"), r"column 'base': got it twice, want it once"),
+        (TABLE.replace("share", "base [ms]"), r"got the column 'base \[ms\]' twice, want it once"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_line(table, message, tmp_path):

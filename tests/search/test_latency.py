@@ -168,6 +168,7 @@ def test_a_layer_without_channels_takes_no_time():
         ("[]", "want a table that fednas latency wrote"),
         ('{"schema": 1}', "got 'unit', want a table that fednas latency wrote"),
         ('{"schema": 2, "unit": "ms", "batch": 1}', "got another schema or unit, want a table that fednas"),
+        ("[" * 100_000, "want a table that fednas latency wrote"),
         ({"layers": [{}]}, "want a table that fednas latency wrote"),
         ({"scale": -9.0}, "ms at its own widths, want a table that"),
     ],
