@@ -26,6 +26,7 @@ from fednas_jax.config.schema import DataConfig
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.examples import Dataset, Examples
 from fednas_jax.data.images import Raw, form_of, read_images
+from fednas_jax.data.labels import LARGEST, short
 from fednas_jax.data.listing import Listing, write_listing
 from fednas_jax.data.root import cache_root, data_root
 from fednas_jax.data.split import TEST_SHARE
@@ -43,6 +44,7 @@ _SLOW = 100_000
 _BLOCK = 4096
 # Packages of the extra `tf`, by the names they are imported by.
 _EXTRA = ("tensorflow", "importlib_resources")
+_INFO = "dataset_info.json"  # of a prepared version
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 _log = logging.getLogger(__name__)
@@ -71,9 +73,7 @@ def tfds_folder(name: str, root: Path | None) -> Path | None:
     """
     # TFDS writes into a folder of another name and renames it when all is done: if it is here, it is whole.
     found = [
-        info.parent
-        for info in (data_root(root) / name).glob("*/dataset_info.json")
-        if _VERSION.fullmatch(info.parent.name)
+        info.parent for info in (data_root(root) / name).glob(f"*/{_INFO}") if _VERSION.fullmatch(info.parent.name)
     ]
     return max(found, key=lambda folder: [int(part) for part in folder.name.split(".")], default=None)
 
@@ -131,7 +131,7 @@ def load_tfds(config: DataConfig, known: TfdsSet) -> Dataset:
     """
     prepared = tfds_folder(known.name, config.root)
     if prepared is None:
-        deeper = (data_root(config.root) / known.name).glob("*/*/dataset_info.json")
+        deeper = (data_root(config.root) / known.name).glob(f"*/*/{_INFO}")
         below = sorted({info.parents[1].name for info in deeper})
         others = f" (of its configs there are {', '.join(below)})" if below else ""
         raise DataError(
@@ -154,19 +154,17 @@ def load_tfds(config: DataConfig, known: TfdsSet) -> Dataset:
 
 
 def _columns_folder(prepared: Path, config: DataConfig, known: TfdsSet) -> Path:
-    """Where the columns of this choice are: in the prepared set, or in the user's cache if that cannot be written."""
+    """Where the columns of this choice are: in the prepared set, or in the user's cache if that cannot be written.
+
+    What lies in the cache does not go when the set goes: it belongs to the set that was prepared there at that time.
+    """
     choice = [config.source, config.image_feature, *dataclasses.astuple(_chosen(config, known))]
     key = hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:8]
     name = f"columns-{config.image_size or 'own'}-{key}"
     if (prepared / name).is_dir() or os.access(prepared, os.W_OK):
         return prepared / name
-    return (
-        cache_root()
-        / "fednas_jax"
-        / "columns"
-        / hashlib.sha256(str(prepared.resolve()).encode()).hexdigest()[:8]
-        / name
-    )
+    about = f"{prepared.resolve()} {(prepared / _INFO).stat().st_mtime_ns}"
+    return cache_root() / "fednas_jax" / "columns" / hashlib.sha256(about.encode()).hexdigest()[:8] / name
 
 
 def _chosen(config: DataConfig, known: TfdsSet) -> TfdsSet:
@@ -267,14 +265,20 @@ def _listing(reader: _Reader, builder: Any, split: str) -> Listing:
         records = parsed(rows)
         names = [f"{reader.prepared} {split} record {row}" for row in rows]
         images = read_images([reader.raw(fields) for fields in records], names, form, reader.threads)
-        return Examples(images, np.array([fields[reader.label].int64_list.value[0] for fields in records], np.int32))
+        labels = np.array([fields[reader.label].int64_list.value[0] for fields in records], np.int64)
+        low, high = labels.min(), labels.max()
+        if low < 0 or high > LARGEST:
+            got = f"{reader.label!r}, of which {split} has {short(low)} to {short(high)}"
+            raise DataError(f"data.label_feature: got {got}, want class numbers from 0")
+        return Examples(images, labels.astype(np.int32))
 
     def column(feature: str) -> np.ndarray:
         values: list[Any] = []
         for start in range(0, total, _BLOCK):
             for fields in parsed(np.arange(start, min(start + _BLOCK, total))):
                 held = fields[feature]
-                values += held.int64_list.value or [text.decode() for text in held.bytes_list.value]
+                texts = (text.decode(errors="backslashreplace") for text in held.bytes_list.value)
+                values += held.int64_list.value or texts
         return np.array(values)
 
     first = reader.raw(parsed(np.zeros(1, np.int64))[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,30 @@ def test_a_root_that_cannot_be_written_sends_the_columns_to_the_users_cache(
     assert len(data.test.labels) == 3
     assert not list(prepared.glob("columns-*"))
     assert len(list((tmp_path / "cache" / "fednas_jax" / "columns").glob("*/columns-own-*/columns.json"))) == 1
+
+
+def test_columns_in_the_users_cache_are_those_of_the_set_that_is_prepared_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = photographs(tmp_path / "root", test=3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != prepared)
+    asked = config("tfds:photos", tmp_path / "root", label_feature="kind")
+    assert len(load(asked, seed=0).test.labels) == 3
+    shutil.rmtree(prepared)
+    photographs(tmp_path / "root", test=5)
+    assert len(load(asked, seed=0).test.labels) == 5
+
+
+def test_clients_may_be_any_bytes_and_labels_only_class_numbers(tmp_path: Path) -> None:
+    names = (tfds.features.Text(), lambda n: b"\xff%d" % (n % 3))
+    numbers = (tfds.features.Scalar(np.int64), lambda n: n - 2**40)
+    photographs(tmp_path, test=3, author=names, number_of=numbers)
+    data = load(config("tfds:photos", tmp_path, label_feature="kind", client_feature="author"), seed=0)
+    assert data.natural is not None
+    assert np.diff(data.natural).tolist() == [4, 4, 4]
+    message = r"data.label_feature: got 'number_of', of which train has -\S+ to -\S+, want class numbers from 0"
+    refused(config("tfds:photos", tmp_path, label_feature="number_of"), message)
 
 
 def refused(asked: DataConfig, message: str) -> None:
