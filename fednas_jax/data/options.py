@@ -21,7 +21,7 @@ class ImportOptions:
 
     inputs: Literal["images", "rows", "series", "tokens"] | None = None
     """What an example is: images; rows, a row of numbers each; series, numbers at several times; tokens, whole numbers
-    from 0 in order (default: told from the files, and said). Only for npz and table."""
+    from 0 in order (default: told from the files, and said). Only for npz, table and huggingface."""
     image_size: int = 0
     """Side in pixels that all images are resized to; 0 keeps their size, which must then be one."""
     channels: int = 0
@@ -63,7 +63,8 @@ class ImportOptions:
     webdataset."""
 
     feature_columns: str = ""
-    """Columns of the features, with commas between (default: of a table without images, all others). Only for table."""
+    """Columns of the features, with commas between (default: of a table without images, all others). Only for table
+    and huggingface."""
 
     @property
     def remap(self) -> bool:

@@ -246,7 +246,7 @@ def _held_by_csv(path: Path) -> dict[str, str]:
 
 def _number(where: str, column: str, text: str) -> float:
     try:
-        return float(text)
+        return float("" if "_" in text else text)  # Python takes 1_000 for a number
     except ValueError:
         got = repr(text[:40]) if text.strip() else "nothing"
         want = "want a number, or --feature-columns without it (--image-column if it names images)"

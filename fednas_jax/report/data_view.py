@@ -20,6 +20,7 @@ from fednas_jax.errors import ConfigError
 from fednas_jax.report import draw
 
 _MOST_CLASSES = 30  # that are listed one by one
+_LONGEST = 40  # letters of a class's name
 _MOST_NUMBERS = 4  # of features that are told
 _MOST_COLUMNS = 1000  # clients that a picture has room for
 
@@ -117,7 +118,8 @@ def _about(dataset: data.Dataset) -> list[Any]:
         rows.append(("clients of its own", f"{len(dataset.natural) - 1:,}"))
     tables = [draw.table(dataset.name, ("", ""), rows)]
     if dataset.classes <= _MOST_CLASSES:
-        listed = [(str(k), f"{train[k]:,}", f"{test[k]:,}") for k in range(dataset.classes)]
+        names = [f" {name[:_LONGEST]}" for name in dataset.class_names] or [""] * dataset.classes
+        listed = [(f"{k}{names[k]}", f"{train[k]:,}", f"{test[k]:,}") for k in range(dataset.classes)]
         tables.append(draw.table("Examples by class", ("class", "training", "test"), listed))
     return tables
 

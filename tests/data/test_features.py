@@ -191,6 +191,7 @@ def test_a_table_of_features_that_does_not_fit_is_named_by_its_column(
     [
         ("a,label\n1,0\nred,1\n", "line 3 a: got 'red', want a number, or --feature-columns without it"),
         ("a,label\n,0\n", "line 2 a: got nothing, want a number"),
+        ("a,label\n1_0,0\n", "line 2 a: got '1_0', want a number"),
         ("a,label\nnan,0\n", "line 2 a: got NaN, or nothing, want a finite number"),
         ("a,label\n1e999,0\n", "line 2 a: got inf, want a finite number"),
         ("label\n0\n", "got the columns label, want --image-column"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from fednas_jax.cli.app import main
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import ImportOptions, import_data, imports, load, progress
 from fednas_jax.data.imports import KINDS
+from fednas_jax.data.options import COMMON
 from fednas_jax.errors import DataError
 
 FORMS = [
@@ -92,6 +96,15 @@ def test_options_that_cannot_be_are_refused_before_anything_is_read(
     with pytest.raises(DataError, match=message):
         import_data(kind, tmp_path / "nowhere", tmp_path / "columns", options)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(ImportOptions) if f.name not in COMMON])
+def test_the_help_names_the_kinds_that_take_an_option(field: str) -> None:
+    said = inspect.getsource(ImportOptions).partition(f"    {field}: ")[2].split('"""')[1]
+    _, which, kinds = said.replace("Not for", "Only for").partition("Only for")
+    assert which, "it says which kinds take it"
+    named = set(re.findall(r"\w+", kinds)) & set(KINDS)
+    assert named == {kind for kind, about in KINDS.items() if (field in about.takes) == ("Only for" in said)}
 
 
 def test_a_folder_that_is_there_is_left_alone(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

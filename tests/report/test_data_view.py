@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+import fednas_jax as fn
 from fednas_jax import data
 from fednas_jax.cli.app import main
 from fednas_jax.config.schema import DataConfig
@@ -48,6 +49,19 @@ def test_clients_are_told_as_a_search_with_these_options_would_have_them(capsys,
     assert "brightness" not in out
     assert picture_file.read_text().startswith("<?xml")
     assert f"picture: {picture_file}" in out
+
+
+def test_classes_are_told_by_their_names(capsys, tmp_path):
+    images = np.zeros((20, 4, 4), np.uint8)
+    made = fn.from_arrays(images, np.arange(20) % 2 * 10 + 2, labels="remap")
+    with data.ColumnsWriter(tmp_path / "columns", "made", class_names=made.class_names) as writer:
+        writer.add(made.train)
+        writer.add_test(made.test)
+        writer.finish()
+    assert main(["data", "show", "columns", "--data.folder", str(tmp_path / "columns")]) == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["0", "2", "9", "1"] in listed
+    assert ["1", "12", "9", "1"] in listed
 
 
 def test_a_preset_is_shown_with_its_own_division(capsys):
