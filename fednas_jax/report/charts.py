@@ -41,6 +41,7 @@ _CONFIG: dict[str, Any] = {
         "symbolSize": 80,
         "symbolOpacity": 1,
         "labelLimit": 220,
+        "titleLimit": 280,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12},
     "range": {"category": list(theme.COLOURS), "symbol": list(theme.SHAPES)},
@@ -87,6 +88,24 @@ def layers(rows: Sequence[dict[str, Any]], *made: dict[str, Any] | tuple[str, di
         elif any(row[each[0]] not in (None, False) for row in rows):
             found.append({"transform": [{"filter": f"datum.{each[0]}"}], **each[1]})
     return found
+
+
+def named(field: str, title: str, names: Sequence[str], **more: Any) -> dict[str, Any]:
+    """A channel of names, in whose legend one is chosen, as wide as a phone has room for.
+
+    Args:
+      field: that has them.
+      title: of the legend.
+      names: that occur.
+      **more: of the channel.
+    """
+    columns = max(1, 300 // (34 + 7 * min(31, max(map(len, names), default=0))))
+    return {"field": field, "type": "nominal", "title": title, "legend": {"columns": columns}, **more}
+
+
+def legend_height(channel: dict[str, Any], names: Sequence[str]) -> int:
+    """Pixels that a legend of names takes of a chart beyond those of its first row."""
+    return 18 * (-(-len(names) // channel["legend"]["columns"]) - 1)
 
 
 def axis(field: str, title: str, **more: Any) -> dict[str, Any]:
@@ -177,8 +196,8 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str], title: st
     ]
     x = axis("round", "round of the search", axis={"tickMinStep": 1, "format": "d"}, scale={"nice": False})
     y = axis("score", text(title), scale={"zero": False})
-    domain = {"domain": [text(name) for name in names]}
-    color = {"field": "candidate", "type": "nominal", "title": "candidate (choose one)", "scale": domain}
+    shown_names = [text(name) for name in names]
+    color = named("candidate", "candidate (choose one)", shown_names, scale={"domain": shown_names})
     shown = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     told = tips(
         candidate="candidate",
@@ -191,7 +210,7 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str], title: st
     return chart(
         rows,
         "The validation score of every candidate after every round of the search; dropped ones end at a cross",
-        height=300,
+        height=300 + legend_height(color, shown_names),
         layer=layers(
             rows,
             ("high", {"mark": {"type": "rule"},
@@ -201,7 +220,7 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str], title: st
              "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "curve"}, "opacity": shown}},
             {"params": [picked], "mark": {"type": "point", "filled": True, "size": 60},
              "encoding": {"x": x, "y": y, "color": color, "opacity": shown, "tooltip": told,
-                          "shape": {"field": "candidate", "type": "nominal", "scale": domain}}},
+                          "shape": color}},
             ("dropped", {"mark": {"type": "text", "text": "\u00d7", "fontSize": 20, "color": "currentColor"},
                          "encoding": {"x": x, "y": y, "tooltip": told}}),
             ("won", {"mark": {"type": "point", "size": 200, "color": "currentColor"},
@@ -222,22 +241,24 @@ def methods_front(rows: Sequence[dict[str, Any]], single: Sequence[dict[str, Any
     """Mean accuracies of methods within shares of the parent's MACs.
 
     Args:
-      rows: method, share, accuracy, low, high, mean (in words), runs.
+      rows: method, share, place (of the mark beside others), accuracy, low, high, mean (in words), runs.
       single: method, run, share, accuracy of every network of every run.
       says: what is seen.
     """
-    x = axis("share", "MACs within (% of the parent's)", scale={"domain": [0, 105], "nice": False})
+    x = axis("place", "MACs within (% of the parent's)", scale={"domain": [0, 108], "nice": False})
     y = axis("accuracy", "test accuracy (%)", scale={"zero": False})
-    color = {"field": "method", "type": "nominal", "title": "method (choose one)", "sort": None}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    color = named("method", "method (choose one)", methods, sort=None)
     shown = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     told = tips(method="method", share="MACs, % of the parent's", mean="mean test accuracy, %", runs="runs")
     picked = {"name": "picked", "select": {"type": "point", "fields": ["method"]}, "bind": "legend"}
     return chart(
         rows,
         says,
+        height=260 + legend_height(color, methods),
         layer=[
             {"data": {"values": list(single)}, "mark": {"type": "line", "strokeWidth": 1},
-             "encoding": {"x": x, "y": y, "color": color, "detail": {"field": "run"},
+             "encoding": {"x": x | {"field": "share"}, "y": y, "color": color, "detail": {"field": "run"},
                           "opacity": {"condition": {"param": "picked", "value": 0.3}, "value": 0.03}}},
             *layers(
             rows,
@@ -247,6 +268,6 @@ def methods_front(rows: Sequence[dict[str, Any]], single: Sequence[dict[str, Any
             {"mark": {"type": "line"}, "encoding": {"x": x, "y": y, "color": color, "opacity": shown}},
             {"params": [picked], "mark": {"type": "point", "filled": True, "size": 80},
              "encoding": {"x": x, "y": y, "color": color, "opacity": shown, "tooltip": told,
-                          "shape": {"field": "method", "type": "nominal", "sort": None}}},
+                          "shape": color}},
         )],
     )  # fmt: skip

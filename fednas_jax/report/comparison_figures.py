@@ -31,7 +31,12 @@ def of_methods(found: Sequence[Contrast], against: contrasts.Method) -> list[Sho
 
 def front(found: Sequence[Contrast]) -> Shown:
     """Accuracy at equal MACs: means with intervals over seeds, single runs behind them."""
-    points = [(0.0, c, at, e) for c in found for at, e in _points(c)]
+    points = [(number, c, at, e) for number, c in enumerate(found) for at, e in _points(c)]
+
+    def place(number: int, at: float) -> float:  # beside each other, so that no interval hides another
+        return 100 * at + 1.2 * (number - (len(found) - 1) / 2)
+
+    names = [label(c.method.name)[:28] for c in found]
 
     def draw(_: Any, axes: Any) -> None:
         for number, c in enumerate(found):
@@ -39,25 +44,25 @@ def front(found: Sequence[Contrast]) -> Shown:
                 x, y = _line(run)
                 axes.plot(x, y, color=theme.colour(number), alpha=0.25, linewidth=0.7)
             known = _points(c)
-            x = [100 * at + 1.2 * (number - (len(found) - 1) / 2) for at, _ in known]
+            x = [place(number, at) for at, _ in known]
             y = [100 * e.value for _, e in known]
-            bars, said = interval_bars([e.times(100) for _, e in known]), label(c.method.name)[:28]
-            form = theme.mark(number) + "-"
-            axes.errorbar(x, y, bars, fmt=form, color=theme.colour(number), label=said, elinewidth=0.9)
+            bars, form = interval_bars([e.times(100) for _, e in known]), theme.mark(number) + "-"
+            axes.errorbar(x, y, bars, fmt=form, color=theme.colour(number), label=names[number], elinewidth=0.9)
         axes.set(xlabel="MACs within (% of the parent's)", ylabel="test accuracy (%)", xlim=(0, 108))
-        axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1)
+        axes.legend(ncols=theme.columns(names), loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1)
 
     rows = [
         {
             "method": charts.text(c.method.name),
             "share": 100 * at,
+            "place": place(number, at),
             "accuracy": 100 * e.value,
             "low": None if e.low is None else 100 * e.low,
             "high": None if e.high is None else 100 * e.high,
             "mean": wording.estimate(e, 100, 1),
             "runs": e.values,
         }
-        for _, c, at, e in points
+        for number, c, at, e in points
     ]
     says = (
         "Mean test accuracy of the largest tested network within a share of the parent's MACs; thin lines are single "
@@ -70,7 +75,8 @@ def front(found: Sequence[Contrast]) -> Shown:
         for x, y in zip(*_line(run), strict=True)
     ]
     chart = charts.methods_front(rows, single, says) if rows else None
-    return Shown("front", "Accuracy at equal size", says, Sketch(draw), chart=chart)
+    sketch = Sketch(draw, height=2.3 + theme.legend_height(names))
+    return Shown("front", "Accuracy at equal size", says, sketch, chart=chart)
 
 
 def seconds(found: Sequence[Contrast], against: contrasts.Method) -> Shown:

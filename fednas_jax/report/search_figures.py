@@ -21,6 +21,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
     """Candidates' curves of validation scores; dropped ones end where they were dropped."""
     title, scale = wording.scored(run.result.get("metric", "accuracy"))
     names = _named(run, [s.candidate for s in scores])
+    marks = [*(label(name)[:24] for name in names), "others", "dropped", "won"]
     curves: dict[tuple[int, str], list[findings.Score]] = {}
     for s in scores:
         curves.setdefault((s.iteration, s.candidate), []).append(s)
@@ -36,7 +37,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
                 if s.low is not None and s.high is not None:
                     axes.vlines(s.at, scale * s.low, scale * s.high, color=shade, alpha=0.35, linewidth=1)
             shown = name if name in names else "others"
-            said = None if shown in labelled else label(shown)
+            said = None if shown in labelled else label(shown)[:24]
             labelled.add(shown)
             axes.plot(x, y, marker=theme.mark(number), color=shade, label=said, linewidth=1, markersize=3.5)
             if curve[-1].dropped:
@@ -51,7 +52,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
         axes.plot([], [], "x", color=theme.INK, markersize=6, label="dropped")
         axes.plot([], [], "o", **ring, label="won")
         axes.set(xlabel="round of the search (lines part iterations)", ylabel=label(title)[:40])
-        axes.legend(ncols=len(labelled) + 2, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.2)
+        axes.legend(ncols=theme.columns(marks, theme.WIDE), loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.2)
 
     dropped = sum(s.dropped for s in scores)
     says = (
@@ -63,7 +64,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
         of = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         says += f" Bars are 95 % intervals: a score is of {of} validation examples, so it jumps from round to round."
     chart = charts.candidates(scores, [*names, *sorted({s.candidate for s in scores} - set(names))], title, scale)
-    sketch = Sketch(draw, theme.WIDE, 2.6)
+    sketch = Sketch(draw, theme.WIDE, 2.6 + theme.legend_height(marks, theme.WIDE))
     return Shown("candidates", "The search as it went", says, sketch, wide=True, chart=chart)
 
 
@@ -72,12 +73,13 @@ def cuts(run: Run) -> Shown:
     found, count = findings.cuts(run), len(run.result["models"])
     named = [_cut_name(cut) for cut in found]
     names = _named(run, named)
+    marks = [label(name)[:24] for name in (*names, *({"others"} if set(named) - set(names) else ()))]
 
     def draw(_: Any, axes: Any) -> None:
         labelled: set[str] = set()
         for cut, name in zip(found, named, strict=True):
             shown = name if name in names else "others"
-            said = None if shown in labelled else label(shown)
+            said = None if shown in labelled else label(shown)[:24]
             labelled.add(shown)
             shade = theme.colour(names[name]) if name in names else theme.GREY
             axes.bar(cut.iteration, 100 * cut.taken, color=shade, label=said, width=0.7)
@@ -91,13 +93,14 @@ def cuts(run: Run) -> Shown:
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.15)
         axes.set(xlabel="iteration", ylabel="MACs cut (% of the parent's)")
-        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1, handlelength=1.2)
+        placed = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "columnspacing": 1, "handlelength": 1.2}
+        axes.legend(ncols=theme.columns(marks), **placed)
 
     says = (
         f"{wording.counted(count, 'iteration')} left {wording.share(found[-1].left)} of the parent's MACs; numbers are "
         "the group's channels before and after."
     )
-    return Shown("cuts", "What each iteration cut", says, Sketch(draw))
+    return Shown("cuts", "What each iteration cut", says, Sketch(draw, height=2.3 + theme.legend_height(marks)))
 
 
 def widths(run: Run) -> Shown:

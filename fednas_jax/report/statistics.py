@@ -74,6 +74,26 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(value, value - half, value + half, count)
 
 
+def explained(groups: Sequence[Sequence[float]]) -> float:
+    """How much of the values' variance their groups explain beyond chance: the adjusted R².
+
+    Unlike how far the groups' means are apart, it does not grow where groups are many and small. Source: Ezekiel 1930,
+    Methods of Correlation Analysis.
+
+    Args:
+      groups: values, at least one in each.
+
+    Returns:
+      At most 1, about 0 for chance alone; 0 where there is one group or no group has two values.
+    """
+    values = np.concatenate([np.asarray(group, float) for group in groups])
+    free, every = len(values) - len(groups), float(values.var())
+    if len(groups) < 2 or not free or not every:
+        return 0.0
+    within = sum(float(np.var(group)) * len(group) for group in groups) / free
+    return 1 - within / (every * len(values) / (len(values) - 1))
+
+
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate | None:
     """The mean of a less that of b, by seed: paired over the seeds that both have, else Welch's.
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fednas_jax.report import trials, wording
-from fednas_jax.report.charts import axis, chart, text, tips
+from fednas_jax.report.charts import axis, chart, legend_height, named, text, tips
 from fednas_jax.report.trials import Sweep
 
+_BETWEEN = 100  # pixels from an axis to the next, for its name; what is wider than a phone is scrolled
 _HIDDEN = {"type": "quantitative", "scale": {"domain": [-0.03, 1.12], "nice": False}, "axis": None}
 
 
 def trade(
-    sweep: Sweep, rows: Sequence[dict[str, Any]], field: str, values: Sequence[str], accuracy: str
+    sweep: Sweep, rows: Sequence[dict[str, Any]], field: str, kinds: Mapping[str, set[str]], accuracy: str
 ) -> dict[str, Any]:
     """Accuracy against the search's cost, a point for each trial.
 
@@ -21,14 +22,14 @@ def trade(
       sweep: that they are of.
       rows: trials.
       field: that colours them.
-      values: of the field, in the order of their colours; the last stands for those that are not among them.
+      kinds: names of trials by the field's value, in the order of colours.
       accuracy: what the accuracy is of.
     """
-    names = [text(value) for value in values]
+    names = {trial: text(kind) for kind, some in kinds.items() for trial in some}
     made = [
         {
             "trial": text(row["trial"]),
-            "kind": text(wording.value(row[field])) if text(wording.value(row[field])) in names else names[-1],
+            "kind": names[row["trial"]],
             "seconds": row["search_seconds"],
             "accuracy": 100 * row[sweep.accuracy],
             "mean": wording.percent(row[sweep.accuracy]),
@@ -36,11 +37,13 @@ def trade(
         }
         for row in rows
     ]
-    color = {"field": "kind", "type": "nominal", "title": f"{text(field)} (choose one)", "scale": {"domain": names}}
+    values = list(map(text, kinds))
+    color = named("kind", f"{text(field)} (choose one)", values, scale={"domain": values})
     scale = {"type": "log"} if trials.spans([row["seconds"] for row in made]) else {"zero": False}
     return chart(
         made,
         f"{accuracy} against client seconds of the search, a point for each trial",
+        height=260 + legend_height(color, values),
         params=[{"name": "picked", "select": {"type": "point", "fields": ["kind"]}, "bind": "legend"}],
         mark={"type": "point", "filled": True, "size": 70},
         encoding={
@@ -95,6 +98,7 @@ def parallel(
         made,
         "A line for each trial through its fields, the search's cost and the accuracy",
         height=320,
+        usermeta={"least_width": _BETWEEN * len(axes)},
         layer=[
             {"data": {"values": [{"axis": n} for n in range(len(axes))]},
              "mark": {"type": "rule", "color": "currentColor", "opacity": 0.5},

@@ -40,23 +40,25 @@ def of_sweep(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> list[Shown]:
 def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
     """Accuracy against what the search costs a client, a point for each trial."""
     rows = [row for row in sweep.finished if row["search_seconds"] is not None]
-    shades = _shades(sweep, factors)
     field = factors[0]
+    kinds = _coloured(sweep, field)
+    names = [label(kind)[:24] for kind in kinds]
 
     def draw(_: Any, axes: Any) -> None:
-        _scatter(axes, sweep, rows, field, shades)
+        _scatter(axes, sweep, rows, kinds)
         _scaled(axes, rows)
         axes.set(xlabel="search, seconds of an average client", ylabel=f"{NAMES[sweep.accuracy]} (%)")
         placed = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "columnspacing": 1}
-        axes.legend(title=label(_short(field))[:22], ncols=3, handletextpad=0.2, **placed)
+        axes.legend(title=label(_short(field))[:22], ncols=theme.columns(names), handletextpad=0.2, **placed)
 
-    best = max(sweep.finished, key=lambda row: row[sweep.accuracy])
+    best, ties = trials.best(sweep)
     says = (
         f"A point for each of {len(rows):,} trials, coloured by {label(field)}; the most accurate is "
-        f"{label(best['trial'])} with {wording.percent(best[sweep.accuracy])}."
+        f"{label(best['trial'])} with {wording.percent(best[sweep.accuracy])}{as_others(ties)}."
     )
-    chart = sweep_charts.trade(sweep, rows, field, [wording.value(value) for value in shades], NAMES[sweep.accuracy])
-    return Shown("trials", "Accuracy against the cost of the search", says, Sketch(draw), chart=chart)
+    chart = sweep_charts.trade(sweep, rows, field, kinds, NAMES[sweep.accuracy])
+    sketch = Sketch(draw, height=2.3 + theme.legend_height(names))
+    return Shown("trials", "Accuracy against the cost of the search", says, sketch, chart=chart)
 
 
 def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
@@ -97,15 +99,18 @@ def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
 def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
     """Main effects: mean accuracy at each value of each field."""
     lines = -(-len(found) // _COLUMNS)
+    many = {field for field in found if trials.many(sweep.finished, field)}
 
     def draw(figure: Any, made: Any) -> None:
         places = np.ravel(made)
         for axes, (field, level) in zip(places, found.items(), strict=False):
-            numbers = all(trials.is_number(each.value) for each in level)
-            if numbers and len(level) > trials.LEVELS:
+            if field in many:
                 x: list[Any] = [row[field] for row in sweep.finished]
                 axes.plot(x, [100 * row[sweep.accuracy] for row in sweep.finished], ".", color=theme.colour(0))
+                if trials.spans(x):
+                    _logarithmic(axes)
             else:
+                numbers = all(trials.is_number(each.value) for each in level)
                 x = list(range(len(level)))
                 y = [100 * each.accuracy.value for each in level]
                 bars = interval_bars([each.accuracy.times(100) for each in level])
@@ -121,7 +126,9 @@ def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
     most, levels = next(iter(found.items()))
     says = (
         f"Mean {NAMES[sweep.accuracy]} of all trials with that value, with 95 % intervals; the other fields vary. "
-        f"{label(most)} moves it most, by {100 * trials.spread(levels):.1f} points."
+        f"{'Points are single trials, where a field has many values. ' if many else ''}"
+        f"{label(most)} explains it best; means of its {'quarters' if most in many else 'values'} are up to "
+        f"{100 * trials.spread(levels):.1f} points apart."
     )
     grid = {"nrows": lines, "ncols": min(len(found), _COLUMNS), "sharey": True, "squeeze": False}
     return Shown("effects", "What each field does", says, Sketch(draw, height=0.4 + 1.35 * lines, axes=grid))
@@ -130,17 +137,17 @@ def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
 def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
     """Small multiples: accuracy against search cost, a panel for each value of the second field."""
     first, second = factors[:2]
-    values = trials.kinds(sweep.finished, second)
-    chosen = [values[n] for n in evenly(len(values), _MOST_PANELS)]
-    lines, shades = -(-len(chosen) // _COLUMNS), _shades(sweep, factors)
+    parts = trials.parts(sweep, second)
+    chosen = [list(parts)[n] for n in evenly(len(parts), _MOST_PANELS)]
+    lines, kinds = -(-len(chosen) // _COLUMNS), _coloured(sweep, first)
+    shown = [label(kind)[:24] for kind in kinds]
 
     def draw(figure: Any, made: Any) -> None:
         places = np.ravel(made)
         for axes, value in zip(places, chosen, strict=False):
-            rows = [row for row in sweep.finished if row[second] == value and row["search_seconds"] is not None]
-            _scatter(axes, sweep, rows, first, shades)
+            _scatter(axes, sweep, [row for row in parts[value] if row["search_seconds"] is not None], kinds)
             _scaled(axes, sweep.finished)
-            axes.set_title(f"{label(_short(second))[:20]} {label(wording.value(value))[:20]}")
+            axes.set_title(f"{label(_short(second))[:20]} {label(wording.value(value))[:24]}")
         for axes in places[len(chosen) :]:
             axes.set_axis_off()
         figure.supylabel("test accuracy (%)", fontsize=8)
@@ -148,44 +155,52 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
         handles, names = places[0].get_legend_handles_labels()
         if handles:
             title = label(_short(first))[:22]
-            figure.legend(handles, names, title=title, ncols=3, loc="outside upper center", handletextpad=0.2)
+            ncols = theme.columns(shown)
+            figure.legend(handles, names, title=title, ncols=ncols, loc="outside upper center", handletextpad=0.2)
 
-    says = f"The same trials, a panel for each value of {label(second)}, coloured by {label(first)}."
-    if len(chosen) < len(values):
-        says += f" {len(chosen)} of its {len(values)} values are shown."
+    each = "quarter of the values" if trials.many(sweep.finished, second) else "value"
+    says = f"The same trials, a panel for each {each} of {label(second)}, coloured by {label(first)}."
+    if len(chosen) < len(parts):
+        says += f" {len(chosen)} of its {len(parts)} values are shown."
     columns = min(len(chosen), _COLUMNS)
     grid = {"nrows": lines, "ncols": columns, "sharey": True, "sharex": True, "squeeze": False}
-    return Shown("multiples", "Side by side", says, Sketch(draw, height=0.7 + 1.35 * lines, axes=grid))
+    height = 0.7 + 1.35 * lines + theme.legend_height(shown)
+    return Shown("multiples", "Side by side", says, Sketch(draw, height=height, axes=grid))
 
 
-def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], field: str, shades: dict[Any, int]) -> None:
-    for value, number in shades.items():
-        own = [row for row in rows if _binned(row[field], shades) == value]
-        x, y = [row["search_seconds"] for row in own], [100 * row[sweep.accuracy] for row in own]
-        said = label(wording.value(value))[:20]
+def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], kinds: Mapping[str, set[str]]) -> None:
+    for number, (kind, own) in enumerate(kinds.items()):
+        some = [row for row in rows if row["trial"] in own]
+        x, y = [row["search_seconds"] for row in some], [100 * row[sweep.accuracy] for row in some]
+        said = label(kind)[:24]
         axes.plot(x, y, theme.mark(number), color=theme.colour(number), label=said, markersize=4, alpha=0.85)
 
 
 def _scaled(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     """The axis of costs, logarithmic where they span much, labelled in plain numbers."""
     if trials.spans([row["search_seconds"] for row in rows if row["search_seconds"] is not None]):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
-        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        _logarithmic(axes)
 
 
-def _shades(sweep: Sweep, factors: Sequence[str]) -> dict[Any, int]:
-    """The first field's values with the numbers of their colours; those too many are one."""
-    values = trials.kinds(sweep.finished, factors[0])
-    few = values if len(values) <= len(theme.COLOURS) else [*values[: len(theme.COLOURS) - 1], _OTHERS]
-    return {value: number for number, value in enumerate(few)}
+def _logarithmic(axes: Any) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-_OTHERS = "others"
+def as_others(ties: int) -> str:
+    """That so many others are as good, as the end of a clause."""
+    return f", as {wording.counted(ties, 'other')}" if ties else ""
 
 
-def _binned(value: Any, shades: dict[Any, int]) -> Any:
-    return value if value in shades else _OTHERS
+def _coloured(sweep: Sweep, field: str) -> dict[str, set[str]]:
+    """Names of trials by their value of a field as text, in the order of colours; values too many are one."""
+    parts, found = trials.parts(sweep, field), dict[str, set[str]]()
+    most = len(parts) if len(parts) <= len(theme.COLOURS) else len(theme.COLOURS) - 1
+    for number, (value, rows) in enumerate(parts.items()):
+        said = wording.value(value) if number < most else "others"
+        found.setdefault(said, set()).update(row["trial"] for row in rows)
+    return found
 
 
 def _positions(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[tuple[float, str]]]:

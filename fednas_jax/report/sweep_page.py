@@ -12,7 +12,13 @@ from fednas_jax.report.template import Fact, Grid, Page
 from fednas_jax.report.trials import Level, Sweep
 
 _MOST_ROWS = 2000  # of the table
+_MOST_LEVELS = 32  # of a field
+_MOST_ERRORS = 5  # said at the head
 _MOST_COMPARED = 64  # runs
+_TOO_MANY = (
+    f"Methods are not compared over seeds here, since there are more than {_MOST_COMPARED} runs to verify; fednas "
+    "report with some of the trials' folders compares these."
+)
 _OUTCOMES = ("status", *reversed(trials.ACCURACIES), "search_seconds", "seconds", "simulated_hours", "wall_seconds")
 
 
@@ -21,7 +27,7 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
     sweep = trials.read(path)
     count = Counter(str(row["status"]) for row in sweep.rows)
     states = ", ".join(f"{number:,} {status}" for status, number in count.most_common())
-    best = max(sweep.finished, key=lambda row: row[sweep.accuracy])
+    best, ties = trials.best(sweep)
     errors = [f"{row['trial']} failed: {row['error']}" for row in sweep.rows if row["status"] == "failed"]
     facts = [
         Fact(f"{len(sweep.rows):,}", f"trials: {states}"),
@@ -29,16 +35,20 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
         Fact(wording.percent(best[sweep.accuracy]), f"best {sweep_figures.NAMES[sweep.accuracy]}"),
     ]
     runs = tuple(sweep.run(row["trial"]) for row in sweep.rows if row["status"] == "finished")
-    methods, effects = _compared(sweep, runs), trials.effects(sweep)
+    wanted, effects = _has_methods(sweep), trials.effects(sweep)
+    methods = comparison_page.of_runs(runs, each=False) if wanted and len(runs) <= _MOST_COMPARED else None
+    more = (
+        [f"{len(errors) - _MOST_ERRORS:,} more failed; trials.parquet has why."] if len(errors) > _MOST_ERRORS else []
+    )
     found = [effects_table(sweep, effects)] if effects else []
     page = Page(
         title=f"Sweep {path.resolve().name}",
         lead=(
             f"{len(sweep.rows):,} trials that differ in {', '.join(sweep.fields) or 'nothing'}. "
-            f"Most accurate: {best['trial']}."
+            f"Most accurate: {best['trial']}{sweep_figures.as_others(ties)}."
         ),
         facts=facts,
-        warnings=errors[:5],
+        warnings=[*errors[:_MOST_ERRORS], *more],
         figures=[*(methods.figures if methods else ()), *sweep_figures.of_sweep(sweep, effects)],
         tables=[*(methods.tables if methods else ()), *found, trials_table(sweep)],
         notes=[
@@ -48,17 +58,16 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
             "their 95 % intervals (Student's t) hold what these add. The best of many trials on the test images is "
             "best by luck too.",
             *(methods.notes[1:] if methods else ()),
+            *([_TOO_MANY] if wanted and not methods else ()),
         ],
     )
     return page, runs
 
 
-def _compared(sweep: Sweep, runs: Sequence[Path]) -> Page | None:
-    """Methods over seeds, where the sweep has several methods on the same data, and not too many runs to verify."""
+def _has_methods(sweep: Sweep) -> bool:
+    """Whether a sweep has several methods on the same data."""
     same = not any(field.startswith(("data.", "preset", "search.metric")) for field in sweep.fields)
-    if not ("method" in sweep.fields and same and len(runs) <= _MOST_COMPARED):
-        return None
-    return comparison_page.of_runs(runs, each=False)
+    return "method" in sweep.fields and same
 
 
 def effects_table(sweep: Sweep, effects: Mapping[str, Sequence[Level]]) -> Grid:
@@ -72,10 +81,13 @@ def effects_table(sweep: Sweep, effects: Mapping[str, Sequence[Level]]) -> Grid:
             wording.estimate(level.seconds),
         ]
         for field, levels in effects.items()
-        for level in levels[: 4 * trials.LEVELS]
+        for level in levels[:_MOST_LEVELS]
     ]
     header = ("field", "value", "trials", f"{sweep_figures.NAMES[sweep.accuracy]}, %", "search, s")
-    return Grid("Main effects", header, rows, 2, "Means over trials and, in parentheses, their 95 % intervals.")
+    says = "Means over trials and, in parentheses, their 95 % intervals."
+    if any(len(levels) > _MOST_LEVELS for levels in effects.values()):
+        says += f" The first {_MOST_LEVELS} values of a field are shown."
+    return Grid("Main effects", header, rows, 2, says)
 
 
 def trials_table(sweep: Sweep) -> Grid:

@@ -131,6 +131,17 @@ def mark(number: int) -> str:
     return MARKS[number % len(MARKS)]
 
 
+def columns(names: Sequence[str], width: float = COLUMN) -> int:
+    """Columns of a legend that is not wider than its figure, of so many inches: 4.2 points a letter, 28 a handle."""
+    widest = max(map(len, names), default=0)
+    return max(1, min(len(names), int(72 * width / (4.2 * widest + 28))))
+
+
+def legend_height(names: Sequence[str], width: float = COLUMN) -> float:
+    """Inches that a legend takes of a figure beyond those of its first row."""
+    return 0.14 * (-(-len(names) // columns(names, width)) - 1)
+
+
 def stack_seconds(axes: Any, rows: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
     """Horizontal bars below each other, each of parts, with the sum beside it.
 

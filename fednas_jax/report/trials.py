@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fednas_jax.errors import RunError
 from fednas_jax.files import plain_name
-from fednas_jax.report import statistics
+from fednas_jax.report import statistics, wording
 from fednas_jax.report.statistics import Estimate
 from fednas_jax.sweep import table
 from fednas_jax.sweep.folder import SweepDir
 
 ACCURACIES = ("accuracy_25", "accuracy_50", "accuracy_75", "parent_accuracy")
 SPAN = 20  # times the smallest, from which a cost's axis is logarithmic
-LEVELS = 8  # values of a field that are shown one by one; of more numbers, points are
+LEVELS = 8  # values of a field that are shown one by one; more numbers are divided into quarters
 
 
 class Sweep(NamedTuple):
@@ -47,7 +49,7 @@ class Sweep(NamedTuple):
 class Level(NamedTuple):
     """A value of a field, and what trials of that value came to."""
 
-    value: Any
+    value: Any  # of many numbers the text 'LEAST to MOST' of a quarter
     accuracy: Estimate
     seconds: Estimate | None  # of the search
 
@@ -95,24 +97,47 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def many(rows: Sequence[dict[str, Any]], field: str) -> bool:
+    """Whether a field has so many numbers that hardly two trials share one."""
+    values = {row[field] for row in rows}
+    return len(values) > LEVELS and all(map(is_number, values))
+
+
+def parts(sweep: Sweep, field: str) -> dict[Any, list[dict[str, Any]]]:
+    """The finished trials by their value of a field, in order; of many numbers by quarters, as `Level` names them."""
+    rows = sorted(sweep.finished, key=lambda row: order(row[field]))
+    found: dict[Any, list[dict[str, Any]]] = {}
+    if not many(rows, field):
+        for row in rows:
+            found.setdefault(row[field], []).append(row)
+        return found
+    values = [row[field] for row in rows]
+    quarters = np.searchsorted(np.quantile(values, (0.25, 0.5, 0.75), method="lower"), values)
+    for number in np.unique(quarters):
+        own = [row for row, quarter in zip(rows, quarters, strict=True) if quarter == number]
+        ends = dict.fromkeys(wording.value(row[field]) for row in (own[0], own[-1]))
+        found.setdefault(" to ".join(ends), []).extend(own)
+    return found
+
+
 def effects(sweep: Sweep) -> dict[str, list[Level]]:
-    """The levels of each field that is a factor; the one that moves the accuracy most comes first."""
-    found = {field: levels(sweep, field) for field in sweep.factors}
-    return dict(sorted(found.items(), key=lambda each: -spread(each[1])))
+    """The levels of each field that is a factor; the one that explains most of the accuracy comes first."""
+
+    def explained(field: str) -> float:
+        return statistics.explained([[row[sweep.accuracy] for row in of] for of in parts(sweep, field).values()])
+
+    return {field: levels(sweep, field) for field in sorted(sweep.factors, key=explained, reverse=True)}
 
 
 def levels(sweep: Sweep, field: str) -> list[Level]:
     """What trials came to at each value of a field, over all values of the others."""
-    rows: dict[Any, list[dict[str, Any]]] = {}
-    for row in sweep.finished:
-        rows.setdefault(row[field], []).append(row)
     found = []
-    for value in sorted(rows, key=order):
-        seconds = [row["search_seconds"] for row in rows[value] if row["search_seconds"] is not None]
+    for value, rows in parts(sweep, field).items():
+        seconds = [row["search_seconds"] for row in rows if row["search_seconds"] is not None]
         found.append(
             Level(
                 value,
-                statistics.mean([row[sweep.accuracy] for row in rows[value]]),
+                statistics.mean([row[sweep.accuracy] for row in rows]),
                 statistics.mean(seconds) if seconds else None,
             )
         )
@@ -120,6 +145,13 @@ def levels(sweep: Sweep, field: str) -> list[Level]:
 
 
 def spread(found: Sequence[Level]) -> float:
-    """How much a field moves the mean accuracy: the most less the least of its levels."""
+    """How far apart the mean accuracies of a field's levels are, the most less the least."""
     values = [level.accuracy.value for level in found]
     return max(values) - min(values)
+
+
+def best(sweep: Sweep) -> tuple[dict[str, Any], int]:
+    """The most accurate trial, and how many others are as accurate."""
+    most = max(row[sweep.accuracy] for row in sweep.finished)
+    first, *others = (row for row in sweep.finished if row[sweep.accuracy] == most)
+    return first, len(others)

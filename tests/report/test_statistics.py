@@ -31,6 +31,25 @@ def test_a_mean_s_interval_is_scipy_s(values):
     assert (found.low, found.high) == pytest.approx((want.low, want.high), rel=1e-6, abs=1e-6)
 
 
+def test_what_groups_explain_by_hand():
+    # mean 2.5, sum of squares 5, within 0.5 + 0.5: 1 - (1 / 2) / (5 / 3)
+    assert statistics.explained([[1, 2], [3, 4]]) == pytest.approx(0.7)
+    assert statistics.explained([[1, 1], [2, 2]]) == pytest.approx(1)
+    assert statistics.explained([[1, 2], [1, 2]]) < 0
+
+
+@pytest.mark.parametrize("groups", [[[1.0], [2.0], [3.0]], [[1.0, 2.0]], [[1.0, 1.0], [1.0]]])
+def test_groups_of_single_values_or_of_equal_ones_explain_nothing(groups):
+    assert statistics.explained(groups) == 0
+
+
+def test_chance_explains_nothing_however_many_groups_there_are():
+    draws = np.random.default_rng(0).normal(size=(400, 24))
+    for size in (2, 12):
+        found = [statistics.explained(values.reshape(-1, size)) for values in draws]
+        assert abs(np.mean(found)) < 0.05
+
+
 def test_one_value_has_no_interval():
     assert statistics.mean([0.5]) == (0.5, None, None, 1)
     assert statistics.difference({0: 2.0}, {0: 0.5}) == (1.5, None, None, 1)

@@ -3,12 +3,13 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib import pyplot as plt
 from scripts_of_pages import check_page
 from stub_trials import StubPool
 
 from fednas_jax.cli.app import main
 from fednas_jax.errors import RunError
-from fednas_jax.report import sweep_page, theme, trials
+from fednas_jax.report import charts, sweep_page, theme, trials
 from fednas_jax.sweep import running
 from fednas_jax.sweep.designs import grid
 from fednas_jax.sweep.scheduling import Outcome
@@ -67,6 +68,61 @@ def test_a_parent_that_each_seed_has_to_itself_is_no_factor(sweep):
     assert "parent" not in trials.read(sweep).factors
     changed(sweep, parent=[f"/parents/{n % 2}" for n in range(len(seeds))])
     assert "parent" in trials.read(sweep).factors
+
+
+def test_a_field_whose_every_trial_has_a_number_of_its_own_is_judged_by_quarters(sweep):
+    table = pq.read_table(sweep / "trials.parquet")
+    numbers = [7 * n % 16 / 7 for n in range(16)]
+    accuracy = [0.7 + 0.1 * (m == "naive") + n % 3 / 1000 for n, m in enumerate(table["method"].to_pylist())]
+    changed(sweep, **{"data.alpha": numbers, "accuracy_25": accuracy})
+    found = trials.read(sweep)
+    effects = trials.effects(found)
+    assert list(effects) == ["method", "data.alpha"]  # though single trials are further apart than means
+    levels = effects["data.alpha"]
+    assert sum(level.accuracy.values for level in levels) == len(found.finished)
+    assert [level.accuracy.values for level in levels] == [4, 4, 3, 4]
+    assert levels[0].value == "0 to 0.428571"
+    assert [len(rows) for rows in trials.parts(found, "data.alpha").values()] == [4, 4, 3, 4]
+    effects, multiples = (f for f in sweep_page.of_sweep(sweep)[0].figures if f.name in ("effects", "multiples"))
+    assert "Points are single trials" in effects.says
+    assert "a panel for each quarter of the values of data.alpha" in multiples.says
+
+
+def test_trials_that_are_as_accurate_as_the_best_are_told(sweep):
+    changed(sweep, accuracy_25=[0.5, 0.75, 0.75] + [0.5] * 13)
+    page, _ = sweep_page.of_sweep(sweep)
+    assert "as 1 other" in page.lead
+    assert page.lead.startswith("16 trials that differ in method, data.alpha, seed. Most accurate: ")
+
+
+def test_a_legend_is_not_wider_than_its_figure(sweep):
+    table = pq.read_table(sweep / "trials.parquet")
+    changed(sweep, method=[f"{'m' * 18} {m} {n % 3}" for n, m in enumerate(table["method"].to_pylist())])
+    for shown in sweep_page.of_sweep(sweep)[0].figures:
+        if shown.name in ("trials", "multiples"):
+            with plt.rc_context(theme._SETTINGS):
+                size = (shown.sketch.width, shown.sketch.height)
+                figure, axes = plt.subplots(figsize=size, **shown.sketch.axes)
+                shown.sketch.draw(figure, axes)
+                figure.canvas.draw()
+                legends = figure.legends or [axes.get_legend()]
+                box = legends[0].get_window_extent()
+                assert (box.x0 >= 0, box.x1 <= figure.bbox.x1) == (True, True)
+                plt.close(figure)
+    assert charts.named("a", "b", ["m" * 30] * 6)["legend"] == {"columns": 1}
+
+
+def test_methods_of_too_many_runs_are_not_compared_which_is_said(tmp_path, monkeypatch):
+    def failed(values, tries):
+        return Outcome("failed", "no memory", "", 2.0) if values["seed"] > 1 else None
+
+    monkeypatch.setattr(running, "_pool", lambda *of_sweep: StubPool(failed))
+    monkeypatch.setattr(sweep_page, "_MOST_COMPARED", 3)
+    running.run_sweep(grid({"method": ["fednas", "naive"], "seed": list(range(5))}), tmp_path / "sweep", "digits")
+    page, _ = sweep_page.of_sweep(tmp_path / "sweep")
+    assert any(note.startswith("Methods are not compared") for note in page.notes)
+    assert len(page.warnings) == 6
+    assert page.warnings[-1] == "1 more failed; trials.parquet has why."
 
 
 @pytest.mark.parametrize(("costs", "wide"), [([1, 19], False), ([1, 20], True), ([0, 20], False), ([], False)])

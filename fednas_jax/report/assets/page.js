@@ -7,6 +7,7 @@
     const drawing = place.firstElementChild;
     const chart = document.createElement("div");
     chart.style.width = "100%";
+    chart.style.minWidth = `${spec.usermeta?.least_width ?? 0}px`;
     place.append(chart);
     // ast: expressions are interpreted, since the page's policy allows no evaluated text.
     vegaEmbed(chart, spec, { renderer: "svg", actions: false, ast: true, tooltip: { theme: "dark" } }).then(
