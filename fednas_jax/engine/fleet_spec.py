@@ -82,7 +82,7 @@ def form_of(spec: FleetSpec, recipe: Recipe) -> Hashable:
     Choices of the user's own are told by their names, whose modules are imported once in a process.
     """
     train = spec.train
-    if not any(registry.parse(text).own for registry, text in optimizers.named(train)):
+    if not optimizers.any_own(train):
         # Arguments of the programs, or what the host plans by: only an optimiser of the user's own may look at them.
         train = dataclasses.replace(
             train, learning_rate=1.0, learning_rate_decay=1.0, schedule="constant", local_epochs=1.0

@@ -118,18 +118,22 @@ def check(train: TrainConfig) -> None:
       ConfigError: one is no optax transformation that can be called with gradients and weights alone, or it moves a
         weight of 0 whose gradient is 0: then removed channels would not stay removed.
     """
-    own = any(registry.parse(text).own for registry, text in named(train))
-    (_tried.__wrapped__ if own else _tried)(train)  # code of the user's own may have changed
+    (_tried.__wrapped__ if any_own(train) else _tried)(train)  # code of the user's own may have changed
 
 
-def named(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
+def any_own(train: TrainConfig) -> bool:
+    """Whether an optimiser is the user's own, by MODULE:FUNCTION or registered: it may look at all of the config."""
+    return any(registry.checksum(text) is not None for registry, text in _named(train))
+
+
+def _named(train: TrainConfig) -> tuple[tuple[Registry[Any], str], ...]:
     """The two optimisers that a config names, each with its registry."""
     return (CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer)
 
 
 @functools.lru_cache(maxsize=64)  # a run has two fleets, a worker many runs
 def _tried(train: TrainConfig) -> None:
-    for registry, text in named(train):
+    for registry, text in _named(train):
         _try(registry, text, registry.get(text)(train))
 
 

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from fednas_jax.config import needs
-from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import LoweringName, ParticipationConfig, TrainConfig
 from fednas_jax.engine import local, merging, optimizers
 from fednas_jax.engine.attacks import malicious_clients
@@ -291,8 +290,7 @@ class Partner:
 
 def _common(train: TrainConfig, own: Sequence[str] = OWN) -> TrainConfig:
     """What of the training's config runs must have in common; an optimiser of the user's own may look at all of it."""
-    optimisers = ((CLIENT_OPTIMIZERS, train.client_optimizer), (SERVER_OPTIMIZERS, train.server_optimizer))
-    if any(registry.parse(text).own for registry, text in optimisers):
+    if optimizers.any_own(train):
         return train
     plain = TrainConfig()
     return dataclasses.replace(train, **{name: getattr(plain, name) for name in (*RATES, *own)})

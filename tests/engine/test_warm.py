@@ -4,14 +4,17 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from fednas_jax import nets
+from fednas_jax.config.registries import CLIENT_OPTIMIZERS, SERVER_OPTIMIZERS
 from fednas_jax.config.schema import DataConfig, EngineConfig, NetConfig, TrainConfig
 from fednas_jax.data import chunks, load
 from fednas_jax.engine import warm
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.fleet_spec import form_of
+from fednas_jax.engine.shared import kind_of
 from fednas_jax.engine.tasks import Tasks
 from fednas_jax.runtime import shelf
 
@@ -85,3 +88,14 @@ def test_what_is_an_argument_of_the_programs_tells_none_apart(spec, field, value
     other = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **{field: value}))
     recipe = Fleet(spec).compiled.recipe
     assert (form_of(spec, recipe) == form_of(other, recipe)) == same
+
+
+@pytest.mark.parametrize("kind", ["client", "server"])
+def test_an_optimiser_of_the_user_s_own_may_look_at_the_rate_so_each_rate_has_its_programs(spec, kind, monkeypatch):
+    registry = {"client": CLIENT_OPTIMIZERS, "server": SERVER_OPTIMIZERS}[kind]
+    monkeypatch.setitem(registry._homes, "mine", lambda train: optax.sgd(1 / train.learning_rate))
+    mine = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **{f"{kind}_optimizer": "mine"}))
+    other = dataclasses.replace(mine, train=dataclasses.replace(mine.train, learning_rate=0.7))
+    recipe = Fleet(mine).compiled.recipe
+    assert form_of(mine, recipe) != form_of(other, recipe)
+    assert kind_of(mine, 1) != kind_of(other, 1)
