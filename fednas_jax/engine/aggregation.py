@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fednas_jax.config.registries import AGGREGATIONS
 from fednas_jax.errors import ConfigError
 from fednas_jax.registry import attempt
-from fednas_jax.space.network import Variables
+from fednas_jax.space.network import RUN_ONCE, Variables
+
+LEAST_NORM, MOST_NORM = 1e-9, 1e9  # that updates are scaled to, as those of `train.update_bound`
+EXACT = 1e-6  # share by which float32 may miss a whole number of clients: 0.29 x 100
 
 
 class Aggregation(NamedTuple):
@@ -44,10 +48,11 @@ def clipped_mean(norm: float = 10.0) -> Aggregation:
       norm: of an update's parameters, all together (Sun et al. 2019, arXiv 1911.07963, section 4.1).
 
     Raises:
-      ConfigError: norm not above 0.
+      ConfigError: norm beyond what a float32 takes.
     """
-    if not norm > 0:
-        raise ConfigError(f"train.aggregation: got clipped_mean(norm={norm}), want above 0")
+    if not LEAST_NORM <= norm <= MOST_NORM:
+        want = f"want above 0, {LEAST_NORM:g} to {MOST_NORM:g}"
+        raise ConfigError(f"train.aggregation: got clipped_mean(norm={norm}), {want}")
 
     def clip(update: Variables) -> Variables:
         factor = norm / jnp.maximum(update_norm(update), norm)
@@ -92,7 +97,8 @@ def trimmed_mean(share: float = 0.1) -> Aggregation:
     def together(updates: Variables, examples: jax.Array, real: jax.Array) -> Variables:
         del examples
         number = real.sum()
-        cut = jnp.floor(share * number + 1e-4).astype(jnp.int32)  # 0.1 x 10 is 1, whatever float32 makes of it
+        # Somebody is left, even of a share that float32 rounds to a half.
+        cut = jnp.minimum(jnp.floor(share * number * (1 + EXACT)).astype(jnp.int32), (number - 1) // 2)
         rank = jnp.arange(len(real))
         kept = (rank >= cut) & (rank < number - cut)
 
@@ -125,7 +131,7 @@ def krum(malicious: float = 0.2, multi: bool = False) -> Aggregation:
     def together(updates: Variables, examples: jax.Array, real: jax.Array) -> Variables:
         del examples
         number = real.sum()
-        others = jnp.ceil(malicious * number - 1e-4).astype(jnp.int32)  # f
+        others = jnp.ceil(malicious * number * (1 - EXACT)).astype(jnp.int32)  # f
         distance = sum(map(_distances, jax.tree.leaves(updates.params)))  # [n, n]
         pair = real[:, None] & real[None, :] & ~jnp.eye(len(real), dtype=bool)
         nearest = jnp.sort(jnp.where(pair, distance, jnp.inf), axis=1)
@@ -147,7 +153,8 @@ def aggregation_of(text: str, update: Variables) -> Aggregation:
       update: abstract.
 
     Raises:
-      ConfigError: there is none such, not with these arguments, or it gives no update.
+      ConfigError: there is none such, not with these arguments, or it gives no update; or one of the user's own looks
+        at places that hold none.
     """
     what = f"train.aggregation: got {text!r}"
     chosen = AGGREGATIONS.get(text)()
@@ -162,7 +169,25 @@ def aggregation_of(text: str, update: Variables) -> Aggregation:
             found: Any = attempt(what, None, functools.partial(jax.eval_shape, call, *arguments))
             if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, update):
                 raise ConfigError(f"{what}, whose result has another form, want that of one update")
+    if chosen.together is not None and AGGREGATIONS.checksum(text) is not None:
+        attempt(what, None, functools.partial(_try, what, chosen.together, update))
     return chosen
+
+
+def _try(what: str, together: Callable[..., Variables], update: Variables) -> None:
+    """Brings three made-up updates together, of few entries, with one place left and with five."""
+    rng = np.random.default_rng(0)
+    three = jax.tree.map(lambda a: rng.normal(size=(3, *(min(n, 2) for n in a.shape))).astype(a.dtype), update)
+    examples = np.array([1, 5, 2], np.float32)
+
+    def among(places: int) -> Variables:
+        more = functools.partial(jax.tree.map, lambda a: np.pad(a, ((0, places - 3), *[(0, 0)] * (a.ndim - 1))))
+        result: Variables = jax.jit(together, compiler_options=RUN_ONCE)(*more((three, examples, np.ones(3, bool))))
+        return result
+
+    pairs = zip(*map(jax.tree.leaves, (among(4), among(8))), strict=True)
+    if not all(np.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in pairs):
+        raise ConfigError(f"{what}, whose result depends on places without an update, want what is not real left out")
 
 
 def update_norm(update: Variables) -> jax.Array:

@@ -32,11 +32,10 @@ from fednas_jax.engine.mesh import (
     placed_each,
     placed_host,
 )
-from fednas_jax.engine.metrics import metric_of
+from fednas_jax.engine.metrics import metric_of, scores
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
-from fednas_jax.registry import attempt
 from fednas_jax.space.network import Variables, Widths
 
 WHOLE = {"train": "round", "score": "scored"}  # what one program does where all tasks go into one part
@@ -243,12 +242,7 @@ class Fleet:
                 counted, effort = self.compiled.call("count", size, effort, counts)
         correct, total, nonfinite = np.asarray(counted.examples, np.int64)
         finite = (nonfinite == 0) & (total > 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            value = attempt(
-                f"search.metric: {self.spec.metric}",
-                None,
-                lambda: self.compiled.recipe.metric.value(np.asarray(counted.metric, np.int64)),
-            )
+        value = scores(self.spec.metric, self.compiled.recipe.metric, np.asarray(counted.metric))
         return Tally(np.where(finite, value, np.nan), correct, total, finite, effort)
 
     def compiling(self, kind: str, shapes: Sequence[tuple[Widths, int]]) -> contextlib.AbstractContextManager[None]:

@@ -17,6 +17,7 @@ import numpy as np
 from fednas_jax.config.registries import METRICS
 from fednas_jax.errors import ConfigError
 from fednas_jax.registry import attempt
+from fednas_jax.space.network import RUN_ONCE
 
 BINS = 4096  # of the histograms that AUC is computed from
 
@@ -92,15 +93,56 @@ def metric_of(text: str, classes: int) -> Metric:
     """The metric that a config names, tried on a batch's shapes.
 
     Raises:
-      ConfigError: there is none such, not with these arguments, or not of so many classes.
+      ConfigError: there is none such, not with these arguments, or not of so many classes; or one of the user's own
+        counts what is not real, or scores networks otherwise together than alone.
     """
-    metric = METRICS.get(text)()
+    what, metric = f"search.metric: got {text!r}", METRICS.get(text)()
     if not isinstance(metric, Metric):
-        raise ConfigError(f"search.metric: got {text!r}, which gives a {type(metric).__name__}, want a Metric")
-    found = attempt(f"search.metric: got {text!r}", None, lambda: statistics_shape(metric, classes))
+        raise ConfigError(f"{what}, which gives a {type(metric).__name__}, want a Metric")
+    found = attempt(what, None, lambda: statistics_shape(metric, classes))
     if not hasattr(found, "dtype") or not jnp.issubdtype(found.dtype, jnp.integer):
-        raise ConfigError(f"search.metric: got {text!r}, whose statistics are {found}, want one array of integers")
+        raise ConfigError(f"{what}, whose statistics are {found}, want one array of integers")
+    if METRICS.checksum(text) is not None:
+        attempt(what, None, lambda: _try(text, metric, classes))
     return metric
+
+
+def scores(text: str, metric: Metric, counts: np.ndarray) -> np.ndarray:
+    """[K] the metric's values; NaN where it has none.
+
+    Args:
+      text: of the config.
+      metric: that it names.
+      counts: sums of its statistics [K, ...].
+
+    Raises:
+      ConfigError: it gives anything but a number for each network.
+    """
+    what = f"search.metric: got {text!r}"
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.asarray(attempt(what, None, lambda: metric.value(counts.astype(np.int64))))
+    if found.shape != counts.shape[:1] or found.dtype.kind not in "iuf":
+        got = f"gives {found.dtype} {list(found.shape)} for the counts of {len(counts)} networks"
+        raise ConfigError(f"{what}, which {got}, want {len(counts)} numbers")
+    return found.astype(float)
+
+
+def _try(text: str, metric: Metric, classes: int) -> None:
+    """Counts and scores what three made-up networks say of a few examples, of which some are not real."""
+    what, rng = f"search.metric: got {text!r}", np.random.default_rng(0)
+    logits = rng.normal(size=(3, 8, classes)).astype(np.float32)
+    labels, real = rng.integers(0, classes, 8).astype(np.int32), np.arange(8) < 5
+
+    def counted(rows: np.ndarray) -> np.ndarray:
+        each = jax.vmap(metric.statistics, (0, None, None))
+        return np.asarray(jax.jit(each, compiler_options=RUN_ONCE)(logits[:, rows], labels[rows], real[rows]))
+
+    counts = counted(np.arange(8))
+    if not np.array_equal(counts, counted(np.flatnonzero(real))):
+        raise ConfigError(f"{what}, whose statistics count what is not real, want it left out")
+    together, alone = scores(text, metric, counts), [scores(text, metric, counts[k : k + 1])[0] for k in range(3)]
+    if not np.allclose(together, alone, equal_nan=True):
+        raise ConfigError(f"{what}, which gives {together.tolist()} for three networks at once, want {alone} as alone")
 
 
 def statistics_shape(metric: Metric, classes: int) -> jax.ShapeDtypeStruct:

@@ -47,6 +47,9 @@ def whole():
 
 def words():
     return "mean"
+
+def places():
+    return Aggregation(together=lambda updates, examples, real: jax.tree.map(lambda u: u.mean(0), updates))
 """
 TWINS = (
     "median",
@@ -111,6 +114,15 @@ def test_every_aggregation_of_equal_updates_is_that_update(own_module, monkeypat
             assert_close(found, updates[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.49999, 0.4999999999, 0.29, 0.1, 0.0])
+def test_a_trimmed_mean_cuts_off_the_share_rounded_down_and_leaves_somebody(share):
+    for number in (1, 2, 10, 100):
+        updates = [Variables({"w": np.array([n**2], np.float32)}, {}) for n in range(number)]
+        cut = min(int(np.floor(share * number + 1e-9)), (number - 1) // 2)
+        found = brought_together(aggregation.trimmed_mean(share), updates, np.ones(number), 128)
+        assert found.params["w"][0] == pytest.approx(np.mean(np.arange(cut, number - cut) ** 2), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -118,6 +130,9 @@ def test_every_aggregation_of_equal_updates_is_that_update(own_module, monkeypat
         ("trimmed_mean(share=0.5)", "want at least 0 and below 0.5"),
         ("krum(malicious=0.5)", "want at least 0 and below 0.5"),
         ("clipped_mean(norm=0)", "want above 0"),
+        ("clipped_mean(norm=1e39)", "want above 0, 1e-09 to 1e\\+09"),
+        ("clipped_mean(norm=1e-46)", "want above 0, 1e-09 to 1e\\+09"),
+        ("{own}:places", "whose result depends on places without an update, want what is not real left out"),
         ("median(share=1)", "with the argument 'share', want none"),
         ("{own}:whole", "whose result has another form, want that of one update"),
         ("{own}:words", "gives a str, want an Aggregation"),

@@ -24,6 +24,29 @@ def shares():
 
 def number():
     return 3
+
+def counting(statistics=None, value=None):
+    def usual(logits, labels, real):
+        return jnp.stack([((jnp.argmax(logits, -1) == labels) & real).sum(), real.sum()])
+    return Metric(statistics or usual, value or (lambda counts: counts[:, 0] / counts[:, 1]))
+
+def padded():
+    return counting(lambda logits, labels, real: jnp.stack([(jnp.argmax(logits, -1) == labels).sum(), real.sum()]))
+
+def first():
+    return counting(value=lambda counts: counts[0, 0] / counts[0, 1])
+
+def rows():
+    return counting(value=lambda counts: counts[:, :1] / counts[:, 1:])
+
+def nothing():
+    return counting(value=lambda counts: None)
+
+def ranks():
+    return counting(value=lambda counts: counts[:, 0] / counts[:, 0].max())
+
+def late():
+    return counting(value=lambda counts: counts["right"])
 """
 
 
@@ -96,6 +119,12 @@ def test_auc_is_exact_up_to_the_ties_that_its_bins_make(scale):
         ("accuracy(top=5)", 3, "with the argument 'top', want none"),
         ("{own}:shares", 3, "want one array of integers"),
         ("{own}:number", 3, "gives a int, want a Metric"),
+        ("{own}:padded", 3, "whose statistics count what is not real, want it left out"),
+        ("{own}:first", 3, r"gives float64 \[\] for the counts of 3 networks, want 3 numbers"),
+        ("{own}:rows", 3, r"gives float64 \[3, 1\] for the counts of 3 networks, want 3 numbers"),
+        ("{own}:nothing", 3, r"gives object \[\] for the counts of 3 networks, want 3 numbers"),
+        ("{own}:ranks", 3, r"gives \[.*\] for three networks at once, want \[.*\] as alone"),
+        ("{own}:late", 3, "IndexError"),
     ],
 )
 def test_what_is_no_metric_is_refused(text, classes, said, own_module):
