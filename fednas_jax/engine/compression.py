@@ -32,7 +32,8 @@ def compress(config: TrainConfig, update: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(_rounded, update)
     if config.compression == "topk":
         flat, unflatten = ravel_pytree(update)
-        size = jnp.abs(flat)
+        # What is no number is the largest, so that it is sent: else half an update would hide that its client diverged.
+        size = jnp.where(jnp.isnan(flat), jnp.inf, jnp.abs(flat))
         # Rounded down here and up in `upload_bytes`: float32 may err, but never sends more than is charged.
         kept = jnp.maximum(1, jnp.floor(config.compression_keep * jnp.sum(size > 0))).astype(jnp.int32)
         rank = jnp.zeros(len(flat), jnp.int32).at[jnp.argsort(-size)].set(jnp.arange(len(flat), dtype=jnp.int32))

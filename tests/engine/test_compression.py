@@ -45,6 +45,13 @@ def test_never_more_entries_are_sent_than_charged(update, keep):
     assert ((found == update) | (found == 0)).all()
 
 
+@pytest.mark.parametrize("config", [INT8, TOPK], ids=["int8", "topk"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_compression_hides_no_entry_that_is_no_finite_number(config, number):
+    sent = compression.compress(config, {"a": jnp.array([3.0, 1.0, number, 2.0]), "b": jnp.arange(100.0)})
+    assert not all(np.isfinite(leaf).all() for leaf in sent.values())
+
+
 def test_bytes_are_counted_by_hand_and_jax_can_trace_them():
     found = probing.probe(networks.norm(), (1,), check=False)
     widths = (4, 6)
