@@ -7,14 +7,18 @@ is a table.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 from fednas_jax.config.registries import SCHEDULES
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.errors import ConfigError
+from fednas_jax.registry import attempt
 
 Schedule = Callable[[int], float]
+
+MOST = 1e38  # a learning rate that float32 still takes
 
 
 def constant(rounds: int, /) -> Schedule:
@@ -61,14 +65,21 @@ def rates(train: TrainConfig, rounds: int) -> list[float]:
     """The clients' learning rate in each of a stage's rounds: learning_rate x learning_rate_decay^round x schedule.
 
     Raises:
-      ConfigError: the schedule gives what is no finite number of at least 0.
+      ConfigError: the schedule fails, or gives what is no finite number of at least 0; or the rate becomes none.
     """
-    factor = SCHEDULES.get(train.schedule)(rounds)
+    what, factor = f"train.schedule: got {train.schedule!r}", SCHEDULES.get(train.schedule)(rounds)
     found = []
     for n in range(rounds):
-        value = factor(n)
+        when = f"in round {n} of {rounds}"
+        value = attempt(f"{what} {when}", None, functools.partial(factor, n))
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            got = f"train.schedule: got {train.schedule!r}, which gives {value!r} in round {n} of {rounds}"
-            raise ConfigError(f"{got}, want a finite number of at least 0")
-        found.append(train.learning_rate * train.learning_rate_decay**n * value)
+            raise ConfigError(f"{what}, which gives {value!r} {when}, want a finite number of at least 0")
+        try:
+            rate = train.learning_rate * train.learning_rate_decay**n * value
+        except OverflowError:
+            rate = math.inf
+        if not rate <= MOST:
+            got = f"got {train.learning_rate}, which schedule and decay make {rate:.3g} {when}"
+            raise ConfigError(f"train.learning_rate: {got}, want at most {MOST:.0e}")
+        found.append(rate)
     return found

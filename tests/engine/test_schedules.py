@@ -18,6 +18,9 @@ def negative(rounds):
 
 def words(rounds):
     return lambda n: "fast"
+
+def late(rounds):
+    return lambda n: [1, 1][n]
 """
 
 
@@ -71,9 +74,19 @@ def test_the_decay_multiplies_the_schedule():
         ("warmup(rounds=-1)", r"got warmup\(rounds=-1\), want rounds at least 0"),
         ("warmup(then='slope')", "got 'slope', want one of constant"),
         ("{own}:negative", r"gives -1\.0 in round 0 of 3, want a finite number of at least 0"),
+        ("{own}:late", "in round 2 of 3: IndexError: list index out of range"),
+        ("cosine(final='low')", "in round 0 of 3: TypeError"),
         ("{own}:words", "gives 'fast' in round 0 of 3, want a finite number of at least 0"),
     ],
 )
 def test_what_is_no_schedule_is_refused(text, said, own_module):
     with pytest.raises(ConfigError, match=rf"^train\.schedule: .*{said}"):
         factors(text.format(own=own_module(OWN)), 3)
+
+
+@pytest.mark.parametrize(("schedule", "rounds"), [("constant", 2000), ("step(every=1, factor=1e30)", 5)])
+def test_a_learning_rate_that_grows_beyond_all_numbers_is_refused(schedule, rounds):
+    train = TrainConfig(learning_rate=1.0, learning_rate_decay=2.0, schedule=schedule)
+    said = rf"^train\.learning_rate: got 1\.0, which schedule and decay make .* in round \d+ of {rounds}, want at most"
+    with pytest.raises(ConfigError, match=said):
+        rates(train, rounds)
