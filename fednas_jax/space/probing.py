@@ -40,7 +40,8 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
 
     Raises:
       NetworkError: the network has no width group, a dimension mixes groups or does not scale, a removable group's
-        block stays at width 0, or it matters which of a group's channels comes first; names the variable.
+        block stays at width 0, it matters which of a group's channels comes first, or a variable is no float32; names
+        the variable.
       ConfigError: `multiple` does not fit the groups, or it or a width is no multiple of the group's block.
     """
     groups, widths = tuple(network.widths), tuple(network.widths.values())
@@ -60,13 +61,17 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
     if unknown := sorted(can_leave - set(groups)):
         raise NetworkError(f"{network.name}: got '{unknown[0]}' as removable, want some of {', '.join(groups)}")
     removable = [g for g, group in enumerate(groups) if depth and group in can_leave]
+    shapes = network.abstract(widths)
+    everything = {**shapes.params, **shapes.stats}
+    for path, leaf in everything.items():
+        if leaf.dtype != np.float32:
+            want = "want every variable float32, in which they are averaged (train.precision says what computes)"
+            raise NetworkError(f"{network.name}: '{path}' is {leaf.dtype}, {want}")
     labels = _labels(network, groups, widths)
     products: tuple[Polynomial, ...] | None = None
     if any(dim is UNCLEAR for label in labels.values() for dim in label):
         labels, products = _followed(network, groups, widths, multiples, labels)
     gone = _gone(network, groups, grown(widths, primes(len(groups))), labels, removable)
-    shapes = network.abstract(widths)
-    everything = {**shapes.params, **shapes.stats}
     space = Space(
         network=network,
         groups=groups,

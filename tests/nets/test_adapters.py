@@ -199,3 +199,11 @@ def test_a_variable_that_nobody_would_carry_is_refused_by_its_path(network):
     with pytest.raises(NetworkError, match=r"^bad: '(held/)?constant' is neither, want every variable") as caught:
         probe(network, (4,))
     assert "\n" not in str(caught.value)
+
+
+def test_variables_that_are_no_float32_are_refused_by_their_path():
+    def half(widths, rngs):
+        return nnx.Linear(4, widths["a"], param_dtype=jnp.bfloat16, rngs=rngs)
+
+    with pytest.raises(NetworkError, match=r"^bad: '(bias|kernel)' is bfloat16, want every variable float32"):
+        probe(from_nnx("bad", half, {"a": 4}, (4,)), (4,))

@@ -72,7 +72,7 @@ def without_size(message):
 def test_the_page_has_what_the_tests_look_for():
     assert list(FILES) == ["my_nnx.py", "my_linen.py", "my_text.py", "to_safetensors.py"]
     assert len(COMMANDS) == 6
-    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (13, 7)
+    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (14, 7)
     assert PAGE.count("\n| `") == len(ROWS)
 
 
