@@ -18,7 +18,7 @@ from fednas_jax.data.damage import reading
 from fednas_jax.data.examples import Dataset, Examples, dataset
 from fednas_jax.data.features import Inputs, as_labels, as_rows, as_series, as_tokens, told
 from fednas_jax.data.images import resized
-from fednas_jax.data.labels import HALF_LEVEL, class_count, short, unused
+from fednas_jax.data.labels import HALF_LEVEL, class_count, short, untrained, unused
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation, refuse, unheard
 from fednas_jax.data.split import TEST_SHARE, held_out
 from fednas_jax.errors import DataError
@@ -128,6 +128,8 @@ def from_arrays(
             _log.warning("%s: %s (labels='remap' leaves them out)", name, empty)
     names = names if len(names) == classes else ()
     trains = Examples(*(column[train] for column in given))
+    if alone := untrained(trains.labels, tests.labels):
+        _log.warning("%s: %s", name, alone)
     return dataset(name, trains, tests, classes, natural=natural, class_names=names)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fednas_jax.errors import DataError
+
 
 def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
     """The file itself, or a folder's files of some kinds, in the order of their paths.
@@ -15,9 +17,14 @@ def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
       source: a file, or a folder.
       ends: of the files' names, in small letters and with their dot; files may have them in any case.
       deep: whether folders within the folder are looked into.
+
+    Raises:
+      DataError: there is neither.
     """
     if source.is_file():
         return [source]
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
     found = sorted(source.rglob("*") if deep else source.glob("*"))
     return [path for path in found if path.name.lower().endswith(ends) and _shown(path, source) and path.is_file()]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import difflib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,33 +21,16 @@ from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.damage import reading
 from fednas_jax.data.images import inside
 from fednas_jax.data.labels import short
-from fednas_jax.data.options import ImportOptions, Seen, Skipped, refuse, unheard
+from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
 from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import SPLITS, by_split
+from fednas_jax.data.table_columns import Columns, as_first, choose
 from fednas_jax.errors import DataError
 from fednas_jax.files import plain_name, read_json
 
 _WANT = "a whole table"
-# Names that columns have in well-known sets, likeliest first.
-_IMAGES = ("image", "img", "images", "picture", "photo", "path", "file", "file_name", "filename", "image_path")
-_LABELS = ("label", "labels", "class", "target", "y", "fine_label", "character", "digit")
-_CLIENTS = ("client", "client_id", "client_ids", "user", "user_id", "writer", "writer_id")
-
-NONE = "none"
-"""Given as a column, says that there is none."""
-
 _ROWS = 64  # read at once; images of a megabyte are common
-
-
-class Columns(NamedTuple):
-    """Which columns hold what."""
-
-    image: str  # "" for none
-    label: str
-    client: str  # "" for none
-    features: tuple[str, ...] = ()  # where there is no image
-    class_names: tuple[str, ...] = ()  # that the labels are numbers of; () where the file says none
 
 
 def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen = unheard) -> Skipped:
@@ -113,66 +95,6 @@ def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen:
     return _written(folder, source.resolve().name, with_validation(source, rows, options), options, seen, columns)
 
 
-def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Columns:
-    """Which columns hold images or features, labels and clients: those that the options name, else by name or type.
-
-    Without an image's column, features are all that is left.
-
-    Args:
-      where: the table is, for messages.
-      columns: name -> "image", "class", "number", "unknown" or "": what its type says that it holds.
-      options: `inputs`, `image_column`, `feature_columns`, `label_column`, `client_column`.
-
-    Raises:
-      DataError: a column that is not there, or one that cannot be told.
-    """
-
-    def given_name(option: str, given: str) -> str:
-        if given not in columns:
-            near = difflib.get_close_matches(given, columns, 1)
-            want = f"want {near[0]!r}" if near else f"want one of {_listed(columns)}"
-            raise DataError(f"data import {option}: got {given!r}, which {where} has not, {want}")
-        return given
-
-    def found(option: str, type_: str, known: tuple[str, ...], needed: bool) -> str:
-        given = getattr(options, option)
-        if given == NONE and not needed:
-            return ""
-        if given:
-            return given_name(option, given)
-        typed = [name for name, holds in columns.items() if type_ and holds == type_]
-        if len(typed) == 1:
-            return typed[0]
-        by_name = next((name for want in known for name in columns if name.lower() == want), "")
-        if needed and not by_name:
-            flag = option.replace("_", "-")
-            raise DataError(f"{where}: got the columns {_listed(columns)}, want --{flag} to say which")
-        return by_name
-
-    if options.inputs not in (None, "images", "rows"):
-        raise DataError(f"data import inputs: got {options.inputs!r}, want images or rows: {where} is a table")
-    rows = options.inputs == "rows" or bool(options.feature_columns)
-    if rows and (options.image_column or options.inputs == "images"):
-        raise DataError(f"data import image_column: got images as well as features of {where}, want one of them")
-    image = "" if rows else found("image_column", "image", _IMAGES, not columns or options.inputs == "images")
-    label, client = found("label_column", "class", _LABELS, True), found("client_column", "", _CLIENTS, False)
-    if image:
-        return Columns(image, label, client)
-    named = [given_name("feature_columns", name.strip()) for name in options.feature_columns.split(",") if name.strip()]
-    features = tuple(named) or tuple(name for name in columns if name not in (label, client))
-    words = [name for name in features if columns[name] not in ("number", "unknown")]
-    if rows and words:
-        raise DataError(f"{where} {words[0][:40]}: got no numbers, want some, or --feature-columns without it")
-    if words or not features:
-        found("image_column", "image", _IMAGES, True)
-    refuse(options, ("image_size", "channels", "images", "skip_damaged"), f"{where} holds no images")
-    return Columns("", label, client, features)
-
-
-def _listed(columns: Iterable[str]) -> str:
-    return ", ".join(name[:40] for name in list(columns)[:12])
-
-
 def _written(
     folder: Path, name: str, splits: dict[str, Iterable[Record]], options: ImportOptions, seen: Seen, columns: Columns
 ) -> Skipped:
@@ -181,22 +103,6 @@ def _written(
     fit = options.classes in (None, len(names)) and not options.remap
     skipped = write_records(folder, name, splits, options, seen, names if fit else ())
     return skipped._replace(features=columns.features)
-
-
-def _as_first(where: Path, columns: Columns, first: Columns) -> Columns:
-    """A file's columns, of which the features are in the order of the first file's.
-
-    Raises:
-      DataError: they are not the same ones, or labels are numbers of other classes.
-    """
-    if other := sorted(set(columns.features) ^ set(first.features)):
-        has = "a feature" if other[0] in columns.features else "no feature"
-        want = "the same features in all files, or --feature-columns to say which"
-        raise DataError(f"{where} {other[0][:40]}: got {has} of this name, want {want}")
-    if columns.class_names and first.class_names and columns.class_names != first.class_names:
-        got, want = (", ".join(names[:5])[:80] for names in (columns.class_names, first.class_names))
-        raise DataError(f"{where} {columns.label}: got the classes {got}, want {want}, as in the first file")
-    return columns._replace(features=first.features)
 
 
 def _is_csv(path: Path) -> bool:
@@ -210,7 +116,7 @@ def _of_files(files: list[Path], options: ImportOptions, first: Columns) -> Iter
 
 def _of_csv(path: Path, options: ImportOptions, first: Columns) -> Iterator[Record]:
     images = options.images or path.parent
-    columns = _as_first(path, choose(path, _held_by_csv(path), options), first)
+    columns = as_first(path, choose(path, _held_by_csv(path), options), first)
     with reading(path, _WANT), path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
@@ -271,7 +177,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 def _of_parquet(path: Path, options: ImportOptions, first: Columns) -> Iterator[Record]:
     with reading(path, _WANT), pq.ParquetFile(path) as file:
-        columns = _as_first(path, _chosen(path, file.schema_arrow, options), first)
+        columns = as_first(path, _chosen(path, file.schema_arrow, options), first)
         wanted = _wanted(columns)
         for group in range(file.num_row_groups):
             # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
@@ -302,7 +208,7 @@ def _arrow_files(folder: Path) -> list[Path]:
 def _of_arrow(files: list[Path], options: ImportOptions, first: Columns) -> Iterator[Record]:
     for path in files:
         with reading(path, _WANT), _arrow(path) as reader:
-            columns = _as_first(path, _chosen(path, reader.schema, options), first)
+            columns = as_first(path, _chosen(path, reader.schema, options), first)
             begin = 0
             for batch in reader:
                 batch.validate(full=True)

@@ -19,7 +19,7 @@ from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
 from fednas_jax.data.records import Named, Record, with_validation, write_records
 from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import by_split
-from fednas_jax.data.tables import NONE
+from fednas_jax.data.table_columns import NONE
 from fednas_jax.errors import DataError
 
 _WANT = "a whole tar file"

@@ -173,6 +173,8 @@ def test_columns_of_features_are_rows_in_the_order_of_the_table(write: Any, tmp_
         ({"age": ["old"] * 12}, {}, "got the columns age, sick, label, user, dose, want --image-column"),
         ({"age": ["old"] * 12}, {"inputs": "rows"}, "t.parquet age: got no numbers, want some, or --feature-columns"),
         ({}, {"feature_columns": "ag"}, "feature_columns: got 'ag', which .* has not, want 'age'"),
+        ({}, {"feature_columns": "age,label"}, "feature_columns: got 'label', want columns but the label's"),
+        ({}, {"feature_columns": "age,dose,age"}, "feature_columns: got 'age', want .* each once"),
         ({}, {"inputs": "series"}, "data import inputs: got 'series', want images or rows: .* is a table"),
         ({}, {"inputs": "images"}, "got the columns age, .* want --image-column to say which"),
         ({}, {"inputs": "rows", "image_column": "age"}, "image_column: got images as well as features"),

@@ -257,6 +257,9 @@ def test_a_label_of_many_digits_makes_a_short_message(tmp_path: Path, capsys: py
 def test_arrays_in_python_tell_of_classes_without_an_example(caplog: pytest.LogCaptureFixture) -> None:
     assert from_arrays(X, Y + 1).classes == 3
     assert "arrays: 1 class without an example: 0 (labels='remap' leaves them out)" in caplog.text
+    assert "training" not in caplog.text
+    from_arrays(X, Y, test=(X, Y + 1))
+    assert "arrays: 1 class without a training example: 2" in caplog.text
     data = from_arrays(X, Y * 30 - 30, labels="remap")
     assert (data.classes, data.class_names) == (2, ("-30", "0"))
     with pytest.raises(DataError, match="labels: got 'dense', want one of keep, remap"):

@@ -48,6 +48,11 @@ def test_the_ends_of_names_may_be_in_capitals(form: str, tmp_path: Path) -> None
     assert (len(data.train.labels), len(data.test.labels)) == (12, 12)
 
 
+@pytest.mark.parametrize("kind", ["table", "hdf5", "webdataset", "leaf"])
+def test_a_source_that_is_not_there_is_named(kind: str, tmp_path: Path) -> None:
+    refused(kind, tmp_path / "nowhere", r"nowhere: no such file or folder")
+
+
 def test_tables_of_two_kinds_are_not_half_read(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for form, name in (("parquet_rows", "train.parquet"), ("csv_rows", "test.csv")):
