@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,9 @@ from fednas_jax.errors import DataError
 _IMAGES = ("image", "img", "images", "picture", "photo", "path", "file", "file_name", "filename", "image_path")
 _LABELS = ("label", "labels", "class", "target", "y", "fine_label", "character", "digit")
 _CLIENTS = ("client", "client_id", "client_ids", "user", "user_id", "writer", "writer_id")
+
+# Numbers of rows, as pandas writes them: in a table that is sorted by label they tell the label.
+_ROW_NUMBERS = re.compile(r"\s*|__index_level_\d+__|Unnamed: \d+")
 
 NONE = "none"
 """Given as a column, says that there is none."""
@@ -32,7 +36,7 @@ class Columns(NamedTuple):
 def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Columns:
     """Which columns hold images or features, labels and clients: those that the options name, else by name or type.
 
-    Without an image's column, features are all that is left.
+    Without an image's column, features are all that is left, but for pandas' numbers of rows.
 
     Args:
       where: the table is, for messages.
@@ -77,7 +81,8 @@ def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Colu
     named = [given_name("feature_columns", name.strip()) for name in options.feature_columns.split(",") if name.strip()]
     if twice := [name for n, name in enumerate(named) if name in (label, *named[:n])]:
         raise DataError(f"data import feature_columns: got {twice[0]!r}, want columns but the label's, each once")
-    features = tuple(named) or tuple(name for name in columns if name not in (label, client))
+    others = (name for name in columns if name not in (label, client) and not _ROW_NUMBERS.fullmatch(name))
+    features = tuple(named) or tuple(others)
     words = [name for name in features if columns[name] not in ("number", "unknown")]
     if rows and words:
         raise DataError(f"{where} {words[0][:40]}: got no numbers, want some, or --feature-columns without it")

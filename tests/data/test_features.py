@@ -164,6 +164,14 @@ def test_columns_of_features_are_rows_in_the_order_of_the_table(write: Any, tmp_
     assert some.natural is None
 
 
+@pytest.mark.parametrize("name", ["", "__index_level_0__", "Unnamed: 0"])
+def test_numbers_of_rows_are_features_only_where_they_are_named(name: str, tmp_path: Path) -> None:
+    source = parquet(tmp_path / "t.parquet", **{name: np.arange(12)})
+    assert imported("table", source)[1].endswith("; features: age, sick, dose")
+    if name:
+        assert imported("table", source, feature_columns=f"{name},age")[1].endswith(f"; features: {name}, age")
+
+
 @pytest.mark.parametrize(
     ("more", "options", "message"),
     [
