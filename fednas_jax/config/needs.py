@@ -117,6 +117,22 @@ def check_network(parameters: int, copies: int, available: int | None) -> None:
     check_memory(f"{copies:,} copies of {parameters:,} parameters", "net.widths", 4 * parameters * copies, available)
 
 
+def check_lanes(parameters: int, lanes: int, devices: int, available: int | None) -> None:
+    """Refuses more lanes than there is memory for: each has weights, gradients and momentum, in float32.
+
+    Args:
+      parameters: of the parent.
+      lanes: of a device.
+      devices: that share the memory.
+      available: bytes of it.
+
+    Raises:
+      ConfigError: as `check_memory`.
+    """
+    many = f"{lanes:,} lanes of {parameters:,} parameters on each of {devices} devices"
+    check_memory(many, "engine.lanes", 12 * parameters * lanes * devices, available)
+
+
 def _size(number: float) -> str:
     """Bytes as people say them."""
     for unit in ("bytes", "kB", "MB", "GB", "TB"):

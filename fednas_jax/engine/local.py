@@ -132,12 +132,19 @@ def dropout_key(key: jax.Array) -> jax.Array:
 
 def local_steps(counts: np.ndarray, config: TrainConfig) -> np.ndarray:
     """Steps [C] that E epochs take on clients of `counts` [C] training examples: ceil(E n / B), full batches all."""
-    return np.ceil(config.local_epochs * counts / config.batch_size - 1e-9).astype(np.int32)
+    return _steps(counts, config).astype(np.int32)
 
 
 def stream_capacity(counts: np.ndarray, config: TrainConfig) -> int:
     """Room that the longest client's stream needs, in examples: whole epochs that cover all its steps."""
-    return int(np.max(-(-local_steps(counts, config) * config.batch_size // counts) * counts))
+    examples, counts = _steps(counts, config) * config.batch_size, counts.astype(np.int64)
+    return int(np.max(-(-examples // counts) * counts))
+
+
+def _steps(counts: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """`local_steps` in int64, however many; somebody who has an example takes a step."""
+    steps = np.ceil(config.local_epochs * counts.astype(float) / config.batch_size - 1e-9)
+    return np.maximum(steps, counts > 0).astype(np.int64)
 
 
 def stream(key: jax.Array, count: jax.Array, capacity: int) -> jax.Array:

@@ -132,7 +132,7 @@ def prepare(
     _same_data(dataset, packed)
     _same_tables(config)
     prices = prices_of(config, space, packed)
-    _check_memory(config, loaded)
+    _check_memory(config, loaded, lanes, devices or jax.devices())
     for stage in (config.pretrain, config.finetune):
         schedules.rates(config.train, stage.rounds)  # refuses a schedule that cannot be followed to the end
     groups = s.groups if s.partial else 1
@@ -210,8 +210,14 @@ def code_of(config: Config) -> dict[str, str]:
     return found
 
 
-def _check_memory(config: Config, loaded: _Loaded) -> None:
+def _check_memory(config: Config, loaded: _Loaded, lanes: int, devices: Sequence[jax.Device]) -> None:
     """Refuses what would not fit into memory at the very least, before anything of it is allocated.
+
+    Args:
+      config: of the run.
+      loaded: its data and network.
+      lanes: of a device; 0: not known yet.
+      devices: to train on.
 
     Raises:
       ConfigError: one line with the number of bytes needed and those there are.
@@ -220,10 +226,15 @@ def _check_memory(config: Config, loaded: _Loaded) -> None:
     most = needs.memory()
     # The stack and its sums; a lane's weights, gradients and momentum.
     needs.check_network(space.params(space.widths), 2 * slots + 3, most)
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    sharing = sum(device.platform == "cpu" for device in here)  # other devices have a memory of their own
+    needs.check_lanes(space.params(space.widths), lanes, sharing, most)
     needs.check_batches(config, packed.inputs.shape[1:], most)
     if packed.train_count.any():
         order = stream_capacity(packed.train_count[packed.train_count > 0], config.train)
         needs.check_memory(f"{order:,} numbers of examples for a client", "train.local_epochs", 12 * order, most)
+        if order >= 2**31:  # they are counted in 32 bits on the devices
+            raise ConfigError(f"train.local_epochs: got {order:,} examples for a client, want fewer than {2**31:,}")
 
 
 @dataclasses.dataclass(frozen=True)

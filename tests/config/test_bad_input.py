@@ -240,6 +240,11 @@ def test_needs_are_held_against_the_memory_there_is():
     with pytest.raises(ConfigError, match=r"^net\.widths: got 10 copies of 1,001 parameters, which take 40\.0 kB"):
         needs.check_network(1001, 10, 40_000)
     needs.check_network(10**15, 10, None)  # nobody says how much there is
+    needs.check_lanes(1000, 5, 2, 120_000)
+    with pytest.raises(
+        ConfigError, match=r"^engine\.lanes: got 5 lanes of 1,001 parameters on each of 2 devices, which"
+    ):
+        needs.check_lanes(1001, 5, 2, 120_000)
     config = override(Config(), {"engine.lanes": 4, "train.batch_size": 100, "engine.eval_batch": 1})
     needs.check_batches(config, (10, 10, 1), 160_000)
     with pytest.raises(ConfigError, match=r"^train\.batch_size: got 100 images of 10x10x1 on 4 lanes, which take 160"):

@@ -503,6 +503,14 @@ def test_local_steps_are_full_batches_of_the_epochs():
     assert local.local_steps(counts, config).tolist() == [1, 1, 2, 3, 4]
     thirds = TrainConfig(local_epochs=0.1, batch_size=1)
     assert local.local_steps(np.array([30]), thirds).tolist() == [3]  # not 4 for 0.1 x 30 = 3.0000000000000004
+    least = TrainConfig(local_epochs=1e-6, batch_size=10_000)
+    assert local.local_steps(np.array([0, 9]), least).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 20, 30_000])
+def test_room_for_more_examples_than_32_bits_count_is_told_as_it_is(batch_size):
+    config = TrainConfig(local_epochs=10_000, batch_size=batch_size)
+    assert local.stream_capacity(np.array([300_000, 3], np.int32), config) == 3_000_000_000
 
 
 def test_masked_candidates_stay_masked_through_a_round(network, dataset, packed, candidates):
