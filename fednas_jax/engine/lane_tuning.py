@@ -24,6 +24,7 @@ from fednas_jax.engine.lane_steps import Program, compiled_steps
 from fednas_jax.errors import ConfigError, RunError
 from fednas_jax.files import read_json, write_json
 from fednas_jax.nets import conv, lowerings
+from fednas_jax.registry import said_of
 from fednas_jax.space.network import Network
 from fednas_jax.space.training_macs import training_layer_macs
 
@@ -66,7 +67,7 @@ def choice(
 
     Raises:
       ConfigError: the lowering that is wanted is not made for the device.
-      RunError: it computes other numbers there than the default does.
+      RunError: it computes other numbers there than the default does, or does not work there.
     """
     free, offered = wanted.lowering == "auto", lowerings.offered(device.platform)
     if not free and wanted.lowering not in offered:
@@ -114,7 +115,7 @@ def _speeds(
         try:
             told = read_json(remembered)
             of = {number: float(told["speeds"][str(number)]) for number in rungs if str(number) in told["speeds"]}
-            if of:
+            if of and all(0 <= speed < np.inf for speed in of.values()):
                 return Speeds(names[names.index(told["lowering"])], of)
         except (RunError, ValueError, KeyError, TypeError, AttributeError):
             remembered.unlink(missing_ok=True)  # half-written by a run that was killed
@@ -159,12 +160,15 @@ def _agree(lowering: str, config: TrainConfig, device: jax.Device) -> None:
     """Tries a kernel of our own against the default.
 
     Raises:
-      RunError: it computes other numbers.
+      RunError: it computes other numbers, or cannot be had here.
     """
     if not _one_platform(lowering):
         return
-    with jax.default_matmul_precision(config.matmul_precision):
-        right = conv.agrees(lowering, device, jnp.dtype(config.precision))
+    try:
+        with jax.default_matmul_precision(config.matmul_precision):
+            right = conv.agrees(lowering, device, jnp.dtype(config.precision))
+    except Exception as error:  # any: jax may have no such compiler any more, and the compiler none for this device
+        raise RunError(f"engine.lowering: {lowering} does not work here: {said_of(error, None)}") from error
     if not right:
         raise RunError(f"engine.lowering: {lowering} computes other numbers here than {lowerings.DEFAULT}")
 
@@ -202,7 +206,7 @@ def lanes(
     remembered = folder and folder / f"lanes-{_fingerprint(network, config, device, memory)}.json"
     if remembered and remembered.exists():
         try:
-            return min(int(read_json(remembered)["lanes"]), _rung(most))
+            return min(LADDER[LADDER.index(read_json(remembered)["lanes"])], _rung(most))
         except (RunError, ValueError, KeyError, TypeError):
             remembered.unlink(missing_ok=True)  # half-written by a run that was killed
     best, speed = LADDER[0], 0.0

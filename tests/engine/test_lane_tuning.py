@@ -85,9 +85,10 @@ def test_a_damaged_memory_is_measured_again(network, speeds, tmp_path):
     speeds[0].update({1: 100, 4: 100})
     lanes(network, 99, tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_text('{"lan')
-    assert lanes(network, 99, tmp_path) == 1
-    assert speeds[1] == [1, 4, 1, 4]
+    for damage in ('{"lan', '{"lanes": 0}', '{"lanes": 1e999}', '{"lanes": 5}', '{"lanes": "4"}'):
+        file.write_text(damage)
+        assert lanes(network, 99, tmp_path) == 1
+    assert speeds[1] == [1, 4] * 6
 
 
 def test_a_measurement_is_a_speed_and_sees_what_does_not_fit(network, monkeypatch):
@@ -144,10 +145,12 @@ def test_an_accelerator_chooses_lanes_and_lowering_and_remembers_them(network, a
         "[1]",
         '{"lowering": "winograd", "speeds": {"1": 2}}',
         '{"lowering": "rows", "speeds": {}}',
+        '{"lowering": "rows", "speeds": {"1": 2, "2": -1}}',
+        '{"lowering": "rows", "speeds": {"1": NaN}}',
     ):
         file.write_text(damage)
         assert chosen(network, device, folder=tmp_path) == found
-    assert len(made) == 5 * number
+    assert len(made) == 7 * number
 
 
 def test_what_is_set_by_hand_is_not_measured(network, accelerator):
@@ -238,3 +241,22 @@ def test_a_kernel_of_our_own_that_is_asked_for_must_agree_even_where_nothing_is_
     monkeypatch.setattr(conv, "agrees", lambda *_: False)
     with pytest.raises(RunError, match="fused computes other numbers here than rows"):
         chosen(network, accelerator[0], wanted)
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no triton"), jax.errors.JaxRuntimeError("INTERNAL: too old\nat line 1")]
+)
+def test_a_kernel_of_our_own_that_cannot_be_had_is_one_line_where_it_is_asked_for(
+    network, accelerator, monkeypatch, error
+):
+    def agrees(*_):
+        raise error
+
+    monkeypatch.setattr(conv, "agrees", agrees)
+    device, made = accelerator
+    with pytest.raises(
+        RunError, match=r"^engine\.lowering: fused does not work here: \w+: (no triton|INTERNAL: too old)$"
+    ):
+        chosen(network, device, Choice(3, "fused"))
+    assert chosen(network, device).lowering == "patches"
+    assert {rung.lowering for rung in made} == set(lowerings.LOWERINGS) - {"fused"}
