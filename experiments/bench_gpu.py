@@ -66,15 +66,17 @@ class Setting:
     """What else parts are run with."""
 
     name: str  # in the table; "" is this version as it is
-    source: Path | None = None  # an earlier version of the project
+    source: Path = Path(__file__).resolve().parents[1]  # folder of the project, wherever this is started
     flags: str = ""  # of XLA
 
     def environment(self, cache: Path) -> dict[str, str]:
         """Of a part's process."""
         # Programs and lanes that an earlier run left in the user's cache would hide what a first run takes.
         found = os.environ | {"XDG_CACHE_HOME": str(cache)}
-        if self.source is not None:
-            found["PYTHONPATH"] = str(self.source)
+        if "JAX_COMPILATION_CACHE_DIR" in found:
+            found["JAX_COMPILATION_CACHE_DIR"] = str(cache / "programs")
+        others = os.environ.get("PYTHONPATH")  # where jax may be
+        found["PYTHONPATH"] = os.pathsep.join([str(self.source), *([others] if others else [])])
         if self.flags:
             found["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {self.flags}".strip()
         return found
@@ -117,7 +119,8 @@ def run(part: Part, setting: Setting, seconds: float, torch_python: str | None, 
     out = folder / name.replace(" ", "-")
     peers = part.peers and setting == NOW
     extra = ["--peers"] if peers else []
-    extra += ["--torch-python", torch_python] if peers and torch_python else []
+    # Not resolved: an environment's Python is a link.
+    extra += ["--torch-python", os.path.abspath(torch_python)] if peers and torch_python else []
     command = [sys.executable, "-m", "fednas_jax", *shlex.split(part.command), *extra, "--out", str(out)]
     environment = setting.environment(folder / f"cache-{setting.name}")
     began = time.perf_counter()
@@ -154,7 +157,9 @@ def lines(found: dict[str, Any]) -> list[tuple[str, ...]]:
         if "error" in row:
             result.append((name, str(row["lanes"]), row["error"], *["-"] * (len(COLUMNS) - 3)))
             continue
-        shares = (f"{row[key]:.1%}" for key in ("share_of_product_limit", "share_of_roofline", "padding"))
+        # An earlier version may not have counted all of them.
+        keys = ("share_of_product_limit", "share_of_roofline", "padding")
+        shares = (f"{row[key]:.1%}" if key in row else "-" for key in keys)
         speed = f"{row['examples_per_second']:,.0f}"
         result.append((name, str(row["lanes"]), speed, *shares, f"{row['compile_seconds']:.1f}", wall))
         wall = ""
@@ -169,14 +174,15 @@ def remarks(found: dict[str, Any]) -> list[str]:
         return []
     (workload,) = found["report"]["workloads"]
     final = workload["best"] or workload["rows"][0]
-    others = {"one after another": final["sequential"]} | final["peers"]
+    others = {"one after another": final["sequential"]} | final.get("peers", {})
     told = [
         f"{found['name']}, beside {name}: {o['examples_per_second']:,.0f} examples/s; the fleet is {o['ratio']:.2f} "
         f"times as fast ({o['ratio_least']:.2f} to {o['ratio_most']:.2f}, {len(o['seconds'])} pairs)"
         for name, o in others.items()
         if o
     ]
-    return told + [f"{found['name']}, {name} is not measured: {why}" for name, why in final["peers_left_out"].items()]
+    left_out = final.get("peers_left_out", {})
+    return told + [f"{found['name']}, {name} is not measured: {why}" for name, why in left_out.items()]
 
 
 def compared(results: list[dict[str, Any]]) -> list[str]:
