@@ -420,8 +420,8 @@ class Config:
     seed: Annotated[int, Range(2**32 - 1, "jax keys take 32 bits")] = 0
     """The one seed that every random number of the run comes from."""
     parent: Path | None = None
-    """A trained parent: a run's folder, a model's, an orbax checkpoint or a .safetensors file. In a search no
-    pretraining follows, unless `pretrain.rounds` is given too."""
+    """A trained parent: a run's folder, a model's, an orbax checkpoint or a .safetensors file. `pretrain.rounds` of a
+    search are then 0, unless they are given too; in Python they are to be given."""
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
