@@ -81,7 +81,7 @@ class RunDir:
         inputs.keep(config, self.inputs)
         about = {
             "config": to_json(config),
-            "versions": {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES},
+            "versions": {"python": platform.python_version()} | _versions(),
             "devices": [str(d) for d in jax.devices()],
             "lanes": {device_kind: lanes},
             "lowering": {device_kind: lowering},
@@ -153,6 +153,11 @@ class RunDir:
             got = f"got data of fingerprint {data}, want {str(then)[:100]!a}, with which this run began"
             raise RunError(f"data.source: {got}, or a new folder")
 
+    def other_versions(self) -> list[str]:
+        """Packages that have another version than when the run was begun, with both; of an older run none."""
+        then, now = read_json(self.config_file).get("versions", {}), _versions()
+        return [f"{p} {then[p]}, {now[p]} now" for p in PACKAGES if p in then and then[p] != now[p]]
+
     def result(self) -> dict[str, Any] | None:
         """The finished run's summary; None while it is unfinished.
 
@@ -193,8 +198,11 @@ class RunDir:
           files: paths within the folder that stay.
 
         Raises:
-          RunError: ledger or models are a link, which may lead anywhere.
+          RunError: events, ledger or models are a link, which may lead anywhere.
         """
+        for path in (self.events_file, self.ledger, self.models):
+            if path.is_symlink():
+                raise RunError(f"{path}: is a link, want the run's own")
         self._written, self._bytes = hashlib.sha256(), 0
         if self.events_file.exists():
             os.truncate(self.events_file, events_size)
@@ -203,12 +211,15 @@ class RunDir:
                     self._written.update(block)
             self._bytes = events_size
         for folder in (self.ledger, self.models):
-            if folder.is_symlink():
-                raise RunError(f"{folder}: is a link, want a folder of the run's own")
             for path in folder.glob("*"):
                 name = path.relative_to(self.path).as_posix()
                 if not any(file == name or file.startswith(f"{name}/") for file in files):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _versions() -> dict[str, str]:
+    """Those that are installed."""
+    return {package: _version(package) for package in PACKAGES}
 
 
 def _version(package: str) -> str:

@@ -202,6 +202,11 @@ def _restored(problem: Problem, session: Session) -> RunState | None:
         session.tell(events.Fallback(step, reason))
     progress = problem.goal.progress(state.widths)
     session.tell(events.Resume(saved.step, state.spent.client_seconds, progress))
+    others = hosts.from_first_host(session.run.other_versions)
+    warning = f"it went on with other versions, which may add in another order: {'; '.join(others)}"
+    if others and warning not in state.warnings:
+        session.tell(events.Warned(warning))
+        state = state._replace(warnings=(*state.warnings, warning))
     return state
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fednas_jax.cli.app import main
 from fednas_jax.errors import RunError
+from fednas_jax.run import folder
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.verifying import verify_run
 
@@ -60,15 +61,25 @@ def test_a_folder_whose_checkpoints_are_gone_begins_anew_with_nothing_of_before(
     assert {path.name for path in (out / "models").iterdir()} == {"000", "001", "002"}
 
 
-@pytest.mark.parametrize("folder", ["ledger", "models"])
-def test_what_a_link_leads_to_is_not_taken_back(half, tmp_path, folder):
+@pytest.mark.parametrize("part", ["ledger", "models", "events.jsonl"])
+def test_what_a_link_leads_to_is_not_taken_back(half, tmp_path, part):
     out, mine = faults.copied(half, tmp_path / "run"), tmp_path / "mine"
     shutil.rmtree(out / "checkpoints")
-    (out / folder).rename(mine)
-    (out / folder).symlink_to(mine)
-    before = faults.files(mine, ".")
-    assert f"{folder}: is a link" in faults.tried(out)
-    assert faults.files(mine, ".") == before
+    (out / part).rename(mine)
+    (out / part).symlink_to(mine)
+    before = {path: path.read_bytes() for path in [mine, *mine.rglob("*")] if path.is_file()}
+    assert f"{part}: is a link" in faults.tried(out)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_versions_than_those_it_began_with_are_a_warning_in_the_result(half, expected, tmp_path, monkeypatch):
+    out, real = faults.copied(half, tmp_path / "run"), folder._version
+    monkeypatch.setattr(folder, "_version", lambda package: "9.9" if package == "optax" else real(package))
+    result, rows = faults.tried(out)
+    (warning,) = result.pop("warnings")
+    assert warning.startswith("it went on with other versions, which may add in another order: optax ")
+    assert warning.endswith(", 9.9 now")
+    assert (result | {"warnings": []}, rows) == expected
 
 
 @pytest.mark.parametrize("folder", ["ledger", "models"])
