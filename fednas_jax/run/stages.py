@@ -7,7 +7,6 @@ tells the next state with what happened; none touches the disk.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -186,15 +185,18 @@ def buckets(problem: Problem, state: RunState) -> list[list[Member]]:
 
 def asked_for(problem: Problem, family: Sequence[Member]) -> list[Member]:
     """Members to be fine-tuned: those named by iteration and the largest within each share; nothing said: all."""
-    stage, macs = problem.config.finetune, problem.space.macs
+    stage = problem.config.finetune
     if not stage.members and not stage.shares:
         return list(family)
-    iterations = set(stage.members)
-    for share in stage.shares:
-        # MACs fall from iteration to iteration: the first that fits is the largest.
-        fits = (m.iteration for m in family if macs(m.widths) <= share * macs(family[0].widths))
-        iterations.update(itertools.islice(fits, 1))
-    return [m for m in family if m.iteration in iterations]
+    largest = {_largest_within(problem, family, share) for share in stage.shares}
+    return [m for m in family if m.iteration in {*stage.members, *largest}]
+
+
+def _largest_within(problem: Problem, family: Sequence[Member], share: float) -> int | None:
+    """The iteration of the largest member within a share of the parent's MACs; None: there is none."""
+    whole = problem.space.macs(family[0].widths)
+    # MACs fall from iteration to iteration: the first that fits is the largest.
+    return next((m.iteration for m in family if problem.space.macs(m.widths) / whole <= share), None)
 
 
 def _fedavg(
@@ -423,10 +425,9 @@ def _after_search(problem: Problem, state: RunState) -> tuple[RunState, tuple[ev
     """Moves on to fine-tuning where the search has a reason to stop."""
     if not state.stop_reason:
         return state, ()
-    stage, macs = problem.config.finetune, problem.space.macs
-    smallest = macs(state.widths) / macs(problem.space.widths)
+    stage = problem.config.finetune
     missing = sorted(set(stage.members) - {m.iteration for m in state.family})
-    shares = [share for share in stage.shares if share < smallest]
+    shares = [share for share in stage.shares if _largest_within(problem, state.family, share) is None]
     told: list[events.Event] = [events.Skip(missing, shares)] if missing or shares else []
     told.append(events.Stop(state.stop_reason, state.iteration))
     return state._replace(stage=Stage.FINETUNE, stacks=(), kept=()), tuple(told)
