@@ -354,7 +354,8 @@ class ParticipationConfig:
     wait_seconds: Annotated[float, AtLeast(1e-3), AtMost(1e9)] = 60.0
     """Seconds of simulated time after which the server looks again where nobody was there."""
     overcommit: Annotated[float, AtLeast(1), AtMost(1e3)] = 1.0
-    """The server invites this many times the clients that it wants, and takes the first of each candidate to finish."""
+    """The server invites this many times the clients that it wants, and takes the first of each candidate to finish.
+    Where it wants all, it invites all, and takes the first 1 / overcommit of them."""
     deadline_seconds: Annotated[float | None, Above(0), AtMost(1e9)] = None
     """Seconds after which the server closes a round of training; who is late works in vain. None: it waits for all."""
     dropout: Annotated[float, AtLeast(0), Below(1)] = 0.0

@@ -28,12 +28,13 @@ def outcome(
     seconds: np.ndarray,
     leaves: np.ndarray,
     gone: np.ndarray,
+    wanted: np.ndarray,
 ) -> Outcome:
     """Plays a round of training.
 
-    A phone does its tasks one after another. A candidate closes when the first 1 / overcommitment of those invited for
-    it have sent their updates: who is still at it stops there and goes on with its next task. Who goes away stops at
-    that moment and does not come back. At the deadline all stop.
+    A phone does its tasks one after another. A candidate closes when as many as are wanted have sent their updates:
+    who is still at it stops there and goes on with its next task. Who goes away stops at that moment and does not come
+    back. At the deadline all stop.
 
     Args:
       config: overcommitment and deadline.
@@ -43,10 +44,13 @@ def outcome(
       seconds: [T, 3] of download, training and upload.
       leaves: [C] share of all its steps after which a client leaves; infinite: it stays.
       gone: [C] seconds after the round's beginning when a client goes away; infinite: it stays.
+      wanted: [candidates] updates of each; 0, where all that there are were invited: 1 / overcommitment of these.
     """
     done = _planned(client, steps, leaves)
     names, place = np.unique(candidate, return_inverse=True)
-    wanted = np.maximum(1, np.floor(np.bincount(place, minlength=len(names)) / config.overcommit + 1e-9))
+    invited = np.bincount(place, minlength=len(names))
+    share = np.maximum(1, np.floor(invited / config.overcommit + 1e-9))
+    wanted = np.where(wanted[names] > 0, np.minimum(wanted[names], invited), share)
     deadline = np.inf if config.deadline_seconds is None else config.deadline_seconds
     return _played(done, seconds, place, client, wanted, deadline, gone, config.spells)
 

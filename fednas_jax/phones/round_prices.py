@@ -62,6 +62,7 @@ class Prices(NamedTuple):
         steps: np.ndarray,
         moment: ledger.Moment,
         gone: np.ndarray,
+        wanted: np.ndarray,
     ) -> tuple[Tasks, pa.Table, float]:
         """Plays a round of training: the tasks whose updates are taken, what all tasks cost, and the simulated seconds.
 
@@ -71,7 +72,8 @@ class Prices(NamedTuple):
           widths: [K] its widths.
           steps: [T] local steps of each task.
           moment: when.
-          gone: [C] seconds after which a client goes away (`participation.stays`).
+          gone: [C] seconds after which a client goes away (`availability.stays`).
+          wanted: [K] updates of each candidate; 0: see `race.outcome`.
         """
         chosen, server = self.config.participation, self.config.cost.server_seconds
         priced = self.at(moment)
@@ -81,7 +83,7 @@ class Prices(NamedTuple):
             return tasks, rows, ledger.duration(rows) + server
         leaves = availability.leaving(self.presence, moment.numbers)
         seconds = pricing.task_seconds(priced, work, pricing.TRAINING)
-        found = race.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone)
+        found = race.outcome(chosen, tasks.candidate, tasks.client, steps, seconds, leaves, gone, wanted)
         rows = pricing.training(priced, moment, work, pricing.Done(found.done, found.used, found.cut))
         taken = Tasks(*(field[found.used] for field in tasks))
         return taken, rows, (found.seconds if chosen.timed else ledger.duration(rows)) + server
@@ -104,7 +106,7 @@ class Prices(NamedTuple):
           widths: [K] its widths.
           examples: [T] validation examples of each task.
           moment: when.
-          gone: [C] seconds after which a client goes away (`participation.stays`).
+          gone: [C] seconds after which a client goes away (`availability.stays`).
           paired: only those who scored all of their candidates count.
         """
         priced, work = self.at(moment), self.work(tasks, candidate_ids, widths, examples)

@@ -36,6 +36,13 @@ class Team(NamedTuple):
     widths: Sequence[Widths]  # of each, at which it is sent and priced
 
 
+class Invited(NamedTuple):
+    """Whom the server asks to train."""
+
+    tasks: Tasks
+    wanted: np.ndarray  # [K] updates of each network that it waits for, of those it asked; 0: see `race.outcome`
+
+
 class Trained(NamedTuple):
     """What a round of training left."""
 
@@ -62,7 +69,7 @@ def begin(
     team: Team,
     moment: ledger.Moment,
     clock: float,
-    invite: Callable[[np.ndarray], Tasks],
+    invite: Callable[[np.ndarray], Invited],
     learning_rate: float,
 ) -> Callable[[], Trained]:
     """Hands a round of training to the devices; what is returned waits for them.
@@ -72,15 +79,15 @@ def begin(
       team: its networks.
       moment: the round.
       clock: simulated seconds since the run's beginning.
-      invite: the tasks, of who is there [C] bool.
+      invite: the tasks, of who is there [C] bool, and how many of them are wanted.
       learning_rate: of the clients.
     """
     present, gone, waited = problem.there(moment, clock)
-    invited = invite(present)
+    invited, wanted = invite(present)
 
     def played() -> tuple[Tasks, pa.Table, float]:
         steps = problem.fleet.steps[invited.client]
-        return problem.prices.simulate_round(invited, team.candidate_ids, team.widths, steps, moment, gone)
+        return problem.prices.simulate_round(invited, team.candidate_ids, team.widths, steps, moment, gone, wanted)
 
     # Where everybody stays to the end all updates are taken, and the round is priced while the devices work.
     known = None if problem.config.participation.everybody else played()
@@ -124,7 +131,7 @@ def _begun(
     return begun
 
 
-def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) -> Callable[[np.ndarray], Tasks]:
+def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) -> Callable[[np.ndarray], Invited]:
     """Invites the same clients for all networks, as FedAvg does.
 
     Args:
@@ -134,7 +141,7 @@ def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) 
       wanted: clients; 0: all.
     """
 
-    def invite(present: np.ndarray) -> Tasks:
+    def invite(present: np.ndarray) -> Invited:
         clients = np.arange(problem.clients)
         if not problem.config.participation.everybody:
             one_group = np.zeros(problem.clients, np.int32)
@@ -144,12 +151,13 @@ def cohort(problem: Problem, moment: ledger.Moment, networks: int, wanted: int) 
             rng = generator(problem.config.seed, Purpose.COHORT, PURPOSES[moment.stage], moment.round - 1)
             clients = np.sort(rng.choice(problem.clients, wanted, replace=False))
         slots = np.arange(networks, dtype=np.int32)
-        return Tasks(np.repeat(slots, len(clients)), np.tile(clients, networks).astype(np.int32))
+        tasks = Tasks(np.repeat(slots, len(clients)), np.tile(clients, networks).astype(np.int32))
+        return Invited(tasks, np.full(networks, wanted))
 
     return invite
 
 
-def groups(problem: Problem, moment: ledger.Moment, draw: assignment.Draw) -> Callable[[np.ndarray], Tasks]:
+def groups(problem: Problem, moment: ledger.Moment, draw: assignment.Draw) -> Callable[[np.ndarray], Invited]:
     """Invites for each candidate clients of the groups that are dealt to it.
 
     Args:
@@ -158,13 +166,13 @@ def groups(problem: Problem, moment: ledger.Moment, draw: assignment.Draw) -> Ca
       draw: which groups those are.
     """
 
-    def invite(present: np.ndarray) -> Tasks:
-        tasks = tasks_of(draw, problem.group_of)
+    def invite(present: np.ndarray) -> Invited:
+        tasks, wanted = tasks_of(draw, problem.group_of), problem.cohort * np.asarray(draw.assign).sum(1)
         if problem.config.participation.everybody:
-            return tasks
+            return Invited(tasks, wanted)
         presence, group_of = problem.prices.presence, problem.group_of
         chosen = availability.invited(presence, moment.numbers, present, group_of, problem.cohort)
-        return _only(tasks, chosen[tasks.client])
+        return Invited(_only(tasks, chosen[tasks.client]), wanted)
 
     return invite
 

@@ -15,12 +15,13 @@ from fednas_jax.phones import availability, race
 STAY = np.full(9, np.inf)
 
 
-def play(candidate, client, seconds, leaves=STAY, steps=None, gone=STAY, **fields):
+def play(candidate, client, seconds, leaves=STAY, steps=None, gone=STAY, wanted=(0, 0, 0), **fields):
     """Seconds: [T, 3] of download, training and upload."""
     seconds = np.asarray(seconds, np.float64)
     steps = np.full(len(client), 10) if steps is None else np.asarray(steps)
     config = ParticipationConfig(**fields)
-    return race.outcome(config, np.asarray(candidate), np.asarray(client), steps, seconds, leaves, gone)
+    tasks = (np.asarray(candidate), np.asarray(client), steps, seconds)
+    return race.outcome(config, *tasks, leaves, gone, np.asarray(wanted))
 
 
 def test_a_round_in_which_all_take_part_lasts_as_long_as_the_slowest_phone():
@@ -50,6 +51,12 @@ def test_overcommitment_takes_the_first_and_sends_the_others_to_their_next_candi
     assert found.used.tolist() == [True, True, False, True]
     np.testing.assert_allclose(found.done[2], (1, 0.5, 0))
     assert found.seconds == 8
+
+
+def test_where_fewer_are_there_than_would_be_invited_those_wanted_are_taken_all_the_same():
+    # Of candidate 0 three updates are wanted: five would be invited, four are there. Of candidate 1 two, and one is.
+    found = play([0, 0, 0, 0, 1], [0, 1, 2, 3, 4], [(1, n, 1) for n in range(5)], wanted=(3, 2, 0), overcommit=1.5)
+    assert found.used.tolist() == [True, True, True, False, True]
 
 
 def test_a_client_that_leaves_has_downloaded_and_done_whole_steps_and_does_not_come_back():
