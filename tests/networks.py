@@ -161,6 +161,17 @@ def maxout(x, pieces):
     return x.reshape(*x.shape[:-1], -1, pieces).max(-1)
 
 
+def swapped(x):
+    """The second half of the channels before the first, as between coupling layers."""
+    return jnp.concatenate(jnp.split(x, 2, axis=-1)[::-1], axis=-1)
+
+
+def coupled(x):
+    """One half of the channels scales the other."""
+    scale, scaled = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([scale, scale * scaled], axis=-1)
+
+
 class UNet(nnx.Module):
     """Down and up again, where what was there before is put beside what comes back."""
 
@@ -245,6 +256,8 @@ SEGMENTED = {
     "channel major": (ChannelMajor, ("a", "b")),
     "halves": (Halves, ("half", "inner")),
     "shuffled parts": (ShuffledParts, ("a", "b")),
+    "swapped": (functools.partial(Between, between=swapped), ("a", "b")),
+    "coupled": (functools.partial(Between, between=coupled), ("a", "b")),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from fednas_jax.errors import ConfigError, NetworkError
 from fednas_jax.space import causes, segments
 from fednas_jax.space.costs import grown, macs_table, primes, reductions, size_table
+from fednas_jax.space.jaxprs import flatten
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths, random_inputs
 from fednas_jax.space.provenance import follow
@@ -117,10 +118,11 @@ def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False)
         space.network.abstract(whole)
     except Exception:  # a network may need its own widths, for instance to divide them into groups
         whole = space.widths
-    # Every second channel or block goes, so that a wrong order of channels is seen too.
-    half = tuple(np.arange(w) // block % 2 == 0 for w, block in zip(whole, space.blocks, strict=True))
+    keeps = _keeps(space, whole)
     want = "activations that map 0 to 0 and normalisation by channel, or by blocks of channels that `blocks` names"
-    found, cause = _difference(space, whole, half, tolerance), None
+    differences = ((_difference(space, whole, keep, tolerance), keep) for keep in keeps)
+    found, half = next((pair for pair in differences if pair[0]), ("", keeps[0]))
+    cause = None
     if found or (not space.wired and causes.constants_differ(space.network, whole, half)):
         cause = _cause(space, whole, half)
         found = found or (cause is not None and "too little to see after one step") or ""
@@ -144,6 +146,22 @@ def _small(width: int, multiple: int) -> int:
     """A width to check at: an even number of multiples, and enough channels for their order to matter."""
     pair = 2 * multiple
     return min(width, pair * min(-(-CHANNELS // pair), max(1, width // pair)))
+
+
+def _keeps(space: Space, whole: Widths) -> list[tuple[np.ndarray, ...]]:
+    """Masks [width] of the groups to check, all of the same widths, which `net.multiple` allows: about half of whole.
+
+    Every second channel or block, the first ones, and some at random: what takes channels in a wrong order, or ties one
+    half of them to the other, is right about some of these, but not about all.
+    """
+    rng = np.random.default_rng(4)
+    keeps: list[list[np.ndarray]] = [[], [], []]
+    for width, block, multiple in zip(whole, space.blocks, space.multiple, strict=True):
+        blocks, kept = width // block, max(multiple, width // 2 // multiple * multiple) // block
+        even = np.argsort(np.arange(blocks) % 2, kind="stable")
+        for keep, order in zip(keeps, (even, np.arange(blocks), rng.permutation(blocks)), strict=True):
+            keep.append(np.repeat(np.isin(np.arange(blocks), order[:kept]), block))
+    return [tuple(keep) for keep in keeps]
 
 
 def _wired(space: Space) -> str:
@@ -347,9 +365,10 @@ def _followed(
             raise _unlabelled(network, groups, widths, path, axis)
         whole[path][axis] = first
     told = {path: tuple(label) for path, label in whole.items()}
-    if single := [g for g in sorted(segments.wired_groups(told)) if multiples[g] < 2]:
-        want = "want at least 2: which half a channel is in is followed"
-        raise ConfigError(f"net.multiple: {groups[single[0]]} got 1, {want}")
+    for g in sorted(segments.wired_groups(told)):
+        if _falls_apart(network, chosen[0], (*chosen[0][:g], multiples[g], *chosen[0][g + 1 :])):
+            want = f"want at least {2 * multiples[g]}: which half a channel is in is followed"
+            raise ConfigError(f"net.multiple: {groups[g]} got {multiples[g]}, {want}")
     at = grown(widths, primes(len(groups)))
     for (path, shape), axis in ((item, n) for item in _shapes(network, at).items() for n in range(len(item[1]))):
         dim = whole[path][axis]
@@ -360,6 +379,17 @@ def _followed(
         return {None: size} if isinstance(size, int) else segments.counted(size, chosen[0])
 
     return told, tuple(segments.product([affine(size) for size in sizes], len(groups)) for sizes in found[0].layers)
+
+
+def _falls_apart(network: Network, widths: Widths, smaller: Widths) -> bool:
+    """Whether parts of a group are single channels at smaller widths: those look like what is the same for all."""
+    sizes = (zip(*(a.shape for a in avals), strict=True) for avals in _avals(network, widths, smaller))
+    return any(before > 1 == after for pairs in sizes for before, after in pairs)
+
+
+def _avals(network: Network, *widths: Widths) -> Iterator[tuple[Any, ...]]:
+    """Every value of the forward pass, at several widths."""
+    return zip(*(flatten(network, at).avals for at in widths), strict=True)
 
 
 def _unlabelled(network: Network, groups: tuple[str, ...], widths: Widths, path: str, axis: int) -> NetworkError:

@@ -717,6 +717,18 @@ def test_a_variable_that_becomes_nan_is_refused_not_accepted():
         check_masking(space)
 
 
+def test_a_group_that_is_at_its_multiple_already_need_not_be_built_narrower():
+    class Eighths(Plain):
+        def __init__(self, widths, rngs):
+            super().__init__(widths, rngs)
+            self.norm = nnx.GroupNorm(widths["a"], num_groups=8, rngs=rngs)
+
+        def __call__(self, x):
+            return self.classifier(nnx.relu(self.second(nnx.relu(self.norm(self.first(x))))).mean((1, 2)))
+
+    assert probe(from_nnx("eighths", Eighths, {"a": 8, "b": 24}, (4, 4, 2)), (8,)).inexact == ""
+
+
 def test_variables_outside_the_labels_stay_as_they_are():
     space = space_of("cnn")
     tree = {"other": np.ones(3), "conv1/bias": np.ones(4)}

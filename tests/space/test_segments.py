@@ -44,6 +44,8 @@ LABELS = {  # the dimensions that are more than one group, by hand
         ("classifier/kernel", 0): Row((Segment(0, 2, 0),), 1),
     },
     "shuffled parts": {("first/kernel", 3): Row((Segment(0, 2, 0),), 1), ("second/kernel", 3): Dim(1, 2)},
+    "swapped": {("first/kernel", 3): Dim(0, 1), ("second/kernel", 2): Row((Segment(0, 1, 0),), 1)},
+    "coupled": {(f"{layer}/kernel", axis): Row((Segment(0, 1, 0),), 1) for layer, axis in (("first", 3), ("second", 2))},
 }
 
 
@@ -57,7 +59,7 @@ def space_of(name):
 def test_segments_are_those_written_by_hand_and_masking_is_exact(name):
     space = space_of(name)
     assert {key: space.labels[key[0]][key[1]] for key in LABELS[name]} == LABELS[name]
-    wired = {"halves": "half", "shuffled parts": "a"}
+    wired = {"halves": "half", "shuffled parts": "a", "swapped": "a", "coupled": "a"}
     want = f"{name}: which layers read a channel of {wired.get(name)} depends on the width, "
     assert space.inexact.startswith(want) if name in wired else space.inexact == ""
 
@@ -148,10 +150,11 @@ def test_channels_that_no_others_are_read_like_are_paired_with_any():
         assert len(set(index.tolist())) == len(index) == shapes[path][axis]
 
 
-def test_halves_that_a_width_of_1_would_leave_nothing_to_follow_of_are_refused():
-    want = r"^net.multiple: half got 1, want at least 2: which half a channel is in is followed$"
+@pytest.mark.parametrize(("name", "group", "multiple"), [("halves", "half", 1), ("swapped", "a", 2)])
+def test_halves_that_the_least_width_would_leave_nothing_to_follow_of_are_refused(name, group, multiple):
+    want = rf"^net.multiple: {group} got {multiple}, want at least {2 * multiple}: which half a channel is in is followed$"
     with pytest.raises(ConfigError, match=want):
-        probe(networks.segmented("halves"), (1,))
+        probe(networks.segmented(name), (multiple,))
 
 
 @pytest.mark.parametrize("widths", [(1, 1), (3, 3), (8, 4)])
