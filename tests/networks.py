@@ -234,6 +234,31 @@ class ShuffledParts(nnx.Module):
         return self.classifier(jnp.mean(nnx.relu(self.second(x)), axis=(1, 2)))
 
 
+def pixel_shuffled(x):
+    """Four channels in a row become a square of pixels of one."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, channels // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)
+    return x.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+class MergedHeads(nnx.Module):
+    """Attention whose kernels have heads and their width in one dimension, one head of eight after another."""
+
+    def __init__(self, widths, rngs):
+        self.first = nnx.Conv(2, widths["a"], (3, 3), strides=2, rngs=rngs)
+        size = (widths["a"], 8 * widths["heads"])
+        self.query, self.key, self.value = (nnx.Linear(*size, use_bias=False, rngs=rngs) for _ in range(3))
+        self.out = nnx.Linear(*size[::-1], rngs=rngs)
+        self.classifier = nnx.Linear(widths["a"], CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.first(x)).reshape(len(x), 9, -1)
+        query, key, value = (layer(x).reshape(len(x), 9, -1, 8) for layer in (self.query, self.key, self.value))
+        weights = nnx.softmax(jnp.einsum("bthd,bshd->bhts", query, key), -1)
+        found = jnp.einsum("bhts,bshd->bthd", weights, value).reshape(len(x), 9, -1)
+        return self.classifier((x + self.out(found)).mean(1))
+
+
 def _grouped_conv(groups, width, per_channel=False):
     """A layer of `width x a` channels in so many groups, or in one for each channel."""
 
@@ -256,6 +281,8 @@ SEGMENTED = {
     "channel major": (ChannelMajor, ("a", "b")),
     "halves": (Halves, ("half", "inner")),
     "shuffled parts": (ShuffledParts, ("a", "b")),
+    "pixel shuffled": (functools.partial(Between, made=4, between=pixel_shuffled), ("a", "b")),
+    "merged heads": (MergedHeads, ("heads", "a")),
     "swapped": (functools.partial(Between, between=swapped), ("a", "b")),
     "coupled": (functools.partial(Between, between=coupled), ("a", "b")),
 }

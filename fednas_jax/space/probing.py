@@ -86,15 +86,36 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         gone=gone,
         products=products,
     )
-    if not check:
-        return space
+    return _checked(space) if check else space
+
+
+def _checked(space: Space) -> Space:
+    """The space with what `check_masking` says of it, and with labels that were followed where sizes do not suffice."""
+    by_sizes = None
     try:
-        return dataclasses.replace(space, inexact=check_masking(space))
+        by_sizes = dataclasses.replace(space, inexact=check_masking(space))
+        if not by_sizes.inexact or space.products:
+            return by_sizes
     except _OrderError:
-        # Sizes do not show in which order channels lie; following them does, where they were not followed yet.
-        order = labels if products else _followed(network, groups, widths, multiples, labels)[0]
-    space = dataclasses.replace(space, labels=order)
-    return dataclasses.replace(space, inexact=check_masking(space, followed=True))
+        pass
+    # Sizes do not show in which order channels lie: heads that share a dimension with their width are reordered, and
+    # training with them, as if each were a single channel. Following channels shows it.
+    order: Mapping[str, Label] = space.labels
+    if not space.products:
+        try:
+            order = _followed(space.network, space.groups, space.widths, space.multiple, space.labels)[0]
+        except NetworkError:
+            if by_sizes is None:
+                raise
+    if by_sizes and order == space.labels:
+        return by_sizes
+    space = dataclasses.replace(space, labels=dict(order))
+    try:
+        return dataclasses.replace(space, inexact=check_masking(space, followed=True))
+    except _OrderError:
+        if by_sizes is None:
+            raise
+        return by_sizes
 
 
 def check_masking(space: Space, tolerance: float = 1e-4, followed: bool = False) -> str:

@@ -10,15 +10,18 @@ channels, which speak for channels that are off.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fednas_jax.space.jaxprs import LAYERS, LOOPS, Operation, flatten
+from fednas_jax.space.costs import grown, primes
+from fednas_jax.space.jaxprs import LAYERS, LOOPS, Operation, Program, flatten
 from fednas_jax.space.network import Network, Widths
 from fednas_jax.space.segments import FIXED
 
@@ -63,6 +66,7 @@ def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: froz
                 count += size
     ties = _Ties()
     layers = []
+    whole = _whole_widths(network, widths, program)
     for operation in program.operations:
         shapes = [program.shape(value) for value in operation.reads]
         into = [known.get(value, []) for value in operation.reads]
@@ -71,8 +75,10 @@ def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: froz
         out = [program.shape(value) for value in operation.writes]
         for value, nodes in zip(operation.writes, ties.through(operation, shapes, into, out), strict=True):
             known[value] = _tidy(nodes)
+            if operation.name == "reshape":
+                ties.number(known[value], whole[value])
     component = ties.components(count)
-    names = _names(network, widths, own, component, dict(pure))
+    names = _names(network, widths, own, component, dict(pure), ties.numbers(component))
     of_node = np.array([names.get(c, (FIXED, 0, FIXED)) for c in component.tolist()] or [(FIXED, 0, FIXED)])
     found = {key: (of_node[nodes, 0], of_node[nodes, 1]) for key, nodes in own.items()}
     makers = {key: of_node[nodes, 2] for key, nodes in own.items()}
@@ -86,8 +92,18 @@ def _names(
     own: Mapping[Key, np.ndarray],
     component: np.ndarray,
     pure: Mapping[Key, int],
+    numbers: Mapping[tuple[int, int], int],
 ) -> dict[int, tuple[int, int, int]]:
-    """The group, channel and maker of each component: what makes a channel names it, or else what reads it."""
+    """The group, channel and maker of each component: what makes a channel names it, or else what reads it.
+
+    Args:
+      network: the family.
+      widths: at which it was followed.
+      own: the nodes of the variables' dimensions.
+      component: of each node.
+      pure: the group of dimensions that are a multiple of its width.
+      numbers: of a group and a component the channel, where reshaping told it.
+    """
     names: dict[int, tuple[int, int, int]] = {}
     keys, number = sorted(own.keys() & pure.keys()), {key: n for n, key in enumerate(sorted(pure))}
     shapes = {path: leaf.shape for part in network.abstract(widths) for path, leaf in part.items()}
@@ -97,12 +113,30 @@ def _names(
 
     for key in sorted(keys, key=lambda key: (not makes(key), len(own[key]) > widths[pure[key]])):
         g, here = pure[key], component[own[key]].tolist()
-        order = {c: n for n, c in enumerate(dict.fromkeys(here))}
+        first: dict[int, int] = {}
         for place, c in enumerate(here):
-            # Of a repeated group that nothing else names, channels are numbered as they come, turn after turn.
-            turn, channel = (0, order[c]) if len(order) == widths[g] else divmod(place, widths[g])
+            first.setdefault(c, place)
+        told, turns = [numbers.get((g, c), FIXED) for c in first], defaultdict[int, Iterator[int]](itertools.count)
+        if len(first) == widths[g]:
+            places = [(0, n) for n in range(len(first))]
+        elif FIXED not in told:
+            places = [(next(turns[channel]), channel) for channel in told]
+        else:  # of a repeated group that nothing else names, channels are numbered as they come, turn after turn
+            places = [divmod(place, widths[g]) for place in first.values()]
+        for c, (turn, channel) in zip(first, places, strict=True):
             names.setdefault(c, (g, channel, number[key] + turn * len(number)))
     return names
+
+
+def _whole_widths(network: Network, widths: Widths, program: Program) -> list[tuple[int | None, ...]]:
+    """For each dimension of each value the group whose width it is, neither a multiple of it nor a part."""
+    factors = primes(len(widths))
+    larger = flatten(network, grown(widths, factors))
+    if len(larger.avals) != len(program.avals):  # the widths change which operations there are
+        return [(None,) * len(a.shape) for a in program.avals]
+    sizes = {(w, w * f): g for g, (w, f) in enumerate(zip(widths, factors, strict=True))}
+    pairs = zip(program.avals, larger.avals, strict=True)
+    return [tuple(sizes.get(pair) for pair in zip(a.shape, b.shape, strict=True)) for a, b in pairs]
 
 
 class _Ties:
@@ -110,6 +144,24 @@ class _Ties:
 
     def __init__(self) -> None:
         self.pairs: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
+        self.told: list[tuple[int, np.ndarray, np.ndarray]] = []  # group, nodes, and the channel of each
+
+    def number(self, nodes: Nodes, groups: Sequence[int | None]) -> None:
+        """Takes down which channels entries are of, where a reshape gives a group's whole width an axis of its own."""
+        for n in nodes:
+            for axis in _varies(n) if len(_varies(n)) > 1 else ():
+                if (g := groups[axis]) is not None:
+                    there = n >= 0
+                    channels = np.broadcast_to(_along(np.arange(n.shape[axis]), axis, n.ndim), n.shape)
+                    self.told.append((g, n[there], channels[there]))
+
+    def numbers(self, component: np.ndarray) -> dict[tuple[int, int], int]:
+        """The channel of each group's components, where reshapes agree about it."""
+        found: dict[tuple[int, int], set[int]] = defaultdict(set)
+        for g, nodes, channels in self.told:
+            for c, channel in zip(component[nodes].tolist(), channels.tolist(), strict=True):
+                found[g, c].add(channel)
+        return {key: min(channels) for key, channels in found.items() if len(channels) == 1}
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         pair = np.stack([side.ravel() for side in np.broadcast_arrays(a, b)])
@@ -183,17 +235,19 @@ class _Ties:
         return [_along(makes, numbers.out_spec[1], rank)]
 
     def _product(self, given: Any, shapes: Sequence[tuple[int, ...]], into: Sequence[Nodes], rank: int) -> Nodes:
-        (contracted, batch), out = given["dimension_numbers"], len(given["dimension_numbers"][1][0])
-        for left, right in zip(*contracted, strict=True):
-            self.tie(_on(into[0], left, shapes[0]), _on(into[1], right, shapes[1]))
+        contracted, batch = given["dimension_numbers"]
+        alike = len(batch[0])
+        for left, right in itertools.product(
+            *([_placed(n, (*batch[side], *contracted[side])) for n in into[side]] for side in (0, 1))
+        ):
+            if left is not None and right is not None and max(_varies(left) & _varies(right), default=-1) >= alike:
+                self.tie(left, right)
         found: list[Nodes] = []
-        for side in (0, 1):
-            place = {axis: n for n, axis in enumerate(batch[side])}
-            for axis in range(len(shapes[side])):
-                if axis not in (*batch[side], *contracted[side]):
-                    place[axis] = out
-                    out += 1
-            found.append([_along(_on(into[side], axis, shapes[side]), to, rank) for axis, to in place.items()])
+        free = [[a for a in range(len(shapes[s])) if a not in (*batch[s], *contracted[s])] for s in (0, 1)]
+        for side, gap in ((0, 0), (1, len(free[0]))):
+            axes = (*batch[side], *[None] * gap, *free[side])
+            laid = [_placed(n, (*axes, *[None] * (rank - len(axes)))) for n in into[side]]
+            found.append([n for n in laid if n is not None])
         sizes = [max([1, *(n.shape[axis] for part in found for n in part)]) for axis in range(rank)]
         return self._elementwise([_tidy(part) for part in found], tuple(sizes))
 
@@ -255,6 +309,16 @@ def _varies(nodes: np.ndarray) -> set[int]:
 
 def _along(nodes: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return nodes.reshape([-1 if a == axis else 1 for a in range(rank)])
+
+
+def _placed(nodes: np.ndarray, axes: Sequence[int | None]) -> np.ndarray | None:
+    """The nodes with these axes of theirs in this order, None for a new one; None where they vary along others."""
+    if not _varies(nodes) <= set(axes):
+        return None
+    kept = [axis for axis in axes if axis is not None]
+    laid = nodes.transpose([*kept, *(axis for axis in range(nodes.ndim) if axis not in kept)])
+    sizes = iter(laid.shape)
+    return laid.reshape([1 if axis is None else next(sizes) for axis in axes])
 
 
 def _on(nodes: Nodes, axis: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -44,8 +44,13 @@ LABELS = {  # the dimensions that are more than one group, by hand
         ("classifier/kernel", 0): Row((Segment(0, 2, 0),), 1),
     },
     "shuffled parts": {("first/kernel", 3): Row((Segment(0, 2, 0),), 1), ("second/kernel", 3): Dim(1, 2)},
+    "pixel shuffled": {("first/kernel", 3): Row((Segment(0, 4),), 1), ("second/kernel", 2): Dim(0, 1)},
+    "merged heads": {
+        key: Row((Segment(0, 8),), 1)
+        for key in (("query/kernel", 1), ("key/kernel", 1), ("value/kernel", 1), ("out/kernel", 0))
+    },
     "swapped": {("first/kernel", 3): Dim(0, 1), ("second/kernel", 2): Row((Segment(0, 1, 0),), 1)},
-    "coupled": {(f"{layer}/kernel", axis): Row((Segment(0, 1, 0),), 1) for layer, axis in (("first", 3), ("second", 2))},
+    "coupled": {key: Row((Segment(0, 1, 0),), 1) for key in (("first/kernel", 3), ("second/kernel", 2))},
 }
 
 
@@ -152,8 +157,8 @@ def test_channels_that_no_others_are_read_like_are_paired_with_any():
 
 @pytest.mark.parametrize(("name", "group", "multiple"), [("halves", "half", 1), ("swapped", "a", 2)])
 def test_halves_that_the_least_width_would_leave_nothing_to_follow_of_are_refused(name, group, multiple):
-    want = rf"^net.multiple: {group} got {multiple}, want at least {2 * multiple}: which half a channel is in is followed$"
-    with pytest.raises(ConfigError, match=want):
+    want = f"want at least {2 * multiple}: which half a channel is in is followed$"
+    with pytest.raises(ConfigError, match=f"^net.multiple: {group} got {multiple}, {want}"):
         probe(networks.segmented(name), (multiple,))
 
 
