@@ -20,9 +20,12 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is unknown to LaTeX's own encoding
+    **{c: f"{{{c}}}" for c in "[]*"},  # behind \\ and \midrule they would be options of these
 }
-_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula where no number follows
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for a formula, where it is not one of the page's numbers
+_NUMBER = r"[+-]?[\d.,]+(e[+-]?\d+)?"
+_NUMBERS = re.compile(rf"-|{_NUMBER}( [%sx])?( \({_NUMBER} to {_NUMBER}\))?(, (\d+ pairs?|unpaired))?")
 
 
 def write_tables(folder: Path, tables: Sequence[Grid], form: str) -> list[Path]:
@@ -81,16 +84,17 @@ _FORMS: dict[str, tuple[str, Callable[[Grid], str]]] = {
 
 
 def _tex(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_TEX.get(c, c) for c in plain(cell)) for cell in cells) + r" \\"
+    found = ("".join(_TEX.get(c, c) for c in plain(cell)) for cell in cells)
+    return " & ".join(re.sub("-(?=-)", "-{}", cell) for cell in found) + r" \\"  # two hyphens would be a dash
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", plain(text))
+    return re.sub(r"([\\`*_{}\[\]<>|~&$])", r"\\\1", plain(text))
 
 
 def _cell(text: str) -> str:
     shown = plain(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) and not re.fullmatch(r"[+-]?[\d.,]+.*", shown) else shown
+    return f"'{shown}" if shown.startswith(_FORMULA) and not _NUMBERS.fullmatch(shown) else shown
 
 
 def _file(title: str) -> str:

@@ -162,6 +162,25 @@ def test_tables_keep_a_stranger_s_text_as_text():
     assert exporting.as_csv(table).splitlines()[2] == "'=1+2,-0.5 (-1 to +1)"
 
 
+@pytest.mark.parametrize(
+    ("cell", "latex", "markdown", "csv"),
+    [
+        ("[2mm]", "{[}2mm{]}", "\\[2mm\\]", "[2mm]"),  # behind \\\\ an option
+        ('*"a"', r"{*}{\char34}a{\char34}", '\\*"a"', '"*""a"""'),
+        ("---", "-{}-{}-", "---", "'---"),
+        ("&lt; $x$", r"\&lt; \$x\$", "\\&lt; \\$x\\$", "&lt; $x$"),
+        ("-2+cmd|' /C calc'!A0", r"-2+cmd\textbar{}' /C calc'!A0", "-2+cmd\\|' /C calc'!A0", "'-2+cmd|' /C calc'!A0"),
+        ("+1 (x to y)", "+1 (x to y)", "+1 (x to y)", "'+1 (x to y)"),
+        *((cell, cell, cell, cell) for cell in ("-", "-0.28 (-1.00 to +0.41)", "-1.5e-05", "+0.10 s")),
+    ],
+)
+def test_a_cell_is_what_it_says_in_every_form_of_a_table(cell, latex, markdown, csv):
+    table = Grid("T", ("name",), [(cell,)])
+    assert exporting.latex(table).splitlines()[5] == rf"{latex} \\"
+    assert exporting.markdown(table).splitlines()[4] == f"| {markdown} |"
+    assert exporting.as_csv(table).splitlines()[1] == csv
+
+
 def test_runs_of_other_data_are_refused(runs, tmp_path, capsys):
     shutil.copytree(runs[0], tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
