@@ -81,7 +81,7 @@ def print_repriced(console: Console, path: Path, found: dict[str, Any]) -> None:
     header = ("stage", "phones", "seconds", "p95", "joules", "wasted", "hours")
     rows = []
     for stage in (*ledger.STAGES, "all"):
-        for name, result in ((run.config.cost.population, run.result), (found["population"], found)):
+        for name, result in ((f"{run.config.cost.population} (as run)", run.result), (found["population"], found)):
             by, whole = result["client_cost"][stage], result["client_cost"][stage]["seconds"]["total"]
             lost = result.get("wasted", {}).get(stage, {}).get("seconds", 0.0)
             hours = result.get("simulated_hours", {}).get(stage)

@@ -155,7 +155,9 @@ def test_repricing_a_run_on_its_own_phones_gives_its_own_ledger(leaving):
 def test_the_command_line_prices_a_run_on_other_phones(leaving, capsys):
     result, out, _ = leaving
     assert main(["reprice", str(out), "--population", "flash_kilobytes", "--name", "fast"]) == 0
-    assert "flash_kilobytes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "flash_kilobytes" in said
+    assert "paper (as run)" in said
     found = json.loads((out / "reprice" / "fast.json").read_text())
     mine, theirs = result["client_cost"]["all"], found["client_cost"]["all"]
     assert theirs["macs"] == mine["macs"]
