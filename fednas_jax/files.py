@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -158,6 +160,31 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
+    """A folder that goes at the end with what is left in it, also where a signal ends the process.
+
+    Args:
+      prefix: of its name.
+      within: the folder that it is made in; None: where temporary files are.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=within) as name:
+        _TEMPORARY.add(name)
+        try:
+            yield Path(name)
+        finally:
+            _TEMPORARY.discard(name)
+
+
+def remove_temporary() -> None:
+    """Removes the temporary folders that there are: for a process that ends in the midst of what uses them."""
+    for name in tuple(_TEMPORARY):
+        shutil.rmtree(name, ignore_errors=True)
+
+
+_TEMPORARY: set[str] = set()
 
 
 def sync(path: Path) -> None:

@@ -6,9 +6,7 @@ Letters: C clients, N examples.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from fednas_jax.config.schema import DataConfig, NetConfig, TrainConfig
 from fednas_jax.data import PackedClients, load, pack, partition
 from fednas_jax.data.columns import read_columns
 from fednas_jax.data.synthetic import write_synthetic_columns
+from fednas_jax.files import temporary_folder
 from fednas_jax.seeds import Purpose, generator
 
 CLASSES = 10
@@ -159,8 +158,8 @@ def make_clients(
 
 def _on_disk(workload: Workload, clients: int, seed: int) -> tuple[PackedClients, tuple[float, ...], tuple[float, ...]]:
     """The clients in memory-mapped files without a name: the disk is free again when nobody maps them any more."""
-    with tempfile.TemporaryDirectory(prefix="fednas-bench-") as root:
-        folder = Path(root) / "columns"
+    with temporary_folder("fednas-bench-") as root:
+        folder = root / "columns"
         low, high = workload.sizes.low, workload.sizes.high
         write_synthetic_columns(folder, clients, low, high, workload.shape, CLASSES, seed)
         made = read_columns(folder)

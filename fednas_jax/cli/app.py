@@ -47,7 +47,7 @@ COMMANDS = {
             ("list", "the data sets there are"),
             ("show NAME", "what a data set holds, or a preset's; with --clients how it is divided, --out FILE.svg"),
             ("prepare NAME", "prepare a data set once, downloaded or from its original files (--from DIR)"),
-            ("import KIND PATH", "import files of yours into columns (--to DIR; kinds: leaf, folder, npz)"),
+            ("import KIND PATH", "import files of yours into columns (--to DIR; kinds: {kinds})"),
         )
     ),
 }
@@ -123,8 +123,9 @@ def _run(args: list[str]) -> int:
 def _usage() -> str:
     from fednas_jax.bench.workloads import WORKLOADS
     from fednas_jax.config.presets import PRESETS
+    from fednas_jax.data.imports import KINDS
 
-    names = {"presets": ", ".join(PRESETS), "workloads": ", ".join(WORKLOADS)}
+    names = {"presets": ", ".join(PRESETS), "workloads": ", ".join(WORKLOADS), "kinds": ", ".join(KINDS)}
     lines = [(f"{name} {what}", does.format(**names)) for name, c in COMMANDS.items() for what, does in c.usage]
     wide = max(len(call) for call, _ in lines)
     return "\n".join(

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from fednas_jax.files import remove_temporary
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -46,6 +48,7 @@ class AtOnce:
         shown = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar hides the cursor
         with contextlib.suppress(OSError):
             os.write(2, f"{shown}{said(number)}\n".encode())
+        remove_temporary()
         os._exit(128 + number)
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +39,7 @@ from fednas_jax.data.examples import (
 )
 from fednas_jax.data.labels import LARGEST, class_count
 from fednas_jax.errors import DataError
+from fednas_jax.files import temporary_folder
 
 _CHANGED = 1 << 16  # rows changed at once
 
@@ -118,8 +118,8 @@ class ColumnsWriter:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Beside the folder, since a rename cannot cross file systems.
-            hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
-            self._unfinished = Path(self._stack.enter_context(hidden), "columns")
+            hidden = self._stack.enter_context(temporary_folder(f".{folder.name}.", folder.parent))
+            self._unfinished = hidden / "columns"
             self._unfinished.mkdir()
         self._columns: dict[str, Column] = {}
         self._counts = np.zeros((0, 256), np.int64)

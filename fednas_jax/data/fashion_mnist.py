@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from fednas_jax.data.idx import read_idx
 from fednas_jax.data.root import data_root
 from fednas_jax.data.tfds_temporary import tidied
 from fednas_jax.errors import DataError
+from fednas_jax.files import temporary_folder
 
 NAME = "fashion_mnist"
 CLASSES = 10
@@ -66,8 +66,8 @@ def prepare_fashion_mnist(source_dir: Path, root: Path | None) -> Path:
     try:
         # TFDS makes a folder for downloads, which we don't have, and speaks on stdout, which belongs to our
         # caller.
-        with tidied(), tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
-            _write(splits, folder, Path(unused))
+        with tidied(), temporary_folder("fednas-tfds-") as unused, contextlib.redirect_stdout(io.StringIO()):
+            _write(splits, folder, unused)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return folder

@@ -6,11 +6,11 @@ while the disk holds them twice. In memory are a block of images, and a label an
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import re
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,6 +26,7 @@ from fednas_jax.data.labels import check_range
 from fednas_jax.data.listing import Listing, write_listing
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, check_validation
 from fednas_jax.errors import DataError
+from fednas_jax.files import temporary_folder
 
 Named = int | str
 """A label or a client, as a file has it."""
@@ -90,14 +91,15 @@ def write_records(
         kinds, a client missing among others.
     """
     labels, clients = _Names(), _Names()
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        hidden = tempfile.TemporaryDirectory(prefix=f".{folder.name}.records.", dir=folder.parent)
-    with hidden as spool, ThreadPoolExecutor(os.cpu_count()) as threads:
+    with contextlib.ExitStack() as stack:
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            spool = stack.enter_context(temporary_folder(f".{folder.name}.records.", folder.parent))
+        threads = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
         held: dict[str, _Spooled] = {}
         form: Form | None = None
         for split, records in splits.items():
-            held[split] = _Spooled(Path(spool, f"{split}.npy"), options, threads, form, folder)
+            held[split] = _Spooled(spool / f"{split}.npy", options, threads, form, folder)
             held[split].take(records, labels, clients, seen)
             form = held[split].form
             if not held[split].labels:

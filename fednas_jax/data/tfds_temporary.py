@@ -6,6 +6,8 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 
+from fednas_jax.files import temporary_folder
+
 
 @contextlib.contextmanager
 def tidied() -> Iterator[None]:
@@ -14,8 +16,8 @@ def tidied() -> Iterator[None]:
     Source: TFDS 4.9.10, `DatasetInfo.initialize_from_bucket`, calls `mkdtemp` and forgets the folder.
     """
     before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="fednas-tfds-") as folder:
-        tempfile.tempdir = folder
+    with temporary_folder("fednas-tfds-") as folder:
+        tempfile.tempdir = str(folder)
         try:
             yield
         finally:

@@ -8,7 +8,6 @@ programs that are compiled for other shapes are not looked at: it is an estimate
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from fednas_jax.config.files import override, to_json
 from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config
 from fednas_jax.errors import RunError
+from fednas_jax.files import temporary_folder
 from fednas_jax.run.folder import RunDir
 from fednas_jax.search import brackets, policies
 from fednas_jax.sweep import packing
@@ -114,13 +114,13 @@ def measured(planned: Plan, trial: Planned) -> Measured:
       RunError: it failed.
     """
     config = short(planned.config(trial))
-    with tempfile.TemporaryDirectory(prefix="fednas-estimate-") as temporary:
-        pool = Processes(1, Path(temporary) / "workers")
+    with temporary_folder("fednas-estimate-") as temporary:
+        pool = Processes(1, temporary / "workers")
         try:
-            cold, warm = (_run(pool, config, Path(temporary) / name) for name in ("first", "second"))
+            cold, warm = (_run(pool, config, temporary / name) for name in ("first", "second"))
         finally:
             pool.close()
-        run = RunDir(Path(temporary) / "second")
+        run = RunDir(temporary / "second")
         result = run.result()
         assert result is not None
         events = list(run.events())

@@ -172,6 +172,24 @@ def test_a_search_that_is_stopped_in_its_first_seconds_says_so_in_one_line(seed,
     assert "Traceback" not in err
 
 
+LEAVING = """
+import os, signal, sys
+from pathlib import Path
+from fednas_jax.cli import signals
+from fednas_jax.files import temporary_folder
+
+with signals.ending(process=True), temporary_folder(".columns.", Path(sys.argv[1])) as folder:
+    (folder / "images.npy").write_bytes(b"half of them")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_command_that_a_signal_ends_at_once_leaves_no_half_written_folder(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LEAVING, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_output_that_cannot_be_encoded_is_shown_as_far_as_it_can(monkeypatch):
     bytes_ = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding="ascii"))
