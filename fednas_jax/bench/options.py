@@ -15,6 +15,8 @@ from fednas_jax.config.methods import resolve
 from fednas_jax.config.schema import Config, EngineConfig, TrainConfig
 from fednas_jax.errors import ConfigError
 
+MOST_CLIENTS = 10**7  # as of a run
+
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -108,8 +110,8 @@ def check(options: BenchOptions) -> None:
       ConfigError: one line that names the option, the value got and the value wanted.
     """
     chosen(options)
-    sweep(options)
-    resolve(Config(seed=options.seed, engine=options.engine))
+    for engine in sweep(options):
+        resolve(Config(seed=options.seed, engine=engine))
     if not (math.isfinite(options.seconds) and options.seconds > 0):
         raise ConfigError(f"seconds: got {options.seconds}, want above 0")
     if options.repeats < 1:
@@ -117,6 +119,8 @@ def check(options: BenchOptions) -> None:
     for name in ("clients", "devices"):
         if getattr(options, name) < 0:
             raise ConfigError(f"{name}: got {getattr(options, name)}, want at least 1, or 0 for the usual number")
+    if options.clients > MOST_CLIENTS:
+        raise ConfigError(f"clients: got {options.clients}, want at most {MOST_CLIENTS}")
     if options.torch_python is not None and not options.peers:
         raise ConfigError(f"torch_python: got {options.torch_python}, want it with --peers")
     if options.torch_python is not None and not options.torch_python.is_file():

@@ -297,6 +297,8 @@ MISTAKES = {
     "no number of lanes": (["--lanes", "many"], "lanes: got 'many'"),
     "lanes said twice": (["--lanes", "2", "--engine.lanes", "4"], "engine.lanes: got 4, want 0"),
     "negative clients": (["--clients", "-3"], "clients: got -3, want at least 1"),
+    "too many clients": (["--clients", "99999999999"], "clients: got 99999999999, want at most 10000000"),
+    "too many lanes": (["--lanes", "1,99999999"], "engine.lanes: got 99999999, want"),
     "negative devices": (["--devices", "-1"], "devices: got -1, want at least 1"),
     "no repeats": (["--repeats", "0"], "repeats: got 0, want at least 1"),
     "no time": (["--seconds", "0"], "seconds: got 0.0, want above 0"),
