@@ -28,13 +28,14 @@ from rounds import (
     with_config,
 )
 
-from fednas_jax.config.schema import AugmentConfig, DataConfig, TrainConfig
+from fednas_jax.config.schema import AugmentConfig, DataConfig, EngineConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, pack, partition, read_columns, write_columns
 from fednas_jax.engine import feed, local, programs
 from fednas_jax.engine import lane_plan as schedule
 from fednas_jax.engine.compiling import Size
+from fednas_jax.engine.fleet_spec import FleetSpec, choice_of
 from fednas_jax.engine.loading import Parts
-from fednas_jax.engine.mesh import mesh_of
+from fednas_jax.engine.mesh import layout_of, mesh_of
 from fednas_jax.engine.tasks import Tasks
 from fednas_jax.errors import ConfigError, DeviceError
 from fednas_jax.space.network import Variables
@@ -426,6 +427,18 @@ def test_test_examples_are_each_counted_once(network, dataset, candidates):
     clients = np.arange(split.clients)
     tally = engine.evaluate(WIDTHS, stacked(candidates), Tasks(np.zeros(len(clients), int), clients))
     assert tally.total[0] == len(dataset.test.labels)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "batch", "size", "want"), [(0, 100, 100, 1), (1, 100, 100, 1), (64, 100, 100, 5), (64, 100, 3, 64)]
+)
+def test_no_more_test_examples_are_on_a_device_at_once_than_in_training(network, dataset, lanes, batch, size, want):
+    """Of lanes that training fills to a device's memory, with 8 examples each."""
+    engine = EngineConfig(lanes=lanes, eval_batch=batch)
+    split = chunks(dataset.test, size)
+    spec = FleetSpec(network, split, dataset.mean, dataset.std, 10, CONFIG, engine, 0, 3, jax.devices()[:1])
+    assert CONFIG.batch_size == 8
+    assert choice_of(spec, layout_of(spec.devices), np.zeros(3, int)).lanes == want
 
 
 @pytest.mark.parametrize("name", ["momentum", "adam", "yogi", "adagrad"])
