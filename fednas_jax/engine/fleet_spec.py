@@ -66,7 +66,7 @@ def choice_of(spec: FleetSpec, layout: Layout, steps: np.ndarray) -> Choice:
     """
     wanted = Choice(spec.engine.lanes, spec.engine.lowering)
     if not np.all(spec.data.train_count):  # a test split trains nowhere
-        # As many examples at once as in training, which are known to fit: nobody could finish a run whose test does not.
+        # As many examples at once as in training, which fit: nobody could finish a run whose test does not.
         batch = min(spec.engine.eval_batch, max(1, int(np.max(spec.data.val_count))))
         lanes = min(wanted.lanes, max(1, wanted.lanes * spec.train.batch_size // batch))
         return Choice(lanes or 1, lowerings.DEFAULT if wanted.lowering == "auto" else wanted.lowering)
