@@ -15,6 +15,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "furo"
+html_show_copyright = False  # LICENSE has it
 html_title = f"fednas_jax {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

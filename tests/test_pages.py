@@ -163,6 +163,20 @@ def test_the_api_page_has_every_public_name():
     assert sorted(a or b for a, b in found) == sorted(fn.__all__)
 
 
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_files_and_names_that_a_page_tells_of_are_there(page):
+    told = " ".join(re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)))
+    files = re.findall(r"\b(?:tests|experiments|fednas_jax|docs)/[\w/]+\.\w+", told)
+    assert [file for file in files if not (HOME / file).is_file()] == []
+    assert [name for name in re.findall(r"\bfn\.(\w+)", told) if not hasattr(fn, name)] == []
+
+
+def test_no_line_is_a_comment_of_the_site_s():
+    """MyST leaves out what begins with '%', such as a percentage that a line was wrapped before."""
+    text = {page: re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE) for page, text in PAGES.items()}
+    assert {page: found for page in text if (found := re.findall(r"^\s*%.*", text[page], re.MULTILINE))} == {}
+
+
 def test_the_site_leads_to_every_page():
     toctree = set(re.findall(r"^(\w+)$", PAGES["index.md"], re.MULTILINE))
     pages = {page.stem for page in (HOME / "docs").iterdir() if page.suffix in (".md", ".ipynb")}
