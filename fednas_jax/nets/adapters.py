@@ -131,10 +131,11 @@ class NnxNetwork(_Family):
     ) -> tuple[jax.Array, dict[str, Any]]:
         """See `Network.apply`."""
         graph, rest = self._graph(widths, train, key is not None)
+        paths = self._abstract(widths)[2]
         module = nnx.merge(
             graph,
-            _nested(variables.params, nnx.Param),
-            _nested(variables.stats, nnx.BatchStat),
+            _nested(variables.params, nnx.Param, paths),
+            _nested(variables.stats, nnx.BatchStat, paths),
             _reseeded(rest, key),
             copy=True,
         )
@@ -157,13 +158,16 @@ class NnxNetwork(_Family):
         return module
 
     def _shapes(self, widths: Widths) -> Any:
-        """The abstract variables and the abstract module that has them."""
+        """The abstract variables, the abstract module that has them, and its own keys behind each path of theirs."""
         module = nnx.eval_shape(lambda: self._module(widths, jax.random.key(0)))
         _, params, stats, rest = self._split(module)
-        for path, leaf in nnx.to_flat_state(rest):
-            if not isinstance(leaf, nnx.RngState):
-                raise _foreign(self.name, "/".join(map(str, path)))
-        return Variables(_flat(params), _flat(stats)), module
+        kept = [path for path, leaf in nnx.to_flat_state(rest) if not isinstance(leaf, nnx.RngState)]
+        # An array of jax that is no variable lies in the graph, which is to be the same for all.
+        kept += [path for path, leaf in nnx.iter_graph(module) if isinstance(leaf, jax.core.Tracer)]
+        for path in kept:
+            raise _foreign(self.name, _path(path))
+        paths = {_path(path): path for state in (params, stats) for path, _ in nnx.to_flat_state(state)}
+        return Variables(_flat(params), _flat(stats)), module, paths
 
     def _build(self, widths: Widths, train: bool, dropout: bool) -> Any:
         """The module's graph and random streams as it trains or evaluates."""
@@ -194,26 +198,34 @@ class _Stream(nnx.RngStream):
         return key
 
 
+COLLECTIONS = ("params", "batch_stats")
+
+
 class LinenNetwork(_Family):
     """See `from_linen`."""
 
     def abstract(self, widths: Widths) -> Variables:
         """Shapes and dtypes of the variables at these widths; nothing is allocated."""
-        return self._abstract(widths)
+        return self._abstract(widths)[0]
 
-    def _shapes(self, widths: Widths) -> Variables:
-        return jax.eval_shape(functools.partial(self._fresh, widths), jax.random.key(0))
+    def _shapes(self, widths: Widths) -> Any:
+        """The abstract variables and, for each collection, the keys behind each path: names may have a / in them."""
+        tree = jax.eval_shape(functools.partial(self._tree, widths), jax.random.key(0))
+        for path in traverse_util.flatten_dict(tree):
+            if path[0] not in COLLECTIONS:
+                raise _foreign(self.name, _path(path))
+        keys = [{_path(path): path for path in traverse_util.flatten_dict(tree.get(c, {}))} for c in COLLECTIONS]
+        return Variables(*(_joined(tree.get(c, {})) for c in COLLECTIONS)), keys
 
     def _fresh(self, widths: Widths, key: jax.Array) -> Variables:
+        tree = self._tree(widths, key)
+        return Variables(*(_joined(tree.get(c, {})) for c in COLLECTIONS))
+
+    def _tree(self, widths: Widths, key: jax.Array) -> Any:
+        """Freshly initialised collections."""
         form = inputs_of(self, 1)
-        inputs = jnp.zeros(form.shape, form.dtype)
         with linen.intercept_methods(_fast_lowering):
-            tree = self._module(widths).init(key, inputs, train=False)
-        for path in traverse_util.flatten_dict(tree, sep="/"):
-            if path.split("/")[0] not in ("params", "batch_stats"):
-                raise _foreign(self.name, path)
-        params, stats = (traverse_util.flatten_dict(tree.get(c, {}), sep="/") for c in ("params", "batch_stats"))
-        return Variables(params, stats)
+            return self._module(widths).init(key, jnp.zeros(form.shape, form.dtype), train=False)
 
     def apply(
         self,
@@ -225,14 +237,12 @@ class LinenNetwork(_Family):
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """See `Network.apply`."""
-        tree = {
-            "params": traverse_util.unflatten_dict(variables.params, sep="/"),
-            "batch_stats": traverse_util.unflatten_dict(variables.stats, sep="/"),
-        }
+        parts = zip(COLLECTIONS, variables, self._abstract(widths)[1], strict=True)
+        tree = {c: traverse_util.unflatten_dict({keys[p]: v for p, v in part.items()}) for c, part, keys in parts}
 
         def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             if key is None and isinstance(context.module, linen.Dropout):
-                return args[0]
+                return args[0] if args else kwargs["inputs"]
             return _fast_lowering(call, args, kwargs, context)
 
         with linen.intercept_methods(intercept):
@@ -241,12 +251,17 @@ class LinenNetwork(_Family):
                 inputs,
                 train=train,
                 mutable=["batch_stats"],
-                rngs={} if key is None else {"dropout": key},
+                rngs={"dropout": jax.random.key(0) if key is None else key},  # a layer of the user's own draws too
             )
-        return logits, traverse_util.flatten_dict(changed.get("batch_stats", {}), sep="/")
+        return logits, _joined(changed.get("batch_stats", {}))
 
     def _module(self, widths: Widths) -> linen.Module:
         return self.make(dict(zip(self.widths, widths, strict=True)))
+
+
+def _joined(collection: Any) -> dict[str, Any]:
+    """A collection as path -> array."""
+    return {_path(keys): value for keys, value in traverse_util.flatten_dict(collection).items()}
 
 
 def _fast_lowering(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -276,18 +291,22 @@ def _foreign(name: str, path: str) -> NetworkError:
     return NetworkError(f"{name}: '{path}' is neither, {want}")
 
 
+def _path(keys: tuple[Any, ...]) -> str:
+    """Names and numbers by which a module's parts are known, as one text; names may have a / in them."""
+    return "/".join(map(str, keys))
+
+
 def _flat(state: Any) -> dict[str, Any]:
     """An nnx state as path -> array."""
-    return {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+    return {_path(keys): leaf.get_value() for keys, leaf in nnx.to_flat_state(state)}
 
 
-def _nested(flat: Mapping[str, Any], kind: type) -> Any:
-    """The nnx state of `_flat`: a list's numbers were text in the path.
+def _nested(flat: Mapping[str, Any], kind: type, paths: Mapping[str, tuple[Any, ...]]) -> Any:
+    """The nnx state of `_flat`.
 
     As jax arrays: a module in training writes its new statistics into numpy's, which are the caller's.
     """
-    paths = ((tuple(int(p) if p.isdigit() else p for p in path.split("/")), v) for path, v in flat.items())
-    variables: Any = {path: kind(jnp.asarray(value)) for path, value in paths}
+    variables: Any = {paths[path]: kind(jnp.asarray(value)) for path, value in flat.items()}
     return nnx.from_flat_state(variables)
 
 

@@ -116,6 +116,34 @@ def test_evaluation_is_not_random_even_with_a_key(make):
     )
 
 
+class Drawing(linen.Module):
+    """Names with a / in them, as WeightNorm makes, a layer that draws by itself, and dropout of a named argument."""
+
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.WeightNorm(linen.Dense(8))(x)
+        if train:
+            x = x + jax.random.normal(self.make_rng("dropout"), x.shape)
+        return linen.SpectralNorm(linen.Dense(3))(
+            linen.Dropout(0.5)(inputs=x, deterministic=not train), update_stats=train
+        )
+
+
+def test_a_linen_network_may_draw_by_itself_and_its_names_may_have_a_slash():
+    network, images = from_linen("drawing", lambda w: Drawing(), {}, (4,)), jnp.ones((2, 4))
+    variables = jax.device_get(network.init((), jax.random.key(0)))
+    assert "WeightNorm_0/Dense_0/kernel/scale" in variables.params
+    tree = Drawing().init(jax.random.key(0), images, train=False)
+    want = Drawing().apply(tree, images, train=False)
+    np.testing.assert_allclose(network.apply((), variables, images, train=False)[0], want, atol=1e-6)
+    (one, stats), (same, _), (other, _) = (
+        network.apply((), variables, images, train=True, key=key) for key in (None, None, jax.random.key(1))
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one != other)
+    assert stats.keys() == variables.stats.keys()
+
+
 def test_two_dropouts_of_one_network_draw_differently():
     class Twice(nnx.Module):
         def __init__(self, widths, rngs):
@@ -191,9 +219,10 @@ class LinenScaled(linen.Module):
     [
         from_nnx("bad", lambda w, rngs: Scaled(w, rngs, nnx.Variable), {"a": 4}, (4,)),
         from_nnx("bad", lambda w, rngs: Scaled(w, rngs, nnx.data), {"a": 4}, (4,)),
+        from_nnx("bad", lambda w, rngs: Scaled(w, rngs, lambda array: array), {"a": 4}, (4,)),
         from_linen("bad", lambda w: LinenScaled(), {"a": 4}, (4,)),
     ],
-    ids=["nnx variable", "nnx data", "linen collection"],
+    ids=["nnx variable", "nnx data", "array", "linen collection"],
 )
 def test_a_variable_that_nobody_would_carry_is_refused_by_its_path(network):
     with pytest.raises(NetworkError, match=r"^bad: '(held/)?constant' is neither, want every variable") as caught:
