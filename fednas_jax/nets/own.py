@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fednas_jax import registry
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.inputs import Inputs
-from fednas_jax.space.network import Network, inputs_of
+from fednas_jax.space.network import Network, Variables, inputs_of
 
 BATCH = 2  # examples in the forward pass that is traced
 
@@ -49,11 +50,18 @@ def make(name: str, inputs: Inputs, classes: int) -> Network:
         got = f"token ids 0 to {takes - 1}" if takes else "numbers"
         want = f"token ids 0 to {inputs.tokens - 1} (`tokens` of fn.from_nnx)" if inputs.tokens else "numbers"
         raise NetworkError(f"net.name: {name} takes {got}, want {want}, as the data has them")
+    if tuple(network.input_shape) != inputs.shape:
+        got = f"inputs of shape {tuple(network.input_shape)}"
+        raise NetworkError(f"net.name: {name} takes {got}, want {inputs.shape}, as its first argument says")
     own = tuple(network.widths.values())
     # Every width by a factor of its own: a number written where a width belongs shows, and equal widths part ways.
     for widths in (own, tuple(w * (2 + g) for g, w in enumerate(own))):
         at = ", ".join(f"{g}={w}" for g, w in zip(network.widths, widths, strict=True))
         logits = attempt(f"net.name: {name} at widths {at}", functools.partial(_traced, network, widths))
+        if not hasattr(logits, "dtype") or not jnp.issubdtype(logits.dtype, jnp.floating):
+            got = f"an array of {logits.dtype}" if hasattr(logits, "dtype") else f"a {type(logits).__name__}"
+            want = "want one array of floating-point logits"
+            raise NetworkError(f"net.name: {name} turns {inputs.kind} into {got}, {want}")
         shape = (BATCH, inputs.shape[0], classes) if inputs.positions else (BATCH, classes)
         if tuple(logits.shape) != shape:
             every = ", one label for every position" if inputs.positions else ""
@@ -72,8 +80,23 @@ def resized(network: Network, widths: Mapping[str, int]) -> Network:
 
 
 def _traced(network: Network, widths: tuple[int, ...]) -> Any:
-    """The logits' shape, after training and evaluating abstractly: nothing is allocated."""
+    """What the network returns for logits, abstractly: nothing is allocated. Its gradient is traced too.
+
+    Raises:
+      NetworkError: training leaves other statistics than the network was made with.
+    """
     inputs = inputs_of(network, BATCH)
     variables, key = network.abstract(widths), jax.eval_shape(lambda: jax.random.key(0))
-    jax.eval_shape(lambda v, x, k: network.apply(widths, v, x, train=True, key=k), variables, inputs, key)
+
+    def loss(params: Any, stats: Any, x: jax.Array, key: jax.Array) -> Any:
+        found, new = network.apply(widths, Variables(params, stats), x, train=True, key=key)
+        return sum(jnp.sum(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(found)), new
+
+    _, new = jax.eval_shape(jax.grad(loss, has_aux=True, allow_int=True), *variables, inputs, key)
+    before, after = ({path: leaf.shape for path, leaf in stats.items()} for stats in (variables.stats, new))
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) != after.get(path):
+            got, had = (f"of shape {shapes[path]}" if path in shapes else "gone" for shapes in (after, before))
+            had = had if path in before else "none, as it was made"
+            raise NetworkError(f"{network.name}: after a training step the statistic '{path}' is {got}, want {had}")
     return jax.eval_shape(lambda v, x: network.apply(widths, v, x, train=False)[0], variables, inputs)

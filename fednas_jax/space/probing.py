@@ -59,8 +59,9 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
             raise ConfigError(f"net.widths: {group} got {width}, want at least its multiple, which is {least}")
     blocks = _blocks(network, multiples)
     can_leave: frozenset[str] = getattr(network, "removable", frozenset())  # a network of the user's own may have none
-    if unknown := sorted(can_leave - set(groups)):
-        raise NetworkError(f"{network.name}: got '{unknown[0]}' as removable, want some of {', '.join(groups)}")
+    for what, named in (("removable", can_leave), ("counted", counted)):
+        if unknown := sorted(named - set(groups)):
+            raise NetworkError(f"{network.name}: got '{unknown[0]}' as {what}, want some of {', '.join(groups)}")
     removable = [g for g, group in enumerate(groups) if depth and group in can_leave]
     shapes = network.abstract(widths)
     everything = {**shapes.params, **shapes.stats}
@@ -308,8 +309,10 @@ def _blocks(network: Network, multiples: Sequence[int]) -> tuple[int, ...]:
         raise NetworkError(f"{network.name}: blocks name {unknown[0]!r}, want one of {', '.join(network.widths)}")
     blocks = tuple(given.get(group, 1) for group in network.widths)
     for block, multiple, (group, width) in zip(blocks, multiples, network.widths.items(), strict=True):
-        if block < 1:
-            raise NetworkError(f"{network.name}: blocks of {group} got {block} channels, want at least 1")
+        if not isinstance(block, int) or block < 1:
+            raise NetworkError(
+                f"{network.name}: blocks of {group} got {block} channels, want a whole number, at least 1"
+            )
         for setting, got in (("net.multiple", multiple), ("net.widths", width)):
             if got % block:
                 want = f"want a multiple of {block}: its channels are normalised in groups of {block} (net.group_size)"

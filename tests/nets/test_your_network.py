@@ -72,7 +72,7 @@ def without_size(message):
 def test_the_page_has_what_the_tests_look_for():
     assert list(FILES) == ["my_nnx.py", "my_linen.py", "my_text.py", "to_safetensors.py"]
     assert len(COMMANDS) == 6
-    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (14, 7)
+    assert (len(ABOUT_NETWORKS), len(ABOUT_FILES)) == (16, 7)
     assert PAGE.count("\n| `") == len(ROWS)
 
 
@@ -122,6 +122,28 @@ def test_a_module_that_is_not_there_is_answered_as_the_page_says(here, capsys):
 @pytest.mark.parametrize(("before", "after", "message"), ABOUT_NETWORKS, ids=[row[1] for row in ABOUT_NETWORKS])
 def test_a_change_of_the_pages_network_is_answered_as_the_page_says(here, before, after, message):
     assert without_size(answer(here, (before, after))) == without_size(message)
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (
+            "self.seen = nnx.BatchStat(x[:, 0]); return self.classifier(x)",
+            r"my_nnx: after a training step the statistic 'seen' is of shape \(2,\), want none, as it was made",
+        ),
+        (
+            "import jax; return jax.lax.while_loop(lambda x: x[0, 0] > 1, lambda x: x / 2, self.classifier(x))",
+            r"net.name: my_nnx:make at widths conv=16, dense=64: ValueError: Reverse-mode differentiation.*",
+        ),
+        (
+            "return self.classifier(x).astype(int)",
+            r"net.name: my_nnx:make turns images into an array of int32, want one array of floating-point logits",
+        ),
+    ],
+    ids=["statistic", "loop", "integers"],
+)
+def test_what_cannot_be_trained_is_one_line_before_anything_is(here, after, message):
+    assert re.fullmatch(message, answer(here, ("return self.classifier(x)", after)))
 
 
 @pytest.mark.parametrize(("before", "after", "message"), ABOUT_FILES, ids=[row[1] for row in ABOUT_FILES])
