@@ -270,12 +270,17 @@ def _finish(problem: Problem, session: Session, state: RunState) -> dict[str, An
             problem, members, lambda member: load_member(session.run, session.network, member, "finetuned")
         )
         state = state._replace(effort=state.effort + effort)
+    warnings = []
     for member, found in zip(members, tested, strict=True):
         if found.accuracy is None:
             session.tell(events.Diverged("finetune", member.iteration))
-            warning = f"iteration {member.iteration}: its fine-tuning diverged, so that it has no test accuracy"
-            session.tell(events.Warned(warning))
-            state = state._replace(warnings=(*state.warnings, warning))
+            warnings.append(f"iteration {member.iteration}: its fine-tuning diverged, so that it has no test accuracy")
+        elif found.score is None:
+            metric = problem.config.search.metric
+            warnings.append(f"iteration {member.iteration}: {metric} has no value on the test split")
+    for warning in warnings:
+        session.tell(events.Warned(warning))
+    state = state._replace(warnings=(*state.warnings, *warnings))
 
     def write() -> dict[str, Any]:
         run = session.run

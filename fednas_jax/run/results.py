@@ -28,7 +28,7 @@ class Tested:
     """What the test split says of a member; None where its logits are no finite numbers."""
 
     accuracy: float | None
-    score: float | None  # by the run's metric
+    score: float | None  # by the run's metric; None too where it has no value, as auc of labels that are all alike
 
 
 def test(
@@ -72,9 +72,12 @@ def test(
             tally = fleet.evaluate(physical, problem.filled(stack), tasks)
             effort += tally.effort
             for accuracy, score in zip(tally.accuracy[: len(part)], tally.score[: len(part)], strict=True):
-                finite = bool(np.isfinite(accuracy))
-                found.append(Tested(float(accuracy) if finite else None, float(score) if finite else None))
+                found.append(Tested(_number(accuracy), _number(score)))
     return found, effort
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def summary(

@@ -343,6 +343,25 @@ def test_a_search_that_nothing_can_shrink_says_so(tmp_path):
     assert result["parent"]["test_accuracy"] is not None
 
 
+@pytest.mark.exhaustive
+def test_a_metric_without_a_value_on_the_test_split_is_said_and_ends_no_run(tmp_path):
+    """The area under the curve of a test split in which all labels are alike."""
+    made = data.load(TINY.data, 0)
+    test = made.test._replace(labels=np.zeros(len(made.test.labels), np.int32))
+    config = dataclasses.replace(
+        TINY,
+        pretrain=StageConfig(rounds=0),
+        search=dataclasses.replace(TINY.search, reduction=0.99, budget=0.9, metric="auc"),
+        finetune=FinetuneConfig(rounds=0),
+    )
+    result = one_device(
+        config, tmp_path / "run", dataset=from_arrays(made.train.inputs, made.train.labels % 2, test=test)
+    )
+    assert result["parent"]["test_score"] is None
+    assert result["parent"]["test_accuracy"] is not None
+    assert "iteration 0: auc has no value on the test split" in result["warnings"]
+
+
 def late_storm(rounds):
     """A schedule that spoils fine-tuning, which has two rounds, and leaves pretraining alone."""
     return lambda n: 1e6 if rounds == 2 else 1.0
