@@ -52,18 +52,18 @@ def of_parent(problem: Problem, tally: Tally, given_score: float | None) -> tupl
     labels = labels[labels >= 0]
     largest = float(np.bincount(labels).max() / len(labels))
     chance = max(largest, 1 / problem.dataset.classes)
-    rate = problem.config.train.learning_rate
+    why = f"train.learning_rate={problem.config.train.learning_rate:g} may be too high"
+    if not problem.config.pretrain.rounds:
+        why = "pretrain.rounds=0 left it as it was"
     found = []
     if accuracy <= chance + _spread(chance, total):
         found.append(
             f"the parent is at chance level: accuracy {accuracy:.3f} on {total:,} validation examples, where naming "
-            f"the largest class gives {largest:.3f}; the search compares nothing. train.learning_rate={rate:g} may be "
-            "too high"
+            f"the largest class gives {largest:.3f}; the search compares nothing. {why}"
         )
     if given_score is not None and score < given_score - _spread(min(max(given_score, 0.0), 1.0), total):
         found.append(
-            f"the parent is worse than it was given: {score:.3f} after pretraining, {given_score:.3f} before; "
-            f"train.learning_rate={rate:g} may be too high"
+            f"the parent is worse than it was given: {score:.3f} after pretraining, {given_score:.3f} before; {why}"
         )
     return tuple(found)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fednas_jax.config.schema import Config, SearchConfig
+from fednas_jax.config.schema import Config, SearchConfig, StageConfig, TrainConfig
 from fednas_jax.engine.tasks import Effort, Tally
 from fednas_jax.phones import ledger
 from fednas_jax.run import diagnosis, rounds
@@ -58,3 +58,15 @@ def test_a_given_parent_without_a_score_is_none_which_a_checkpoint_can_hold(scor
     fleet = SimpleNamespace(evaluate=lambda *args: Tally(np.asarray([score]), *[np.zeros(1)] * 3, Effort()))
     problem = SimpleNamespace(clients=2, fleet=fleet, filled=lambda variables: variables)
     assert diagnosis.score_of(problem, SimpleNamespace(physical_widths=(1,), variables=None)) == said
+
+
+@pytest.mark.parametrize(
+    ("rounds", "why"), [(0, "pretrain.rounds=0 left it as it was"), (3, "train.learning_rate=0.5 may be too high")]
+)
+def test_a_parent_at_chance_is_told_what_may_be_the_cause(rounds, why):
+    config = Config(pretrain=StageConfig(rounds=rounds), train=TrainConfig(learning_rate=0.5))
+    dataset = SimpleNamespace(train=SimpleNamespace(labels=np.arange(100) % 2), classes=2)
+    counts = [np.asarray([n]) for n in (52, 100, True)]
+    tally = Tally(np.asarray([0.52]), *counts, Effort())
+    (said,) = diagnosis.of_parent(SimpleNamespace(config=config, dataset=dataset), tally, None)
+    assert said.endswith(f"naming the largest class gives 0.500; the search compares nothing. {why}")
