@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from fednas_jax.config.schema import Config
 from fednas_jax.engine.tasks import Tally, Tasks
 from fednas_jax.errors import TrainingError
 from fednas_jax.run.problem import Problem
@@ -20,6 +21,14 @@ def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingEr
         f"{stage}: diverged in round {number}: no client's update was a finite number within train.update_bound; "
         f"got train.learning_rate={learning_rate:g}, try a lower one; the checkpoint before this round is kept"
     )
+
+
+def without_score(config: Config, where: str, said: str) -> TrainingError:
+    """Why a run stops that has no score to go by: what diverged, or examples of which the metric has no value."""
+    metric, cure = config.search.metric, "try a lower train.learning_rate"
+    if metric != "accuracy":
+        cure += f", or more search.score_clients where {metric} has no value on the examples of so few"
+    return TrainingError(f"{where}: {said}; {cure}")
 
 
 def score_of(problem: Problem, stack: Stack) -> float | None:

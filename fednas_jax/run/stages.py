@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from fednas_jax.engine.tasks import Effort, diverged
-from fednas_jax.errors import TrainingError
 from fednas_jax.phones import ledger
 from fednas_jax.run import diagnosis, events, rounds
 from fednas_jax.run.problem import Problem
@@ -97,9 +96,7 @@ def _pretrained(problem: Problem, state: RunState) -> Step:
     found = rounds.score(problem, team, moment, state.spent.seconds, rounds.everyone)
     score = float(found.tally.score[0])
     if not np.isfinite(score):
-        raise TrainingError(
-            f"pretraining: the parent's score is {score}, want a number; try a lower train.learning_rate"
-        )
+        raise diagnosis.without_score(problem.config, "pretraining", f"the parent's score is {score}, want a number")
     macs = problem.space.macs(state.widths)
     parent = events.Parent(score, macs, **_spent(found.rows, found.seconds, found.waited))
     warnings = diagnosis.of_parent(problem, found.tally, state.given_score)
@@ -365,9 +362,8 @@ def _select(problem: Problem, state: RunState, trial: Trial) -> Step:
     chosen = int(problem.policy.select(end, *_parent(problem, state)))
     if chosen < 0:
         got = ", ".join(f"{x:g}" for x in np.asarray(end.scores)[: len(trial.proposals)])
-        raise TrainingError(
-            f"iteration {iteration}: no candidate has a finite score (got {got}); try a lower train.learning_rate"
-        )
+        said = f"no candidate has a finite score (got {got})"
+        raise diagnosis.without_score(problem.config, f"iteration {iteration}", said)
     widths, mask = trial.proposals[chosen].widths, trial.masks[chosen]
     winner, physical = _network(state, chosen), widths if problem.sliced else state.physical_widths
     member = Member(iteration, widths, physical, float(end.scores[chosen]))
