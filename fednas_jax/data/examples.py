@@ -239,13 +239,14 @@ def statistics_of(counts: np.ndarray) -> Statistics:
     Args:
       counts: [C, 256] int64 of `channel_counts`, of one image or more.
     """
-    values = np.arange(256) / 255
+    # In Python's whole numbers: sums of floats end in other bits on other processors, and then the same data would have
+    # another fingerprint there.
     means, stds = [], []
-    for count in counts:
-        share = count / count.sum()
-        mean = float(share @ values)
-        means.append(mean)
-        stds.append(float(np.sqrt(share @ (values - mean) ** 2)) if np.count_nonzero(count) > 1 else 1.0)
+    for count in counts.tolist():
+        number = sum(count)
+        one, two = (sum(n * value**power for value, n in enumerate(count)) for power in (1, 2))
+        means.append(one / (255 * number))
+        stds.append(math.sqrt((number * two - one**2) / (255 * number) ** 2) or 1.0)
     return tuple(means), tuple(stds)
 
 

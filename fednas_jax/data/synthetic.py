@@ -95,14 +95,22 @@ def _templates(shape: tuple[int, int, int], classes: int, rng: np.random.Generat
     """[classes, H, W, C] int16: random values on a coarse grid, interpolated linearly along both axes."""
     height, width, channels = shape
     coarse = rng.integers(_LOW, _HIGH + 1, (classes, _GRID, _GRID, channels))
+    # Products and sums of whole numbers are exact. With weights that sum to 1, what lies half-way between two pixel
+    # values is rounded as the processor's order of sums has it: images of 11x11 differed from machine to machine.
     fine = np.einsum("hi,kijc,wj->khwc", _interpolation(height), coarse, _interpolation(width), optimize=True)
-    return np.rint(fine).astype(np.int16)
+    return np.rint(fine / (_scale(height) * _scale(width))).astype(np.int16)
 
 
 def _interpolation(size: int) -> np.ndarray:
-    """[size, _GRID] weights that spread the grid's points over `size` pixels; rows sum to 1."""
-    at = np.linspace(0, _GRID - 1, size)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(_GRID)))
+    """[size, _GRID] float64 weights that spread the grid's points over `size` pixels: whole numbers, whose rows sum to
+    `_scale`.
+    """
+    at = (_GRID - 1) * np.arange(size)
+    return np.maximum(0.0, _scale(size) - np.abs(at[:, None] - _scale(size) * np.arange(_GRID)))
+
+
+def _scale(size: int) -> int:
+    return max(1, size - 1)
 
 
 def _draw(templates: np.ndarray, number: int, rng: np.random.Generator) -> Examples:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -79,6 +82,16 @@ def test_statistics_are_those_of_the_training_images_scaled_to_one() -> None:
     mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+
+
+def test_statistics_are_exact_so_that_no_processor_has_others() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        images = rng.integers(0, 256, (17, 5, 5, 1), dtype=np.uint8)
+        values = [Fraction(int(value), 255) for value in images.ravel()]
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        assert channel_statistics(images) == ((float(mean),), (math.sqrt(float(variance)),))
 
 
 def test_a_constant_channel_has_a_deviation_one_can_divide_by() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.data import Dataset, load
+from fednas_jax.data.synthetic import _templates
+from fednas_jax.seeds import Purpose, generator
 
 
 def made(seed: int = 0, **fields: object) -> Dataset:
@@ -20,6 +24,20 @@ def test_it_has_the_shape_and_numbers_asked_for(shape: tuple[int, int, int]) -> 
     assert data.test.inputs.shape == (10, *shape)
     assert data.train.inputs.dtype == np.uint8
     assert data.classes == 3
+
+
+@pytest.mark.parametrize("shape", [(11, 11, 1), (8, 21, 3), (1, 2, 1)])
+def test_templates_are_exact_so_that_no_processor_has_others(shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    coarse = generator(0, Purpose.SYNTHETIC).integers(48, 209, (2, 4, 4, channels))
+    found = _templates(shape, 2, generator(0, Purpose.SYNTHETIC))
+
+    def weight(pixel: int, size: int, point: int) -> Fraction:
+        return max(Fraction(0), 1 - abs(Fraction(3 * pixel, max(1, size - 1)) - point))
+
+    for k, h, w, c in np.ndindex(found.shape):
+        sides = ((weight(h, height, i), weight(w, width, j), int(coarse[k, i, j, c])) for i, j in np.ndindex(4, 4))
+        assert found[k, h, w, c] == round(sum(down * across * value for down, across, value in sides))
 
 
 def test_classes_come_in_equal_numbers_and_random_order() -> None:
