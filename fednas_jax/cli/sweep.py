@@ -73,18 +73,18 @@ def run(args: list[str]) -> int:
         console = terminal(quiet=not hosts.first())
     else:
         console = terminal()
+    asked: dict[str, Any] = {"base": source.base, "trials": trials, "out": parsed.out, "part": part, "pack": pack}
+    asked |= {name: getattr(parsed, name) for name in ("workers", "engine", "drop")}
+    asked |= {name: getattr(parsed, name) for name in ("retry_failed", "replace", "continue_dropped")}
     if parsed.dry_run:
         from fednas_jax.sweep import estimating
 
-        found = estimating.estimated(
-            trials, parsed.out, source.base, part, pack, parsed.workers, parsed.engine, parsed.drop
-        )
-        estimating.print_estimates(console, found)
+        estimating.print_estimates(console, estimating.estimated(**asked))
         return 0
-    return _run(parsed, console, several, base=source.base, trials=trials, part=part, pack=pack)
+    return _run(console, parsed.out, several, asked)
 
 
-def _run(parsed: SweepArgs, console: Console, several: bool, **more: Any) -> int:
+def _run(console: Console, out: Path, several: bool, asked: dict[str, Any]) -> int:
     from fednas_jax.sweep.running import run_sweep
 
     with signals.heard(begun=several) as stop:
@@ -94,23 +94,12 @@ def _run(parsed: SweepArgs, console: Console, several: bool, **more: Any) -> int
             console.print(_line(event), soft_wrap=True, highlight=False)
 
         try:
-            swept = run_sweep(
-                out=parsed.out,
-                workers=parsed.workers,
-                engine=parsed.engine,
-                retry_failed=parsed.retry_failed,
-                replace=parsed.replace,
-                drop=parsed.drop,
-                continue_dropped=parsed.continue_dropped,
-                observe=observe,
-                should_stop=lambda: bool(stop.asked),
-                **more,
-            )
+            swept = run_sweep(observe=observe, should_stop=lambda: bool(stop.asked), **asked)
         except Interrupted:
-            console.print(f"stopped; the same command goes on with {parsed.out}", soft_wrap=True)
+            console.print(f"stopped; the same command goes on with {out}", soft_wrap=True)
             return 128 + (stop.asked or [signal.SIGTERM])[0]
     dropped = f", {swept.dropped:,} dropped early" if swept.dropped else ""
-    table = parsed.out / "trials.parquet"
+    table = out / "trials.parquet"
     console.print(f"{swept.finished:,} finished, {swept.failed:,} failed{dropped}; table: {table}", soft_wrap=True)
     if swept.failed:
         console.print("the table says why; --retry-failed tries them again")

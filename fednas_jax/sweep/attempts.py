@@ -64,7 +64,7 @@ def attempted(
     try:
         hosts.from_first_host(lambda: _wait_until_free(Path(path)))
         if drop and hosts.first():
-            watch = Watch(Path(path), drop)
+            watch = Watch(Path(path), drop, worked)
         run_on(machine or Machine(Fleet, worked), from_json(config), Path(path), observe, stops)
         return outcome("finished")
     except Interrupted:

@@ -5,16 +5,17 @@ among the best of those that have come so far; nobody waits. Here any eliminatio
 scores of all trials that have reported any, and a trial goes on if the policy would still have it. A trial's score is
 the validation score of its iteration's winner.
 
-DIR/scores/NAME.json is what a trial has reported, and whether it was dropped; its worker alone writes it.
+DIR/scores/NAME.json is what a trial has reported, and whether it was dropped; while it runs, only its worker writes it.
+Reports of trials that the sweep file no longer has are put aside, in DIR/scores/left_out.
 Letters: K trials, R iterations.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import jax
 import numpy as np
@@ -23,11 +24,12 @@ from fednas_jax import forms
 from fednas_jax.config.schema import SearchConfig
 from fednas_jax.errors import ConfigError
 from fednas_jax.files import write_json
+from fednas_jax.forms import Amount
 from fednas_jax.run.folder import RunDir
 from fednas_jax.run.session import saving
 from fednas_jax.search.policies import Policy, compiled, policy_of
 
-FOLDER = "scores"  # of a sweep
+FOLDER, LEFT_OUT = "scores", "left_out"  # of a sweep, and of these
 
 
 class Dropped(TypedDict):
@@ -38,6 +40,7 @@ class Dropped(TypedDict):
     place: int  # from 1, of those who had a score of this iteration
     trials: int  # these
     score: float | None
+    wall_seconds: NotRequired[Amount]  # of this machine, in the process that it was dropped in
 
 
 class Reported(TypedDict):
@@ -127,7 +130,7 @@ def read(sweep: Path) -> dict[str, Reported]:
     Raises:
       RunError: a file is damaged.
     """
-    return {path.stem: forms.read(path, Reported) for path in sorted((sweep / FOLDER).glob("[!.]*.json"))}
+    return {path.stem: forms.read(path, Reported) for path in _files(sweep / FOLDER)}
 
 
 def reported(sweep: Path, name: str) -> Reported:
@@ -146,7 +149,30 @@ def write(sweep: Path, name: str, report: Reported) -> None:
 
 def forget(sweep: Path, name: str) -> None:
     """Forgets a trial's report: it begins anew."""
-    _file(sweep, name).unlink(missing_ok=True)
+    for path in (_file(sweep, name), sweep / FOLDER / LEFT_OUT / f"{name}.json"):
+        path.unlink(missing_ok=True)
+
+
+def count_only(sweep: Path, names: Collection[str]) -> None:
+    """From now on these trials are compared, and no others; what others have reported counts when they are back."""
+    here, aside = sweep / FOLDER, sweep / FOLDER / LEFT_OUT
+    with saving(here):
+        for path in [path for path in _files(aside) if path.stem in names]:
+            path.replace(here / path.name)
+        for path in [path for path in _files(here) if path.stem not in names]:
+            aside.mkdir(exist_ok=True)
+            path.replace(aside / path.name)
+
+
+def catch_up(sweep: Path, name: str) -> None:
+    """Reports what a finished trial found that nobody asked while it ran.
+
+    Raises:
+      RunError: its events are damaged.
+    """
+    if not _file(sweep, name).exists():
+        scores, _ = _past(RunDir(sweep / "trials" / name))
+        write(sweep, name, cast(Reported, {**NOTHING, "scores": scores, "ended": True}))
 
 
 def spare(sweep: Path, name: str) -> None:
@@ -166,10 +192,11 @@ class Watch:
     Args:
       run: the trial's run, DIR/trials/NAME.
       text: the policy's.
+      worked: seconds that its process has worked on it.
     """
 
-    def __init__(self, run: Path, text: str):
-        self._run, self._text = RunDir(run), text
+    def __init__(self, run: Path, text: str, worked: Callable[[], float]):
+        self._run, self._text, self._worked = RunDir(run), text, worked
         self._sweep, self._name = run.parents[1], run.name
         self._report = reported(self._sweep, self._name)
 
@@ -182,9 +209,8 @@ class Watch:
         """An event of the run."""
         kind = event["event"]
         if kind in ("start", "resume"):  # what came after the checkpoint that it goes on from has been taken back
-            past = list(self._run.events())
-            scores = [_finite(one["score"]) for one in past if one["event"] == "select"]
-            self._keep(scores=scores, ended=any(one["event"] == "stop" for one in past), dropped=None)
+            scores, ended = _past(self._run)
+            self._keep(scores=scores, ended=ended, dropped=None)
         elif kind == "select":
             self._keep(scores=[*self._report["scores"], _finite(event["score"])])
             self._decide()
@@ -210,6 +236,7 @@ class Watch:
                     place=found.place,
                     trials=found.trials,
                     score=scores[-1],
+                    wall_seconds=self._worked(),
                 )
             )
 
@@ -219,8 +246,19 @@ def _compiled(text: str) -> Policy:
     return compiled(policy_named(text, 1 << 16))
 
 
+def _past(run: RunDir) -> tuple[list[float | None], bool]:
+    """Scores of a run's iterations so far, and whether no more will come."""
+    past = list(run.events())
+    scores = [_finite(one["score"]) for one in past if one["event"] == "select"]
+    return scores, any(one["event"] == "stop" for one in past)
+
+
 def _finite(score: float | None) -> float | None:
     return score if score is not None and np.isfinite(score) else None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.json"))
 
 
 def _file(sweep: Path, name: str) -> Path:

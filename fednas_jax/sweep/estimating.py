@@ -30,11 +30,11 @@ from fednas_jax.sweep.folder import SweepDir
 from fednas_jax.sweep.packing import PackSize
 from fednas_jax.sweep.planning import Plan, Planned
 from fednas_jax.sweep.processes import Processes
-from fednas_jax.sweep.running import Engine, check_options, dropped_row, finished_row, plan_of
+from fednas_jax.sweep.running import Engine, check_options, is_open, plan_of, row_so_far
 from fednas_jax.sweep.scheduling import Job, Outcome
 
 STAGES = ("pretrain", "search", "finetune")
-ENDED = ("finished", "dropped")  # trials that are not run again unasked
+OPEN = ("stopped", "waiting")  # trials that are to be run
 
 
 class Measured(NamedTuple):
@@ -78,6 +78,9 @@ def estimated(
     workers: int = 1,
     engine: Engine = "local",
     drop: str | None = None,
+    retry_failed: bool = False,
+    replace: bool = False,
+    continue_dropped: bool = False,
 ) -> Estimates:
     """Measures one trial that is not finished, in a temporary folder, and estimates all; nothing is written in `out`.
 
@@ -90,6 +93,9 @@ def estimated(
       workers: likewise.
       engine: likewise; the measurement runs in a process of this machine.
       drop: likewise, which is not estimated: all trials are taken to run to their end.
+      retry_failed: likewise.
+      replace: likewise.
+      continue_dropped: likewise.
 
     Raises:
       FednasError: as `run_sweep`, or the measured trial fails.
@@ -97,10 +103,14 @@ def estimated(
     check_options(workers, engine, part, pack)
     folder = SweepDir(out)
     planned = plan_of(folder, base, trials, part, drop)
-    rows = {t.name: finished_row(folder, planned, t) or dropped_row(folder, t) for t in planned.trials}
-    begun = {True: "stopped", False: "waiting"}
-    status = {name: row["status"] if row else begun[folder.begun(name)] for name, row in rows.items()}
-    open_ones = [trial for trial in planned.trials if status[trial.name] not in ENDED]
+    anew, status = folder.changed(planned, folder.entries(), replace), {}
+    for trial in planned.trials:
+        row = None if trial.name in anew else row_so_far(folder, planned, trial)
+        if row is None or is_open(row, retry_failed, continue_dropped):
+            status[trial.name] = "stopped" if folder.begun(trial.name) and trial.name not in anew else "waiting"
+        else:
+            status[trial.name] = row["status"]
+    open_ones = [trial for trial in planned.trials if status[trial.name] in OPEN]
     found = measured(planned, (open_ones or list(planned.trials))[0])
     each = [_estimate(planned.config(t), t.name, status[t.name], found) for t in planned.trials]
     packs = packing.packed([t.name for t in open_ones], map(planned.config, open_ones), pack, workers)
@@ -213,7 +223,7 @@ def print_estimates(console: Console, estimates: Estimates) -> None:
     for one in estimates.trials:
         table.add_row(one.name, one.status, spelled(one.wall_seconds), spelled(one.client_seconds))
     console.print(table)
-    found, left = estimates.measured, [one for one in estimates.trials if one.status not in ENDED]
+    found, left = estimates.measured, [one for one in estimates.trials if one.status in OPEN]
     total = sum(one.wall_seconds for one in left) + (found.first_seconds if left else 0)
     console.print(
         f"{len(left):,} of {len(estimates.trials):,} trials are to be run: about {spelled(total)} with one worker, of "

@@ -4,7 +4,8 @@ DIR/sweep.json           the trials' resolved configs, and what was given
 DIR/trials.parquet       a row for each trial
 DIR/trials/NAME/         a run, as `fednas search` leaves it
 DIR/failed/NAME.json     why a trial failed; NAME.txt has the traceback of a bug
-DIR/scores/NAME.json     what a trial has reported, where trials may be dropped early, and whether it was
+DIR/scores/NAME.json     what a trial has reported, where trials may be dropped early, and whether it was;
+                         scores/left_out: of trials that are no longer asked for
 DIR/workers/N.log        what a worker process printed
 DIR/replaced/NAME-N/     runs of trials that were changed and replaced
 """
@@ -101,6 +102,15 @@ class SweepDir:
             entry["config"], entry["checksum"] = whole, checksum_of(whole)  # a field that is new has its default
         return entries
 
+    def changed(self, plan: Plan, entries: list[Entry], replace: bool) -> list[str]:
+        """Names of the trials that have another config now; arguments and errors as of `begin`."""
+        was = {entry["name"]: entry["checksum"] for entry in entries}
+        names = [trial.name for trial in plan.trials if was.get(trial.name, trial.checksum) != trial.checksum]
+        if names and not replace:
+            want = "want them as they were, other names for new ones by another field, or --replace to begin them anew"
+            raise RunError(f"{self.path}: the configs of {len(names):,} trials have changed: {told(names)}; {want}")
+        return names
+
     def begin(self, plan: Plan, entries: list[Entry], replace: bool) -> tuple[list[str], list[str]]:
         """Writes the manifest, unless a trial has changed.
 
@@ -115,17 +125,14 @@ class SweepDir:
         Raises:
           RunError: a trial of the same name has another config, which is to be told with `replace`.
         """
-        was = {entry["name"]: entry["checksum"] for entry in entries}
-        changed = [trial.name for trial in plan.trials if was.get(trial.name, trial.checksum) != trial.checksum]
-        if changed and not replace:
-            want = "want them as they were, other names for new ones by another field, or --replace to begin them anew"
-            raise RunError(f"{self.path}: the configs of {len(changed):,} trials have changed: {told(changed)}; {want}")
-        for name in changed:
-            self._put_aside(name)
+        for name in self.changed(plan, entries, replace):
+            self.put_aside(name)
+        was = {entry["name"] for entry in entries}
         now = {trial.name for trial in plan.trials}
         left = [entry for entry in entries if entry["name"] not in now]
         with saving(self.manifest):
             self._write(plan, left)
+        dropping.count_only(self.path, now)
         return [name for name in now if name not in was], [entry["name"] for entry in left]
 
     def result(self, plan: Plan, trial: Planned) -> dict[str, Any] | None:
@@ -139,6 +146,10 @@ class SweepDir:
             return None
         run.check(plan.config(trial))
         return run.result()
+
+    def has_result(self, name: str) -> bool:
+        """Whether a trial's run is finished, its result whole or damaged."""
+        return RunDir(self.trial(name)).result_file.exists()
 
     def begun(self, name: str) -> bool:
         """Whether a trial has a run, finished or not."""
@@ -184,11 +195,8 @@ class SweepDir:
         for file in (path, path.with_suffix(".txt")):
             file.unlink(missing_ok=True)
 
-    def _failure(self, name: str) -> Path:
-        return self.path / "failed" / f"{name}.json"
-
-    def _put_aside(self, name: str) -> None:
-        """Moves a trial's run to where it is in nobody's way."""
+    def put_aside(self, name: str) -> None:
+        """Moves a trial's run to where it is in nobody's way: the trial begins anew."""
         self.forgive(name)
         dropping.forget(self.path, name)
         source, aside = self.trial(name), self.path / "replaced"
@@ -198,6 +206,9 @@ class SweepDir:
             aside.mkdir(exist_ok=True)
             number = next(n for n in range(1, len(os.listdir(aside)) + 2) if not (aside / f"{name}-{n}").exists())
             shutil.move(source, aside / f"{name}-{number}")
+
+    def _failure(self, name: str) -> Path:
+        return self.path / "failed" / f"{name}.json"
 
     def _write(self, plan: Plan, left: list[Entry]) -> None:
         common = leaves(to_json(plan.config(plan.trials[0])))

@@ -92,7 +92,7 @@ def run_sweep(
 
         planned, news = first(begin)
         table = Table(planned, folder.table)
-        todo = first(lambda: _looked_at(folder, table, retry_failed, continue_dropped))
+        todo = first(lambda: _looked_at(folder, table, retry_failed, continue_dropped, drop is not None))
         done = len(planned.trials) - len(todo)
         first(lambda: observe({"event": "sweep", "trials": len(planned.trials), "done": done, **news}))
         by_name = {trial.name: trial for trial in planned.trials}
@@ -190,30 +190,58 @@ def _begun(
     return planned, {"new": len(new) if entries else 0, "left_out": left_out}
 
 
-def _looked_at(folder: SweepDir, table: Table, retry_failed: bool, continue_dropped: bool) -> list[Planned]:
-    """The trials that are to be run; the table says what the folder has of all."""
+def _looked_at(
+    folder: SweepDir, table: Table, retry_failed: bool, continue_dropped: bool, compared: bool
+) -> list[Planned]:
+    """The trials that are to be run; the table says what the folder has of all.
+
+    Args:
+      folder: the sweep's.
+      table: without rows yet.
+      retry_failed: as of `run_sweep`.
+      continue_dropped: likewise.
+      compared: whether trials may be dropped early: then those that are finished count, too.
+    """
     todo = []
     for trial in table.plan.trials:
-        failure = folder.failure(trial)
-        if failure is not None and retry_failed:
-            folder.forgive(trial.name)
-            failure = None
-        row = finished_row(folder, table.plan, trial)
-        if row is None and (row := dropped_row(folder, trial)) is not None and continue_dropped:
-            dropping.spare(folder.path, trial.name)
+        row = row_so_far(folder, table.plan, trial)
+        if row is not None and is_open(row, retry_failed, continue_dropped):
+            _reopen(folder, trial, row)
             row = None
-        if row is not None:
-            table.put(trial.name, row)
-        elif failure is not None:
-            table.put(trial.name, _failed(failure["error"], failure["wall_seconds"]))
-        else:
-            table.put(trial.name, {"status": "stopped" if folder.begun(trial.name) else "waiting"})
+        if row is None:
+            row = {"status": "stopped" if folder.begun(trial.name) else "waiting"}
             todo.append(trial)
+        elif compared and row["status"] == "finished":
+            dropping.catch_up(folder.path, trial.name)
+        table.put(trial.name, row)
     table.write(now=True)
     return todo
 
 
-def finished_row(folder: SweepDir, planned: Plan, trial: Planned) -> dict[str, Any] | None:
+def is_open(row: dict[str, Any], retry_failed: bool, continue_dropped: bool) -> bool:
+    """Whether a trial that has ended is to be tried again or gone on with; options as of `run_sweep`."""
+    return {"failed": retry_failed, "dropped": continue_dropped}.get(row["status"], False)
+
+
+def row_so_far(folder: SweepDir, planned: Plan, trial: Planned) -> dict[str, Any] | None:
+    """The table's row of a trial that has ended, however it did; None where it has not."""
+    row = _finished_row(folder, planned, trial) or _dropped_row(folder, trial)
+    if row is None and (failure := folder.failure(trial)) is not None:
+        return _failed(failure["error"], failure["wall_seconds"])
+    return row
+
+
+def _reopen(folder: SweepDir, trial: Planned, row: dict[str, Any]) -> None:
+    """Makes a trial go on that was dropped or failed; where its result is damaged, it begins anew."""
+    if row["status"] == "dropped":
+        dropping.spare(folder.path, trial.name)
+    elif folder.has_result(trial.name):
+        folder.put_aside(trial.name)
+    else:
+        folder.forgive(trial.name)
+
+
+def _finished_row(folder: SweepDir, planned: Plan, trial: Planned) -> dict[str, Any] | None:
     """The table's row of a trial that has a result, whole or damaged; None where it has none."""
     try:
         result = folder.result(planned, trial)
@@ -227,14 +255,14 @@ def _written(folder: SweepDir, planned: Plan, trial: Planned, outcome: Outcome) 
     if outcome.kind == "stopped":
         return {"status": "stopped" if folder.begun(trial.name) else "waiting"}
     if outcome.kind in ("finished", "dropped"):
-        row = finished_row(folder, planned, trial) or dropped_row(folder, trial, outcome.wall_seconds)
+        row = _finished_row(folder, planned, trial) or _dropped_row(folder, trial)
         if row is not None:
             return row
         outcome = outcome._replace(error=f"{folder.trial(trial.name)}: has no result here, want a path all workers see")
     return _failed(folder.fail(trial, outcome.error, outcome.traceback, outcome.wall_seconds), outcome.wall_seconds)
 
 
-def dropped_row(folder: SweepDir, trial: Planned, wall_seconds: float | None = None) -> dict[str, Any] | None:
+def _dropped_row(folder: SweepDir, trial: Planned) -> dict[str, Any] | None:
     """The table's row of a trial that was dropped early; None where it was not."""
     found = dropping.reported(folder.path, trial.name)["dropped"]
     if found is None:
@@ -243,7 +271,7 @@ def dropped_row(folder: SweepDir, trial: Planned, wall_seconds: float | None = N
         "status": "dropped",
         "stop_reason": dropping.said(found),
         "iterations": found["iteration"],
-        "wall_seconds": wall_seconds,
+        "wall_seconds": found.get("wall_seconds"),
     }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stub_trials import TINY, rows, written
+from stub_trials import TINY, StubPool, rows, written
 
 from fednas_jax.cli.app import main
 from fednas_jax.errors import ConfigError, RunError
@@ -101,6 +101,32 @@ def test_what_was_reported_is_read_as_a_form(tmp_path):
         dropping.read(tmp_path)
 
 
+def test_only_trials_that_are_asked_for_are_compared(tmp_path):
+    for name in ("fednas-alpha0.5", "naive-alpha0.5", "naive-alpha1.5"):
+        dropping.write(tmp_path, name, report(0.5))
+    dropping.count_only(tmp_path, {"naive-alpha0.5"})
+    assert list(dropping.read(tmp_path)) == ["naive-alpha0.5"]
+    dropping.forget(tmp_path, "naive-alpha1.5")
+    dropping.count_only(tmp_path, {"fednas-alpha0.5", "naive-alpha1.5"})
+    assert dropping.read(tmp_path) == {"fednas-alpha0.5": report(0.5)}
+
+
+def test_a_sweep_counts_who_finished_before_and_not_who_is_left_out(tmp_path, monkeypatch):
+    def becomes(values, tries):
+        run = tmp_path / "out" / "trials" / f"seed{values['seed']}"
+        run.mkdir(parents=True)
+        select = {"event": "select", "iteration": 1, "winner": "conv1", "score": 0.5, "progress": 0.5}
+        (run / "events.jsonl").write_text(json.dumps(select) + "\n")
+
+    monkeypatch.setattr(running, "_pool", lambda *of_sweep: StubPool(becomes))
+    running.run_sweep([{"seed": n} for n in range(3)], tmp_path / "out", "digits")
+    assert dropping.read(tmp_path / "out") == {}
+    running.run_sweep([{"seed": n} for n in range(1, 3)], tmp_path / "out", "digits", drop="halving")
+    assert dropping.read(tmp_path / "out") == dict.fromkeys(["seed1", "seed2"], report(0.5, ended=True))
+    running.run_sweep([{"seed": n} for n in range(2)], tmp_path / "out", "digits", drop="halving")
+    assert list(dropping.read(tmp_path / "out")) == ["seed0", "seed1"]
+
+
 # The last learns nothing.
 RATES = 'zip = { seed = [3, 2, 1, 0], "train.learning_rate" = [0.1, 0.1, 0.1, 1e-7] }'
 FOUR = f"{TINY}\n[[trials]]\n{RATES}\n"
@@ -132,8 +158,9 @@ def test_a_sweep_drops_trials_and_says_why(swept):
 def test_a_decision_stays_and_can_be_taken_back(swept, capsys):
     file, out, result = swept
     before = rows(out)
+    table = (out / "trials.parquet").read_bytes()
     assert main(["sweep", str(file), "--out", str(out), "--workers", "0", "--drop", "halving(eta=2)"]) == 0
-    assert rows(out) == before
+    assert (out / "trials.parquet").read_bytes() == table
     assert "dropped early" in capsys.readouterr().out
     name = next(row["trial"] for row in before if row["status"] == "dropped")
     source = sources.read(file)

@@ -8,9 +8,13 @@ from fednas_jax.config.files import override
 from fednas_jax.config.methods import resolve, with_method
 from fednas_jax.config.presets import preset
 from fednas_jax.run.folder import RunDir
-from fednas_jax.sweep import estimating
-from fednas_jax.sweep.estimating import estimated, iterations_of, passes, print_estimates, short
+from fednas_jax.sweep import dropping, estimating, running
+from fednas_jax.sweep.dropping import Dropped, Reported
+from fednas_jax.sweep.estimating import Measured, estimated, iterations_of, passes, print_estimates, short
 from fednas_jax.sweep.scheduling import Outcome
+
+MEASURED = Measured("", 1.0, 1.0, 1.0, dict.fromkeys(estimating.STAGES, 1.0), 40, 3, 0.5, 10**9, 10**6)
+DROPPED = Dropped(policy="median", iteration=1, place=2, trials=2, score=0.5)
 
 
 def config(method="fednas", **fields):
@@ -81,6 +85,27 @@ def test_a_sweep_is_estimated_in_proportion_and_nothing_is_written(tmp_path, mon
     assert estimates.packs == (("rounds10", "rounds20"),)
     print_estimates(Console(width=120), estimates)
     assert "1 packs of 2 trials; the largest takes" in capsys.readouterr().out
+
+
+def test_an_estimate_knows_what_a_sweep_would_run(tmp_path, monkeypatch):
+    """Trials that failed are not tried again unasked; those whose configs have changed are refused, or begin anew."""
+    fails = StubPool(lambda values, tries: Outcome("failed", "odd") if values["seed"] == 1 else None)
+    monkeypatch.setattr(running, "_pool", lambda *of_sweep: fails)
+    monkeypatch.setattr(estimating, "measured", lambda planned, trial: MEASURED._replace(trial=trial.name))
+
+    def status(changed, **more):
+        trials = [{"seed": n} | changed for n in (0, 1, 2)]
+        return [one.status for one in estimated(trials, tmp_path / "s", "digits", **more).trials]
+
+    running.run_sweep([{"seed": 0}, {"seed": 1}], tmp_path / "s", "digits")
+    assert status({}) == ["finished", "failed", "waiting"]
+    assert status({}, retry_failed=True) == ["finished", "waiting", "waiting"]
+    dropping.write(tmp_path / "s", "seed2", Reported(scores=[0.5], ended=False, dropped=DROPPED, spared=False))
+    assert status({}) == ["finished", "failed", "dropped"]
+    assert status({}, continue_dropped=True) == ["finished", "failed", "waiting"]
+    with pytest.raises(estimating.RunError, match="configs of 2 trials have changed: seed0, seed1"):
+        status({"pretrain.rounds": 3})
+    assert status({"pretrain.rounds": 3}, replace=True) == ["waiting", "waiting", "dropped"]
 
 
 def test_a_measured_trial_that_fails_is_one_line(tmp_path, monkeypatch):

@@ -172,6 +172,10 @@ def test_a_damaged_result_is_a_failure_that_says_so(tmp_path, pool):
     file.write_text(file.read_text().replace("0.701", "0.999"))
     assert run_sweep(seeds(0, 1), tmp_path / "s", "digits").failed == 1
     assert "is damaged or was changed" in rows(tmp_path / "s")["seed1"]["error"]
+    pool.tried.clear()
+    assert run_sweep(seeds(0, 1), tmp_path / "s", "digits", retry_failed=True).finished == 2
+    assert pool.tried == ["seed1"]  # nothing can go on from there
+    assert (tmp_path / "s" / "replaced" / "seed1-1" / "result.json").exists()
 
 
 def test_a_damaged_manifest_is_one_line(tmp_path, pool):
