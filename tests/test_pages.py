@@ -43,6 +43,14 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_are_there(page):
+    there = {path.name for folder in ("fednas_jax", "tests", "experiments") for path in (HOME / folder).rglob("*.py")}
+    shown = set(re.findall(r"^# (\w+\.py)", PAGES[page], re.M))  # the user's own
+    named = set(re.findall(r"`(?:[\w/]*/)?(\w+\.py)`", PAGES[page])) - shown
+    assert not {name for name in named - there if not name.startswith(("my_", "mine"))}
+
+
 class Accepted(BaseException):  # the command line takes other exceptions for bugs
     """The options were parsed."""
 
