@@ -19,14 +19,21 @@ def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
       deep: whether folders within the folder are looked into.
 
     Raises:
-      DataError: there is neither.
+      DataError: there is neither, or two files differ in their ends alone: one is the other, unpacked say.
     """
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
-    found = sorted(source.rglob("*") if deep else source.glob("*"))
-    return [path for path in found if path.name.lower().endswith(ends) and _shown(path, source) and path.is_file()]
+    found: dict[Path, Path] = {}
+    for path in sorted(source.rglob("*") if deep else source.glob("*")):
+        end = max((end for end in ends if path.name.lower().endswith(end)), key=len, default="")
+        if not end or not _shown(path, source) or not path.is_file():
+            continue
+        other = found.setdefault(path.with_name(path.name[: -len(end)]), path)
+        if other != path:
+            raise DataError(f"{path.parent}: got {other.name} and {path.name}, want one of them")
+    return list(found.values())
 
 
 def _shown(path: Path, source: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_tables_of_two_kinds_are_not_half_read(tmp_path: Path) -> None:
 def csv(path: Path, header: str, *rows: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join([header, *rows, ""]))
+
+
+def test_a_file_beside_itself_in_another_form_is_not_taken_twice(tmp_path: Path) -> None:
+    kind, name, write = FORMS["webdataset"]
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / name, X, Y, CLIENTS)
+    packed = gzip.compress((tmp_path / "set" / name).read_bytes())
+    (tmp_path / "set" / f"{name}.gz").write_bytes(packed)
+    refused(kind, tmp_path / "set", r"set: got webdataset.tar and webdataset.tar.gz, want one of them")
+    (tmp_path / "set" / name).unlink()
+    assert len(imported(kind, tmp_path / "set")[0].train.labels) == 9
 
 
 def test_features_are_those_of_the_same_name_in_every_file(tmp_path: Path) -> None:
