@@ -50,6 +50,26 @@ class Record(NamedTuple):
     """Whom it came from; None where the file names no clients."""
 
 
+def named(where: str, value: Any) -> Named:
+    """A label or a client of a file that has types; floats that are whole numbers are whole numbers.
+
+    Args:
+      where: it stands, for messages.
+      value: as it was read.
+
+    Raises:
+      DataError: it is neither a whole number nor a text.
+    """
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if not isinstance(value, int | str) or value == "":
+        got = "nothing" if value in (None, "") else str(value)[:40]
+        raise DataError(f"{where}: got {got}, want a whole number or a text")
+    return value
+
+
 def with_validation(
     where: Path, splits: Mapping[str, Iterable[Record]], options: ImportOptions
 ) -> dict[str, Iterable[Record]]:
@@ -146,9 +166,13 @@ class _Names:
           remap: they are to be numbered anew.
 
         Raises:
-          DataError: a number that is no class number.
+          DataError: a number that is no class number: a quantity is no class.
         """
         if self.are_texts:
+            fraction = next((str(value) for value in self._codes if _is_fraction(value)), None)
+            if fraction is not None and not remap and all(map(_is_number, self._codes)):
+                want = "want class numbers from 0, or names, or --labels remap to take each number for a class"
+                raise DataError(f"{name}: got {fraction[:40]}, {want}")
             return self.ranks()
         values = [_whole(value) for value in self._codes]
         check_range(name, min(values), max(values), remap)
@@ -171,6 +195,18 @@ def _whole(value: Named) -> int:
     return int(said[1] if said else value)
 
 
+def _is_number(value: Named) -> bool:
+    try:
+        float(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _is_fraction(value: Named) -> bool:
+    return _is_number(value) and not float(value).is_integer()
+
+
 class _Spooled:
     """The records of one split, of which images are on disk."""
 
@@ -182,7 +218,7 @@ class _Spooled:
     def take(self, records: Iterable[Record], labels: _Names, clients: _Names, seen: Seen) -> None:
         """Decodes records, and remembers labels and clients."""
         column: Column | None = None
-        named: bool | None = None
+        has_clients: bool | None = None
         try:
             for block in self._blocks(records):
                 whole = self._decoded(block)
@@ -191,9 +227,9 @@ class _Spooled:
                         column = Column(self.path, whole[0][1].dtype.type, whole[0][1].shape)
                 for record, _ in whole:
                     self.labels.append(labels.code(f"{record.name} label", record.label))
-                    named = record.client is not None if named is None else named
-                    if named != (record.client is not None):
-                        want = "one as the others have" if named else "none as the others"
+                    has_clients = record.client is not None if has_clients is None else has_clients
+                    if has_clients != (record.client is not None):
+                        want = "one as the others have" if has_clients else "none as the others"
                         raise DataError(f"{record.name} client: got {record.client!r}, want {want}")
                     if record.client is not None:
                         self.clients.append(clients.code(f"{record.name} client", record.client))

@@ -63,11 +63,12 @@ def choose(where: Path, columns: dict[str, str], options: ImportOptions) -> Colu
         typed = [name for name, holds in columns.items() if type_ and holds == type_]
         if len(typed) == 1:
             return typed[0]
-        by_name = next((name for want in known for name in columns if name.lower() == want), "")
-        if needed and not by_name:
+        alike = ([name for name in columns if name.lower() == want] for want in known)
+        by_name = next(filter(None, alike), [])
+        if len(by_name) > 1 or (needed and not by_name):
             flag = option.replace("_", "-")
             raise DataError(f"{where}: got the columns {_listed(columns)}, want --{flag} to say which")
-        return by_name
+        return by_name[0] if by_name else ""
 
     if options.inputs not in (None, "images", "rows"):
         raise DataError(f"data import inputs: got {options.inputs!r}, want images or rows: {where} is a table")

@@ -22,7 +22,7 @@ from fednas_jax.data.damage import reading
 from fednas_jax.data.images import inside
 from fednas_jax.data.labels import short
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
-from fednas_jax.data.records import Named, Record, with_validation, write_records
+from fednas_jax.data.records import Named, Record, named, with_validation, write_records
 from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import SPLITS, by_split
 from fednas_jax.data.table_columns import Columns, as_first, choose
@@ -240,7 +240,7 @@ def _of_batch(path: Path, first: int, batch: pa.RecordBatch, columns: Columns, i
         where = f"{path} row {first + n}"
         if columns.features:
             row = _row(where, image, columns.features)
-            yield Record(where, row, _named(f"{where} {columns.label}", label), _owner(where, columns, client))
+            yield Record(where, row, named(f"{where} {columns.label}", label), _owner(where, columns, client))
             continue
         encoded = image.get("bytes") if isinstance(image, dict) else image
         if isinstance(image, dict) and encoded is None:
@@ -249,22 +249,11 @@ def _of_batch(path: Path, first: int, batch: pa.RecordBatch, columns: Columns, i
             encoded = inside(f"{where} {columns.image}", encoded, images)
         if encoded is not None and not isinstance(encoded, bytes | Path):
             raise DataError(f"{where} {columns.image}: got {type(encoded).__name__}, want an encoded image or its path")
-        yield Record(where, encoded, _named(f"{where} {columns.label}", label), _owner(where, columns, client))
+        yield Record(where, encoded, named(f"{where} {columns.label}", label), _owner(where, columns, client))
 
 
 def _owner(where: str, columns: Columns, client: Any) -> Named | None:
-    return _named(f"{where} {columns.client}", client) if columns.client else None
-
-
-def _named(where: str, value: Any) -> Named:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if not isinstance(value, int | str) or value == "":
-        got = "nothing" if value in (None, "") else str(value)[:40]
-        raise DataError(f"{where}: got {got}, want a whole number or a text")
-    return value
+    return named(f"{where} {columns.client}", client) if columns.client else None
 
 
 def _held(schema: pa.Schema) -> dict[str, str]:

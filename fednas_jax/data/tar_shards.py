@@ -16,7 +16,7 @@ from fednas_jax.data.bounds import check_expansion
 from fednas_jax.data.damage import reading
 from fednas_jax.data.images import suffixes
 from fednas_jax.data.options import ImportOptions, Seen, Skipped, unheard
-from fednas_jax.data.records import Named, Record, with_validation, write_records
+from fednas_jax.data.records import Named, Record, named, with_validation, write_records
 from fednas_jax.data.source_files import files_of
 from fednas_jax.data.split import by_split
 from fednas_jax.data.table_columns import NONE
@@ -62,8 +62,8 @@ def import_webdataset(source: Path, folder: Path, options: ImportOptions, seen: 
     if not files:
         raise DataError(f"{source}: got no .tar files, want WebDataset's shards")
     splits = by_split(source, files)
-    named = _names_clients(splits["train"][0], options)
-    records = {split: _records(some, options, named) for split, some in splits.items()}
+    has_clients = _names_clients(splits["train"][0], options)
+    records = {split: _records(some, options, has_clients) for split, some in splits.items()}
     return write_records(folder, source.stem, with_validation(source, records, options), options, seen)
 
 
@@ -75,7 +75,7 @@ def _names_clients(shard: Path, options: ImportOptions) -> bool:
     return first is not None and _value(shard, first[1], _CLIENTS) is not None
 
 
-def _records(shards: list[Path], options: ImportOptions, named: bool) -> Iterator[Record]:
+def _records(shards: list[Path], options: ImportOptions, has_clients: bool) -> Iterator[Record]:
     labels = (options.label_column,) if options.label_column else _LABELS
     clients = (options.client_column,) if options.client_column else _CLIENTS
     for shard in shards:
@@ -89,10 +89,10 @@ def _records(shards: list[Path], options: ImportOptions, named: bool) -> Iterato
                 has = ", ".join(sorted(files)[:8])
                 raise DataError(f"{where}: got no image among {has}, want --image-column to say which it is")
             found = True
-            label, client = _value(shard, files, labels), _value(shard, files, clients) if named else None
+            label, client = _value(shard, files, labels), _value(shard, files, clients) if has_clients else None
             if label is None:
                 raise DataError(f"{where}: got no {labels[0]}, want one, or --label-column to say what it is called")
-            if named and client is None:
+            if has_clients and client is None:
                 raise DataError(f"{where}: got no {clients[0]}, want one as the first example has")
             yield Record(f"{where}.{images[0]}", files[images[0]], label, client)
         if not found:
@@ -137,8 +137,8 @@ def _is_image(end: str, options: ImportOptions) -> bool:
 
 def _wanted(end: str, options: ImportOptions) -> bool:
     """Whether a file is read: an example may have others, films say."""
-    named = (*_LABELS, *_CLIENTS, options.label_column, options.client_column, "json", "txt")
-    return _is_image(end, options) or end in named
+    values = (*_LABELS, *_CLIENTS, options.label_column, options.client_column, "json", "txt")
+    return _is_image(end, options) or end in values
 
 
 def _value(shard: Path, files: dict[str, bytes], names: tuple[str, ...]) -> Named | None:
@@ -154,10 +154,6 @@ def _value(shard: Path, files: dict[str, bytes], names: tuple[str, ...]) -> Name
         value = files[name].decode("utf-8", "replace").strip() if name in files else None
         if value is None and isinstance(said, dict):
             value = said.get(name)
-        if isinstance(value, bool):
-            return int(value)
-        if isinstance(value, int | str) and value != "":
-            return value
         if value is not None:
-            raise DataError(f"{shard} {name}: got {str(value)[:40]!r}, want a whole number or a text")
+            return named(f"{shard} {name}", value)
     return None

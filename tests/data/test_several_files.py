@@ -121,6 +121,22 @@ def test_a_whole_number_is_the_same_class_and_client_however_it_is_written(label
     assert data.natural.tolist() == [0, 2, 4]
 
 
+@pytest.mark.parametrize("labels", ["0.5 1", "nan 1", "1e-3 2"])
+def test_a_quantity_is_no_class_unless_every_number_is_to_be_one(labels: str, tmp_path: Path) -> None:
+    csv(tmp_path / "t.csv", "x,y", *(f"{n},{label}" for n, label in enumerate(labels.split() * 4)))
+    refused(
+        "table", tmp_path / "t.csv", f"t labels: got {labels.split()[0]}, want class numbers from 0, or names, or --lab"
+    )
+    assert imported("table", tmp_path / "t.csv", labels="remap")[0].class_names == tuple(sorted(labels.split()))
+    csv(tmp_path / "t.csv", "x,y", *(f"{n},{label}" for n, label in enumerate([*labels.split(), "low"] * 4)))
+    assert imported("table", tmp_path / "t.csv")[0].classes == 3
+
+
+def test_numbers_with_leading_zeros_stay_names(tmp_path: Path) -> None:
+    csv(tmp_path / "t.csv", "x,y", *(f"{n},{label}" for n, label in enumerate(["01", "10", "02"] * 4)))
+    assert imported("table", tmp_path / "t.csv")[0].class_names == ("01", "02", "10")
+
+
 def test_a_class_that_is_for_testing_alone_is_told(tmp_path: Path) -> None:
     csv(tmp_path / "set" / "train.csv", "x,label", "1,cat", "2,dog")
     csv(tmp_path / "set" / "test.csv", "x,label", "1,cat", "2,Dog", "3,owl")

@@ -148,6 +148,10 @@ def test_what_a_table_has_not_or_holds_otherwise_is_named(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "path,Label,label\nof_csv_0.png,1,2\n",
+            "got the columns path, Label, label, want --label-column to say which",
+        ),
         ("path,label\nof_csv_0.png\n", "line 2: got 1 values, want 2, as many as columns"),
         ("path,label,path\n", "got two columns called 'path', want each once"),
         ("path,label\nof_csv_0.png,\n", "line 2 label: got nothing, want a label"),
