@@ -194,7 +194,12 @@ def candidates(scores: Sequence[findings.Score], names: Sequence[str], title: st
         }
         for s in scores
     ]
-    x = axis("round", "round of the search", axis={"tickMinStep": 1, "format": "d"}, scale={"nice": False})
+    x = axis(
+        "round",
+        "round of the search",
+        axis={"tickMinStep": 1, "format": "d"},
+        scale={"nice": False, "zero": False, "padding": 12},
+    )
     y = axis("score", text(title), scale={"zero": False})
     shown_names = [text(name) for name in names]
     color = named("candidate", "candidate (choose one)", shown_names, scale={"domain": shown_names})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
 
 from fednas_jax.report import findings, theme, wording
 from fednas_jax.report.theme import Shown, Sketch, evenly
@@ -28,9 +27,7 @@ def clients(run: Run) -> Shown:
                 linestyle=("-", "--", ":")[number],
             )  # fmt: skip
         if all(seconds[0] > 0 or not seconds[-1] for seconds in found.values()):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
-            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+            theme.logarithmic(axes)
         axes.set(xlabel="seconds of a client", ylabel="clients at or below (%)", ylim=(0, 103))
         if axes.get_lines():
             axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=1, handlelength=1.6)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
 
 from fednas_jax.phones import ledger
 from fednas_jax.report import charts, contrasts, theme, wording
@@ -158,9 +157,6 @@ def interval_bars(found: Sequence[Estimate]) -> np.ndarray:
     return np.maximum(0.0, np.asarray(ends, float).reshape(-1, 2).T)
 
 
-MOST_LABELLED = 100  # times that an axis may span with room for labels at 1, 2 and 5
-
-
 def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log: bool = False) -> Callable[..., None]:
     """A drawing of estimates below each other, beside the value that means no difference."""
 
@@ -170,12 +166,7 @@ def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log:
             axes.errorbar(e.value, place, xerr=interval_bars([e]), fmt="o", color=theme.colour(0), elinewidth=1)
         _rows(axes, [name for name, _ in found])
         if log:
-            axes.set_xscale("log")
-            low, high = axes.get_xlim()
-            subs = (1, 2, 5) if high < MOST_LABELLED * low else (1,)
-            axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
-            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+            theme.logarithmic(axes)
         axes.set(xlabel=title)
 
     return draw

@@ -53,16 +53,16 @@ def front(run: Run) -> Shown:
         axes.set(xlabel="multiply-accumulates of one example (millions)", ylabel="test accuracy (%)")
         axes.set_xlim(0, None)
 
+    says = "No network of this run was tested."
     if found:
         first, last = found[0], found[-1]
-        says = (
-            f"From {wording.amount(first['macs'])} MACs to {wording.amount(last['macs'])}, test accuracy goes from "
-            f"{wording.percent(first['test_accuracy'])} to {wording.percent(last['test_accuracy'])}."
-        )
+        sizes = [wording.amount(m["macs"]) for m in (first, last)]
+        reached = [wording.percent(m["test_accuracy"]) for m in (first, last)]
+        says = f"From {sizes[0]} MACs to {sizes[1]}, test accuracy goes from {reached[0]} to {reached[1]}."
+        if first is last:
+            says = f"At {sizes[0]} MACs test accuracy is {reached[0]}."
         if findings.tested(run, last):
             says += f" Bars are 95 % intervals by {run.result['data']['test_examples']:,} test examples."
-    else:
-        says = "No network of this run was tested."
     return Shown("front", "Accuracy against size", says, Sketch(draw), chart=charts.front(run))
 
 
@@ -138,7 +138,8 @@ def hours(run: Run, scores: Sequence[findings.Score]) -> Shown:
     found = members(run.result)
     validated, metric = findings.validated(run, scores), run.result.get("metric", "accuracy")
     last = began + found[-1]["simulated_hours"]
-    unit, size = ("hours", 1.0) if last >= 2 else ("minutes", 60.0)
+    units = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
+    unit, size = next((each for each in units if each[1] * last >= 2), units[-1])
     series = [("test, after fine-tuning", "o-", 0, [(m["test_accuracy"], findings.tested(run, m)) for m in found])]
     if metric == "accuracy":  # another metric has no place on an axis of accuracies
         validation = [(m["score"], validated.get(m["iteration"])) for m in found]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 from rich.console import Console
 
-from fednas_jax.report import draw
+from fednas_jax.report import draw, theme
 from fednas_jax.run.finished import write_into
 
 HEADER = ("policy", "client s", "MB", "cheaper", "rounds", "regret", "worst", "agrees")
@@ -69,10 +68,7 @@ def front(used: dict[str, Any], policies: list[dict[str, Any]], metric: str) -> 
     axes.plot(*_points([used]), "s", label=draw.label(f"as run: {used['name']}"))
     axes.set(xlabel="seconds of an average client, whole search", ylabel=f"mean regret ({draw.label(metric)}, points)")
     if min(p["client_seconds"] for p in policies) > 0:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        theme.logarithmic(axes)
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return draw.svg(figure)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, colors, patheffects, ticker
+from matplotlib import colormaps, colors, patheffects
 from matplotlib.cm import ScalarMappable
 
 from fednas_jax.report import sweep_charts, theme, trials, wording
@@ -17,6 +17,7 @@ from fednas_jax.report.trials import Level, Sweep
 
 _MOST_FIELDS, _MOST_PANELS, _MOST_LINES = 8, 9, 500
 _COLUMNS = 2  # panels beside each other
+_NARROW = 10  # times that a panel's logarithmic axis may span with more labels than those of powers of ten
 NAMES = {
     **{f"accuracy_{n}": f"test accuracy within {n} % MACs" for n in (25, 50, 75)},
     "parent_accuracy": "test accuracy of the parent",
@@ -108,7 +109,7 @@ def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
                 x: list[Any] = [row[field] for row in sweep.finished]
                 axes.plot(x, [100 * row[sweep.accuracy] for row in sweep.finished], ".", color=theme.colour(0))
                 if trials.spans(x):
-                    _logarithmic(axes)
+                    theme.logarithmic(axes, _NARROW)
             else:
                 numbers = all(trials.is_number(each.value) for each in level)
                 x = list(range(len(level)))
@@ -146,7 +147,7 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
         places = np.ravel(made)
         for axes, value in zip(places, chosen, strict=False):
             _scatter(axes, sweep, [row for row in parts[value] if row["search_seconds"] is not None], kinds)
-            _scaled(axes, sweep.finished)
+            _scaled(axes, sweep.finished, _NARROW)
             axes.set_title(f"{label(_short(second))[:20]} {label(wording.value(value))[:24]}")
         for axes in places[len(chosen) :]:
             axes.set_axis_off()
@@ -176,16 +177,10 @@ def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], kinds: Map
         axes.plot(x, y, theme.mark(number), color=theme.colour(number), label=said, markersize=4, alpha=0.85)
 
 
-def _scaled(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _scaled(axes: Any, rows: Sequence[dict[str, Any]], room: float = 100) -> None:
     """The axis of costs, logarithmic where they span much, labelled in plain numbers."""
     if trials.spans([row["search_seconds"] for row in rows if row["search_seconds"] is not None]):
-        _logarithmic(axes)
-
-
-def _logarithmic(axes: Any) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
-    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        theme.logarithmic(axes, room)
 
 
 def as_others(ties: int) -> str:

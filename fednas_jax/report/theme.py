@@ -21,6 +21,7 @@ from fednas_jax.report import wording
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -140,6 +141,20 @@ def columns(names: Sequence[str], width: float = COLUMN) -> int:
 def legend_height(names: Sequence[str], width: float = COLUMN) -> float:
     """Inches that a legend takes of a figure beyond those of its first row."""
     return 0.14 * (-(-len(names) // columns(names, width)) - 1)
+
+
+def logarithmic(axes: Any, room: float = 100) -> None:
+    """Makes an x axis, on which everything is drawn, logarithmic, labelled in plain numbers.
+
+    Args:
+      axes: to be changed.
+      room: times that the axis may span with room for labels at 1, 2 and 5; beyond, powers of ten have one.
+    """
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < room * low else (1,)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def stack_seconds(axes: Any, rows: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:

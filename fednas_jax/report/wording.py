@@ -16,7 +16,7 @@ def amount(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     for size, prefix in _PREFIXES:
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # after rounding: 999,999 is 1.00 M
             return f"{digits(value / size)} {prefix}"
     return digits(value)
 

@@ -1,6 +1,7 @@
 """What a page says of a run, and that it is written nowhere else."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -50,6 +51,36 @@ def test_a_figure_names_the_parent_where_it_is_shown(tested, run):
     write_json(run / "result.json", result)
     page.write_report(run, pdf=False)
     assert ("<!-- parent -->" in (run / "figures" / "front.svg").read_text()) == (tested is not None)
+
+
+def test_one_network_that_was_tested_leads_nowhere(run):
+    assert figures.front(load_run(run)).says == "At 50.0 MACs test accuracy is 81.2 %."
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(3, "3.00 simulated hours"), (0.1, "6.00 simulated minutes"), (0.001, "3.60 simulated seconds")]
+)
+def test_simulated_time_has_the_unit_that_it_is_told_in_best(hours, said, run):
+    result = json.loads((run / "result.json").read_text())
+    result["simulated_hours"] = dict.fromkeys(("pretrain", "search", "finetune", "all"), hours)
+    for m in (result["parent"], *result["models"]):
+        m["simulated_hours"] = hours / 10
+    write_json(run / "result.json", result)
+    shown = figures.hours(load_run(run), [])
+    assert f"ready after {said}" in shown.says
+    assert f"simulated {said.split()[-1]} when it was found" in theme.drawn(shown, pdf=False).svg
+
+
+@pytest.mark.parametrize(("ends", "labelled"), [((1, 40), 5), ((1, 4000), 4)])
+def test_a_logarithmic_axis_has_the_labels_that_it_has_room_for(ends, labelled):
+    def draw(_, axes):
+        axes.plot(ends, (0, 1))
+        axes.margins(0)
+        theme.logarithmic(axes)
+
+    svg = theme.drawn(theme.Shown("log", "", "", theme.Sketch(draw)), pdf=False).svg
+    shown = re.findall(r"<!-- ([\d,]+) -->", svg.partition("matplotlib.axis_2")[0])
+    assert len(shown) == labelled
 
 
 def rename(run, **texts):

@@ -16,7 +16,16 @@ def test_three_digits(value, said):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(239_232, "239 k"), (41_088, "41.1 k"), (1.5e9, "1.50 G"), (12, "12.0"), (-2e6, "-2.00 M")]
+    ("value", "said"),
+    [
+        (239_232, "239 k"),
+        (41_088, "41.1 k"),
+        (1.5e9, "1.50 G"),
+        (12, "12.0"),
+        (-2e6, "-2.00 M"),
+        (999_999, "1.00 M"),
+        (999.4, "999"),
+    ],
 )
 def test_amounts_have_prefixes(value, said):
     assert wording.amount(value) == said
