@@ -172,18 +172,18 @@ def _row(where: str, values: np.ndarray, features: tuple[str, ...]) -> np.ndarra
 
 def _parquet(path: Path) -> pq.ParquetFile:
     with reading(path, _WANT):
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)
 
 
 def _of_parquet(path: Path, options: ImportOptions, first: Columns) -> Iterator[Record]:
-    with reading(path, _WANT), pq.ParquetFile(path) as file:
+    with reading(path, _WANT), pq.ParquetFile(path, pre_buffer=False) as file:
         columns = as_first(path, _chosen(path, file.schema_arrow, options), first)
         wanted = _wanted(columns)
         for group in range(file.num_row_groups):
             # Of all columns: pyarrow ends the process where a column's own metadata is damaged.
             check_expansion(path, file.metadata.row_group(group).total_byte_size, options.most_gigabytes)
         begin = 0
-        for batch in file.iter_batches(_ROWS, columns=wanted):
+        for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
             yield from _of_batch(path, begin, batch, columns, options.images or path.parent)
             begin += batch.num_rows
 

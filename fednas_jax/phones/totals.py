@@ -98,7 +98,8 @@ def sums_by(ledger: pa.Table, *by: str) -> pa.Table:
     for column in {"stage", "phase", "work"} & set(by):
         plain = pc.cast(ledger[column], pa.string())
         ledger = ledger.set_column(ledger.column_names.index(column), column, plain)
-    found = ledger.group_by(list(by)).aggregate([(name, "sum") for name in sums])
+    # Threads would add up in another order each time.
+    found = ledger.group_by(list(by), use_threads=False).aggregate([(name, "sum") for name in sums])
     found = found.rename_columns([name.removesuffix("_sum") for name in found.column_names]).select([*by, *sums])
     return found.sort_by([(name, "ascending") for name in by]) if by else found
 

@@ -226,5 +226,5 @@ def _to_bytes(table: pa.Table) -> np.ndarray:
 def _from_bytes(data: np.ndarray) -> pa.Table:
     raw = data.tobytes()
     if raw.startswith(b"PAR1"):  # of a checkpoint of version 0.1
-        return ledger.conformed(pq.read_table(io.BytesIO(raw)))
+        return ledger.conformed(pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False))
     return ledger.conformed(pa.ipc.open_stream(raw).read_all())

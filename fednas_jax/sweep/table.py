@@ -54,12 +54,12 @@ def read(path: Path) -> pa.Table:
       RunError: it is missing, damaged, too large, or no sweep's table.
     """
     try:
-        with opened(path) as plain, pq.ParquetFile(plain) as file:
+        with opened(path) as plain, pq.ParquetFile(plain, pre_buffer=False) as file:
             rows, columns = file.metadata.num_rows, file.metadata.num_columns
             if rows > MOST_ROWS or columns > MOST_COLUMNS:
                 want = f"want at most {MOST_ROWS:,} and {MOST_COLUMNS}"
                 raise RunError(f"{path}: got {rows:,} rows and {columns:,} columns, {want}")
-            table = file.read()
+            table = file.read(use_threads=False)  # as `phones.ledger` reads
         table.validate(full=True)
         missing = {"trial", *RESULTS.names} - set(table.column_names)
         if missing or len(set(table.column_names)) < len(table.column_names):

@@ -1,5 +1,9 @@
 """The ledger equals arithmetic done by hand, and other tools read it."""
 
+import os
+import subprocess
+import sys
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -221,6 +225,45 @@ def test_totals_by_anything_add_up_to_the_ledger(by):
     for quantity in ("examples", "macs", "bytes", "seconds", "joules"):
         assert found[quantity].sum() == pytest.approx(np.asarray(whole[quantity]).sum())
     assert not found.duplicated(list(by)).any() if by else len(found) == 1
+
+
+def test_totals_of_a_ledger_of_many_files_are_the_same_each_time():
+    """Arrow's threads would add up their parts as they come."""
+    rows, clients = 400_000, 40
+    rng = np.random.default_rng(0)
+    columns = {field.name: pa.nulls(rows, field.type) for field in ledger.SCHEMA}
+    columns["client"] = pa.array(rng.integers(0, clients, rows), ledger.SCHEMA.field("client").type)
+    columns["seconds"] = pa.array(rng.random(rows) * 100, ledger.SCHEMA.field("seconds").type)
+    whole = pa.table(columns)
+    parts = pa.concat_tables([whole.slice(first, 5000) for first in range(0, rows, 5000)])
+    found = [totals.sums_by(parts, "client")["seconds"] for _ in range(12)]
+    assert all(one.equals(found[0]) for one in found)
+
+
+NO_THREADS = """
+import os, sys
+from pathlib import Path
+from fednas_jax.phones import ledger, totals
+from fednas_jax.sweep import table
+before = len(os.listdir("/proc/self/task"))
+totals.sums_by(ledger.read(Path(sys.argv[1])), "client")
+try:
+    table.read(Path(sys.argv[1]) / "a.parquet")
+except Exception as error:
+    print(error)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted by Linux")
+def test_reading_a_ledger_or_a_table_starts_no_threads(tmp_path):
+    """A process that ends just as Arrow's threads start is aborted: one in fifty, on a machine that is busy."""
+    ledger.write(two_rounds(), tmp_path / "ledger" / "a.parquet")
+    command = [sys.executable, "-c", NO_THREADS, str(tmp_path / "ledger")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "want the table of a sweep" in said[0]
+    assert said[1] == "0"
 
 
 def test_repricing_on_the_same_phones_is_the_same_ledger_and_on_others_theirs():
