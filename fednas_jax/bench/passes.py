@@ -107,7 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.target is not None and not args.target.is_file():
         parser.error(f"--target: got {args.target}, want a file")
 
-    device = described(args.target) if args.target else jax.devices()[0]
+    try:
+        device = described(args.target) if args.target else jax.devices()[0]
+    except Exception as error:  # any: without jax's CUDA plugin, or for want of a description in the file
+        parser.error(f"--target: got {args.target}, want a GPU's description, and jax's CUDA plugin: {error}")
+    platform = "gpu" if args.target else device.platform
+    for lowering in args.lowerings:  # elsewhere it would be interpreted, and its interpreter counted
+        if lowering not in lowerings.offered(platform):
+            want = ", ".join(lowerings.offered(platform))
+            parser.error(f"--lowerings: got {lowering} on a {platform}, want some of {want}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:3] else "right", no_wrap=True)

@@ -162,7 +162,12 @@ def test_the_table_says_bytes_and_passes_and_refuses_what_there_is_not(capsys, m
     assert row[:2] == ["rows", "float32"]
     assert row[4:8] == [str(LEAST_READ), str(LEAST_WRITTEN), "0", "0"]
     assert float(row[8]) > 0  # seconds
-    for wrong, message in (["none"], "got none, want"), (["tiny", "--lanes", "0"], "want at least 1"):
+    for wrong, message in (
+        (["none"], "got none, want"),
+        (["tiny", "--lanes", "0"], "want at least 1"),
+        (["tiny", "--lowerings", "fused"], "--lowerings: got fused on a cpu, want some of rows, patches"),
+        (["tiny", "--target", __file__], "want a GPU's description, and jax's CUDA plugin"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             passes.main(wrong)
         assert message in capsys.readouterr().err
