@@ -142,6 +142,10 @@ def _try(registry: Registry[Any], text: str, optimizer: Any) -> None:
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise ConfigError(f"{what}, which gives a {type(optimizer).__name__}, want an optax transformation")
 
+    def memories(params: dict[str, jax.Array]) -> tuple[Any, Any]:
+        state = optimizer.init(params)
+        return state, optimizer.update(params, state, params)[1]
+
     def twice(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
         state, grads = optimizer.init(params), params
         for _ in range(2):
@@ -153,10 +157,18 @@ def _try(registry: Registry[Any], text: str, optimizer: Any) -> None:
     moved = attempt(f"{what}, want one that works", None, lambda: jax.jit(twice, compiler_options=RUN_ONCE)(start))
     if jax.tree.map(np.shape, moved) != jax.tree.map(np.shape, start):
         raise ConfigError(f"{what}, which changes the weights' shapes, want updates of the gradients' shapes")
+    before, after = map(_form, jax.eval_shape(memories, start))
+    if before != after:
+        raise ConfigError(f"{what}, whose memory is {after} after a step, want {before} as at the beginning")
     if any(np.any(np.asarray(moved[path])[start[path] == 0] != 0) for path in start):
         raise ConfigError(
             f"{what}, which moves a weight of 0 whose gradient is 0, want one that doesn't: removed channels stay so"
         )
+
+
+def _form(memory: Any) -> Any:
+    """Types and shapes of its arrays, as text where they lie."""
+    return jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", memory)
 
 
 def _of_optax(field: str, name: str, learning_rate: float, arguments: dict[str, Any]) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ from fednas_jax.engine import optimizers
 from fednas_jax.errors import ConfigError
 
 OWN = """
+import jax.numpy as jnp
 import optax
 
 def mine(train, scale=1.0):
@@ -30,6 +31,16 @@ def raising(train):
 def late(train):
     def update(updates, state, params=None):
         raise ValueError("only when it is used")
+    return optax.GradientTransformation(lambda params: (), update)
+
+def counting(train):
+    def update(updates, steps, params=None):
+        return updates, steps + 0.5
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+def growing(train):
+    def update(updates, all, params=None):
+        return updates, (*all, jnp.zeros(2))
     return optax.GradientTransformation(lambda params: (), update)
 """
 START = {"w": np.array([0.0, 1.0, -2.0], np.float32)}
@@ -99,6 +110,8 @@ def test_an_optimiser_of_optax_is_that_of_optax_at_the_round_s_learning_rate():
         ("{own}:broken", r"which gives a int, want an optax transformation"),
         ("{own}:raising", r"ValueError: no luck"),
         ("{own}:late", r"ValueError: only when it is used"),
+        ("{own}:counting", r"whose memory is float32\[\] after a step, want int32\[\] as at the beginning"),
+        ("{own}:growing", r"whose memory is \('float32\[2\]',\) after a step, want \(\) as at the beginning"),
         ("{own}:nothing", r"want one of the functions of own_\w+, which has mine, drift"),
     ],
 )
