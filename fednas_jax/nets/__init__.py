@@ -106,8 +106,11 @@ def build(config: NetConfig, input_shape: Shape, classes: int, tokens: int = 0, 
 
 
 def checksum(name: str) -> str | None:
-    """SHA-256 of the source of a network of the user's own; None for registered ones."""
-    return source_checksum(own_function(name, "net.name")) if ":" in name else None
+    """SHA-256 of the source of a network of the user's own, registered or not; None for others."""
+    if ":" in name:
+        return source_checksum(own_function(name, "net.name"))
+    entry = NETWORKS.get(name)
+    return None if entry is _OURS.get(name) or entry is None else source_checksum(entry.build)
 
 
 def _widths(config: NetConfig, widths: Mapping[str, int]) -> dict[str, int]:
@@ -143,3 +146,5 @@ register("lstm", lstm.WIDTHS, lstm.build, takes=("texts", "series"))
 register("lstm_sent140", lstm.SENT140, lstm.build, takes=("texts",))
 register("lstm_shakespeare", lstm.SHAKESPEARE, lstm.build, takes=("texts",))
 register("lstm_stackoverflow", lstm.STACKOVERFLOW, lstm.build, takes=("texts",))
+
+_OURS = dict(NETWORKS)

@@ -389,3 +389,16 @@ def test_a_registered_network_is_built_by_its_name(monkeypatch):
     nets.register("mine", networks.WIDTHS, lambda widths, shape, classes, config: networks.norm())
     assert build(NetConfig("mine"), networks.SHAPE, networks.CLASSES) is networks.norm()
     assert "mine" not in NETWORKS
+
+
+def test_the_code_of_a_network_that_a_user_registered_is_remembered_and_the_projects_is_not(monkeypatch):
+    """So that a run does not go on with a network whose layers are others by now, though of the same shapes."""
+    monkeypatch.setattr(nets, "NETWORKS", dict(NETWORKS))
+    assert all(nets.checksum(name) is None for name in (*NETWORKS, "unknown"))
+    builders = [eval(compile(f"lambda *args: {n}", "<cell>", "eval")) for n in (1, 2)]
+    found = []
+    for name in ("mine", "cnn"):
+        for builder in builders:
+            nets.register(name, {"conv": 4}, builder)
+            found.append(nets.checksum(name))
+    assert found[0] == found[2] != found[1] == found[3]
