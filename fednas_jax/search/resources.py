@@ -62,7 +62,7 @@ class Goal:
     def progress(self, widths: Widths) -> float:
         """How much of the way to the budget that is farthest is done, 0 to 1."""
         return min(
-            min(1.0, (whole - resource(widths)) / ((whole - budget) or 1.0))
+            min(1.0, max(0.0, (whole - resource(widths)) / ((whole - budget) or 1.0)))  # a latency may rise meanwhile
             for resource, budget, whole in zip(self.resources, self.budgets, self.whole, strict=True)
         )
 

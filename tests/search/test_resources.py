@@ -23,7 +23,7 @@ from fednas_jax.run import problem as setup
 from fednas_jax.search import lut
 from fednas_jax.search.memory import peak_table
 from fednas_jax.search.proposals import proposer_of, target_of
-from fednas_jax.search.resources import goal_of, resource_of
+from fednas_jax.search.resources import Goal, Resource, goal_of, resource_of
 from fednas_jax.space.probing import probe
 
 PARENT = (12, 8, 16)
@@ -226,6 +226,12 @@ def test_of_several_resources_the_most_violated_is_brought_down_and_all_must_hol
     assert not goal.reached((10, 8, 16))
     done = (3299 - params((6, 8, 16))) / (0.8 * 3299)
     assert goal.progress((6, 8, 16)) == pytest.approx(done)
+
+
+def test_progress_is_none_where_a_measured_latency_rose_above_the_parents():
+    uneven = Resource("latency", "ms", lambda widths: {PARENT: 10.0, (6, 8, 16): 11.0, (2, 8, 16): 4.0}[widths])
+    goal = Goal((uneven,), (5.0,), (10.0,))
+    assert [goal.progress(widths) for widths in (PARENT, (6, 8, 16), (2, 8, 16))] == [0.0, 0.0, 1.0]
 
 
 def test_as_the_search_goes_the_resource_that_is_brought_down_changes():
