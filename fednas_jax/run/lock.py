@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import socket
 from pathlib import Path
@@ -20,6 +21,7 @@ from fednas_jax.errors import RunError
 from fednas_jax.files import read_json, write_json
 
 LOCK, SOFT, OWNER = ".lock", ".lock.soft", ".owner.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks say, NFS the first
 
 
 class Lock:
@@ -76,6 +78,8 @@ class Lock:
             except NotImplementedError:  # no locks on this file system
                 continue
             except OSError as error:
+                if lock is hard and error.errno in NO_LOCKS:
+                    continue
                 raise RunError(f"--out: {self._folder} cannot be locked: {error.strerror}") from None
         raise RunError(f"--out: {self._folder} cannot be locked, want a file system that can make files")
 

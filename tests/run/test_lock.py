@@ -9,7 +9,7 @@ import filelock
 import pytest
 
 from fednas_jax.errors import RunError
-from fednas_jax.run.lock import OWNER, SOFT, Lock
+from fednas_jax.run.lock import NO_LOCKS, OWNER, SOFT, Lock
 
 HOLD = """
 import sys, time
@@ -63,9 +63,10 @@ def test_a_damaged_owner_s_name_does_not_matter(tmp_path):
             other.acquire()
 
 
-def test_where_there_are_no_locks_a_file_says_so_and_the_message_names_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("said", [NotImplementedError(), *(OSError(n, os.strerror(n)) for n in NO_LOCKS)], ids=str)
+def test_where_there_are_no_locks_a_file_says_so_and_the_message_names_it(tmp_path, monkeypatch, said):
     def none(self):
-        raise NotImplementedError
+        raise said
 
     monkeypatch.setattr(filelock.FileLock, "_acquire", none)
     with Lock(tmp_path) as lock, Lock(tmp_path) as other:
