@@ -22,6 +22,12 @@ _PLACES = ("root", "folder")
 _WHICH = ("source", "image_size", "image_feature", "label_feature", "client_feature", "test_split")
 
 
+OF_ITS_OWN = (
+    "shares are of each run's own parent, so networks within one share differ in size; on the paper's phones "
+    "(cost.population=paper) seconds do too, since any parent takes as long there."
+)
+
+
 class Line(NamedTuple):
     """One run, or the mean of runs that differ in their seed alone."""
 
@@ -117,7 +123,7 @@ def read(paths: Sequence[Path | str], command: str) -> tuple[list[Run], tuple[st
     runs = [load_run(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     if not runs:
         raise RunError(f"{command}: got no run, want at least one")
-    return runs, (*_check_comparable(runs, command), *_smaller(runs))
+    return runs, (*_check_comparable(runs, command), *_of_other_sizes(runs), *_smaller(runs))
 
 
 def _check_comparable(runs: Sequence[Run], command: str) -> tuple[str, ...]:
@@ -135,6 +141,14 @@ def _check_comparable(runs: Sequence[Run], command: str) -> tuple[str, ...]:
         return ()
     what = "is" if len(old) == 1 else "are"
     return (f"{', '.join(old)} {what} of an older version, without a fingerprint of the data: configs were compared.",)
+
+
+def _of_other_sizes(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Says where equal shares of the parents' MACs are no equal MACs."""
+    sizes = {run.result["parent"]["macs"] for run in runs}
+    if len(sizes) == 1:
+        return ()
+    return (f"Parents have {min(sizes):,} to {max(sizes):,} MACs: {OF_ITS_OWN}",)
 
 
 def _smaller(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -127,14 +127,14 @@ def runs_table(runs: Sequence[Run]) -> Grid:
     rows, keys = [], []
     for run in runs:
         tested = [run.result["parent"], *(at_ratio(run.result, r) for r in RATIOS)]
-        accuracies = [None if m is None else m["test_accuracy"] for m in tested]
+        accuracies = [None if m is None or m["test_accuracy"] is None else 100 * m["test_accuracy"] for m in tested]
         spent = [contrasts.search(run), contrasts.whole(run)]
         names = [run.path.name, run.result["method"]]
         rows.append(
             [
                 *names,
                 str(run.result["seed"]),
-                *("" if a is None else f"{100 * a:.1f}" for a in accuracies),
+                *("" if a is None else f"{a:.1f}" for a in accuracies),
                 *map(wording.digits, spent),
             ]
         )

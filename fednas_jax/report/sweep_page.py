@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fednas_jax.report import comparison_page, sweep_figures, trials, wording
+from fednas_jax.report import comparing, comparison_page, sweep_figures, trials, wording
 from fednas_jax.report.template import Fact, Grid, Page
 from fednas_jax.report.trials import Level, Sweep
 
@@ -15,6 +15,7 @@ _MOST_ROWS = 2000  # of the table
 _MOST_LEVELS = 32  # of a field
 _MOST_ERRORS = 5  # said at the head
 _MOST_COMPARED = 64  # runs
+_OTHER_PARENTS = f"Trials may differ in their parents' MACs: {comparing.OF_ITS_OWN}"
 _TOO_MANY = (
     f"Methods are not compared over seeds here, since there are more than {_MOST_COMPARED} runs to verify; fednas "
     "report with some of the trials' folders compares these."
@@ -59,9 +60,15 @@ def of_sweep(path: Path) -> tuple[Page, tuple[Path, ...]]:
             "best by luck too.",
             *(methods.notes[1:] if methods else ()),
             *([_TOO_MANY] if wanted and not methods else ()),
+            *([_OTHER_PARENTS] if not methods and any(map(_sizes, sweep.fields)) else ()),
         ],
     )
     return page, runs
+
+
+def _sizes(field: str) -> bool:
+    """Whether trials that differ in a field may have parents of other sizes."""
+    return field.startswith("net.") or field in ("preset", "parent", "data.source", "data.image_size")
 
 
 def _has_methods(sweep: Sweep) -> bool:

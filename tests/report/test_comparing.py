@@ -1,6 +1,7 @@
 """Which runs may be compared, and what a comparison gives as data."""
 
 import dataclasses
+import json
 
 import pytest
 from rich.console import Console
@@ -149,6 +150,15 @@ def test_ratios_are_of_pairs_and_a_seed_that_ran_twice_counts_once(made):
     ]
     assert (told.cheaper.value, told.searched) == (pytest.approx(12), 2)
     assert told.parent.value == mean.parent
+
+
+def test_parents_of_other_sizes_are_said(made):
+    runs = [made("a", changed()), made("b", changed(seed=1))]
+    result = json.loads((runs[1] / "result.json").read_text())
+    result["parent"]["macs"] = 1000
+    write_json(runs[1] / "result.json", result)
+    (note,) = fn.compare(runs).notes
+    assert note.startswith("Parents have 100 to 1,000 MACs: shares are of each run's own parent")
 
 
 def test_a_smaller_network_that_stands_for_one_that_was_not_tested_is_said(made):

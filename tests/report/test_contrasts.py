@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from csv import DictReader
 
 import pytest
 from scripts_of_pages import check_page
@@ -106,6 +107,7 @@ def test_a_page_of_several_runs_tells_means_intervals_and_ratios(runs, tmp_path,
     }
     csv = (tmp_path / "report" / "tables" / "runs.csv").read_text().splitlines()
     assert len(csv) == 7
+    assert {row["parent, %"] for row in DictReader(csv)} == {"75.0"}  # percent, as the heading and the page say
     assert "\\begin{tabular}{lrrr" in (tmp_path / "report" / "tables" / "methods.tex").read_text()
 
 

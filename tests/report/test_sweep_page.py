@@ -88,6 +88,13 @@ def test_a_field_whose_every_trial_has_a_number_of_its_own_is_judged_by_quarters
     assert "a panel for each quarter of the values of data.alpha" in multiples.says
 
 
+@pytest.mark.parametrize(("field", "other"), [("net.name", True), ("train.learning_rate", False)])
+def test_trials_of_other_networks_are_told_not_to_be_of_equal_size(field, other, sweep):
+    changed(sweep, **{field: ["a", "b"] * 8})
+    page, _ = sweep_page.of_sweep(sweep)
+    assert any("shares are of each run's own parent" in note for note in page.notes) == other
+
+
 def test_trials_that_are_as_accurate_as_the_best_are_told(sweep):
     changed(sweep, accuracy_25=[0.5, 0.75, 0.75] + [0.5] * 13)
     page, _ = sweep_page.of_sweep(sweep)
