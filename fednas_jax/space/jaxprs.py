@@ -198,14 +198,27 @@ def traced(network: Network, widths: Widths) -> Any:
 def product_macs(eqn: Any) -> int | None:
     """Multiply-accumulates of an equation of a jaxpr; None where it is neither a convolution nor a product."""
     if eqn.primitive.name == "conv_general_dilated":
-        out, kernel = eqn.outvars[0].aval, eqn.invars[1].aval
-        out_features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return math.prod(out.shape) * (math.prod(kernel.shape) // out_features)
+        makes, reads, *_ = eqn.params["dimension_numbers"].rhs_spec
+        kernel = eqn.invars[1].aval.shape
+        return window_macs(eqn) * kernel[makes] * kernel[reads]
     if eqn.primitive.name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         left = eqn.invars[0].aval
         return math.prod(eqn.outvars[0].aval.shape) * math.prod(left.shape[d] for d in contracted)
     return None
+
+
+def window_macs(eqn: Any) -> int:
+    """Multiply-accumulates of a convolution for one pair of channels: of all windows of the batch.
+
+    Padding is counted. The zeros that a transposed convolution puts between its inputs are not: each of these meets the
+    kernel once.
+    """
+    numbers, given = eqn.params["dimension_numbers"], eqn.params
+    image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
+    steps = zip(given["window_strides"], given["lhs_dilation"], numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)
+    windows = (image[before] if step == 1 < spread else out[after] for step, spread, before, after in steps)
+    return math.prod((out[numbers.out_spec[0]], *windows, *(kernel[axis] for axis in numbers.rhs_spec[2:])))
 
 
 def inner_jaxprs(eqn: Any) -> Iterator[Any]:

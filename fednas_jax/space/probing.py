@@ -15,7 +15,7 @@ import numpy as np
 from fednas_jax.errors import ConfigError, NetworkError
 from fednas_jax.space import causes, segments
 from fednas_jax.space.costs import grown, macs_table, primes, reductions, size_table
-from fednas_jax.space.jaxprs import flatten
+from fednas_jax.space.jaxprs import count_macs, flatten
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths, random_inputs
 from fednas_jax.space.provenance import follow
@@ -87,7 +87,40 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
         gone=gone,
         products=products,
     )
-    return _checked(space) if check else space
+    if not check:
+        return space
+    _confirm(space)
+    return _checked(space)
+
+
+def _confirm(space: Space) -> None:
+    """Builds the network at its least widths, and with every second group at its own instead.
+
+    How sizes depend on the widths was found by growing them. A size that is rounded, or the larger of two, may do so
+    otherwise where they shrink.
+    """
+    network, named = space.network, tuple(zip(space.groups, space.widths, space.smallest, strict=True))
+    mixed = [tuple(w if g % 2 == turn else least for g, (_, w, least) in enumerate(named)) for turn in (0, 1)]
+    whole = _shapes(network, space.widths)
+    for widths in dict.fromkeys([space.smallest, *mixed]):
+        try:
+            shapes, macs = _shapes(network, widths), count_macs(network, widths)
+        except Exception as error:  # whatever a layer thinks of these widths
+            raise _unbuildable(network, widths, error) from error
+        at = f"at {', '.join(f'{group}={w}' for group, w in zip(space.groups, widths, strict=True))}"
+        want = (
+            "as larger widths tell; want sizes that follow the widths down to the least, neither rounded nor compared"
+        )
+        there = {path for path in whole if path not in space.gone or widths[space.gone[path]]}
+        if shapes.keys() != there:
+            raise NetworkError(f"{network.name}: '{min(shapes.keys() ^ there)}' comes or goes {at}")
+        for path, shape in shapes.items():
+            sizes = zip(space.labels[path], whole[path], strict=True)
+            told = tuple(n if dim is None else segments.size(dim, dict(enumerate(widths))) for dim, n in sizes)
+            if shape != told:
+                raise NetworkError(f"{network.name}: '{path}' is {list(shape)} {at}, not {list(told)} {want}")
+        if macs != space.macs(widths):
+            raise NetworkError(f"{network.name}: takes {macs:,} MACs {at}, not {space.macs(widths):,} {want}")
 
 
 def _checked(space: Space) -> Space:

@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fednas_jax.space.costs import grown, primes
-from fednas_jax.space.jaxprs import LAYERS, LOOPS, Operation, Program, flatten
+from fednas_jax.space.jaxprs import LAYERS, LOOPS, Operation, Program, flatten, window_macs
 from fednas_jax.space.network import Network, Widths
 from fednas_jax.space.segments import FIXED
 
@@ -71,7 +71,7 @@ def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: froz
         shapes = [program.shape(value) for value in operation.reads]
         into = [known.get(value, []) for value in operation.reads]
         if operation.name in LAYERS:
-            layers.append(_sizes(operation, shapes, into, program.shape(operation.writes[0])))
+            layers.append(_sizes(operation, shapes, into))
         out = [program.shape(value) for value in operation.writes]
         for value, nodes in zip(operation.writes, ties.through(operation, shapes, into, out), strict=True):
             known[value] = _tidy(nodes)
@@ -281,9 +281,7 @@ class _Ties:
         return nodes.take(0, axes[0]) if len(axes) == 1 else _first(nodes, axes)
 
 
-def _sizes(
-    operation: Operation, shapes: Sequence[tuple[int, ...]], into: Sequence[Nodes], out: tuple[int, ...]
-) -> list[int | np.ndarray]:
+def _sizes(operation: Operation, shapes: Sequence[tuple[int, ...]], into: Sequence[Nodes]) -> list[int | np.ndarray]:
     """The sizes whose product is a layer's multiply-accumulates; the nodes of those that have some."""
     given = operation.equation.params
 
@@ -292,8 +290,8 @@ def _sizes(
         return nodes if np.any(nodes >= 0) else shapes[side][axis]
 
     if operation.name == "conv_general_dilated":
-        pixels = math.prod(out) // out[given["dimension_numbers"].out_spec[1]]
-        return [pixels, *(size(1, axis) for axis in range(len(shapes[1])))]
+        makes, reads, *_ = given["dimension_numbers"].rhs_spec
+        return [window_macs(operation.equation), size(1, reads), size(1, makes)]
     contracted, batch = given["dimension_numbers"]
     free = [a for a in range(len(shapes[1])) if a not in (*contracted[1], *batch[1])]
     # What is contracted has its nodes in the weights, if anywhere.

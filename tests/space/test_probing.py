@@ -195,6 +195,18 @@ def test_macs_of_strided_and_depthwise_convolutions_by_hand(make):
     assert count_macs(make(), (4, 5)) == strided + depthwise + dense + 5 * 3
 
 
+def test_macs_of_a_transposed_convolution_leave_out_the_zeros_between_its_inputs():
+    def make(w, rngs):
+        return nnx.Sequential(
+            nnx.ConvTranspose(2, w["a"], (3, 2), strides=(2, 3), rngs=rngs),
+            nnx.ConvTranspose(w["a"], 5, (4, 4), strides=2, padding="VALID", rngs=rngs),
+            lambda x: x.mean((1, 2)),
+        )
+
+    # Each of 6x6 inputs, and then of the 12x18 made of them, meets each place of the kernel once.
+    assert count_macs(from_nnx("up", make, {"a": 4}, (6, 6, 2)), (4,)) == 36 * 6 * 2 * 4 + 12 * 18 * 16 * 4 * 5
+
+
 def test_costs_are_the_same_under_jit_and_vmap():
     space = probe(mobilenet(), check=False)
     rng = np.random.default_rng(0)
@@ -393,7 +405,7 @@ def test_groupnorm_without_blocks_cannot_be_masked(size, multiple, what):
 
 def test_groupnorm_whose_groups_a_width_would_cut_is_refused():
     make = functools.partial(networks.Grouped, group_size=4)
-    what = r"cannot be built at widths \(6, 4\): .*\(4\).*; want .* or `blocks`, if channels can only leave"
+    what = r"cannot be built at widths \(2, 2\): .*\(4\).*; want .* or `blocks`, if channels can only leave"
     with pytest.raises(NetworkError, match=rf"^bad: {what}") as caught:
         probe(from_nnx("bad", make, {"conv": 12, "dense": 4}, networks.SHAPE), (2, 2))
     assert "\n" not in str(caught.value)
@@ -571,6 +583,26 @@ def mixture(widths, rngs):
     return Plain(widths, rngs, between=nnx.softmax)
 
 
+class Inner(Plain):
+    """A layer whose size is the larger of two, between the convolutions."""
+
+    def __init__(self, widths, rngs, size):
+        super().__init__(widths, rngs)
+        self.inner = nnx.Conv(widths["a"], size, (1, 1), rngs=rngs)
+        self.back = nnx.Conv(size, widths["a"], (1, 1), rngs=rngs)
+        self.between = lambda x: nnx.relu(self.back(nnx.relu(self.inner(x))))
+
+
+def at_least_16(widths, rngs):
+    """Wider than 16 as parent and beyond, not below."""
+    return Inner(widths, rngs, max(2 * widths["a"], 16))
+
+
+def the_wider(widths, rngs):
+    """Where both are narrow it follows a, beside a wide b it doesn't."""
+    return Inner(widths, rngs, max(2 * widths["a"], widths["b"] + 4))
+
+
 def ignores_b(widths, rngs):
     """Never reads the width b."""
     return Plain({"a": widths["a"], "b": 8}, rngs)
@@ -580,6 +612,8 @@ REFUSED = {
     Summed: r"bad: dimension 0 of 'first/bias', of size 16, mixes the width groups a and b; want a layer's width to be",
     InParts: r"bad: dimension 2 of 'second/kernel', of size 4, is the width of a in 2 parts; want the width of one",
     Growing: r"bad: 'rest/\d+/(kernel|bias)' comes or goes with the widths",
+    at_least_16: r"bad: 'back/kernel' is \[1, 1, 16, 4\] at a=4, b=4, not \[1, 1, 8, 4\] as larger widths tell; want",
+    the_wider: r"bad: 'back/kernel' is \[1, 1, 12, 4\] at a=4, b=8, not \[1, 1, 8, 4\] as larger widths tell; want",
     ignores_b: r"bad: no variable's shape depends on the width of b",
 }
 
