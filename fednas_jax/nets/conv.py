@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from fednas_jax.errors import NetworkError
 from fednas_jax.nets.geometry import Geometry
 from fednas_jax.nets.lowerings import DEFAULT, LOWERINGS, library, library_image, library_kernel, lowering_of, using
 
@@ -37,40 +36,36 @@ def conv_general_dilated(
     out_sharding: Any = None,
     **unused: Any,
 ) -> jax.Array:
-    """A convolution in one or two dimensions with the arguments of `jax.lax.conv_general_dilated`.
+    """A convolution with the arguments of `jax.lax.conv_general_dilated`, of which lax computes what is not fast here.
 
     Args:
-      lhs: images [B, H, W, C], or sequences [B, T, C].
+      lhs: images [B, H, W, C], or sequences [B, T, C]; any others are lax's affair.
       rhs: kernel [kh, kw, C / feature_group_count, F], or [k, C / feature_group_count, F].
       window_strides: strides of height and width, or of time.
       padding: 'SAME', 'VALID' or ((low, high), (low, high)), of sequences one pair.
-      lhs_dilation: 1 in each direction, or None.
-      rhs_dilation: 1 in each direction, or None.
+      lhs_dilation: 1 in each direction, or None; dilated convolutions are lax's affair.
+      rhs_dilation: likewise.
       dimension_numbers: flax's NHWC, HWIO, NHWC.
       feature_group_count: groups of channels; C makes it depthwise.
       precision: as for `jax.lax.dot_general`.
       out_sharding: None; lanes are sharded outside.
+      **unused: as for lax, whose affair they are.
 
     Returns:
       [B, H', W', F], or [B, T', F].
-
-    Raises:
-      NetworkError: for a dilated convolution or one of more dimensions.
     """
-    if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))):
-        got = f"got lhs_dilation={lhs_dilation}, rhs_dilation={rhs_dilation}"
-        raise NetworkError(f"convolution: {got}, want 1: dilated convolutions have no fast lowering here")
-    if lhs.ndim == rhs.ndim == 3:  # a sequence is an image of one row
-        pads = padding if isinstance(padding, str) else ((0, 0), *padding)
-        groups = {"feature_group_count": feature_group_count, "precision": precision, **unused}
-        return conv_general_dilated(lhs[:, None], rhs[None], (1, *window_strides), pads, **groups)[:, 0]
-    if lhs.ndim != 4 or rhs.ndim != 4:
-        raise NetworkError(
-            f"convolution: got inputs of {lhs.ndim} dimensions, want 4: batch, height, width, channels; or 3: batch, "
-            "time, channels"
+    dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    if dilated or lhs.ndim not in (3, 4) or out_sharding is not None or any(v is not None for v in unused.values()):
+        sides = "DHW"[5 - lhs.ndim :]
+        numbers = dimension_numbers or (f"N{sides}C", f"{sides}IO", f"N{sides}C")
+        others = {"precision": precision, "out_sharding": out_sharding, **unused}
+        return lax.conv_general_dilated(
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, numbers, feature_group_count, **others
         )
-    if unused or out_sharding is not None:
-        raise NetworkError(f"convolution: got {sorted(unused) or 'out_sharding'}, want no such argument")
+    if lhs.ndim == 3:  # a sequence is an image of one row
+        pads = padding if isinstance(padding, str) else ((0, 0), *padding)
+        groups = {"feature_group_count": feature_group_count, "precision": precision}
+        return conv_general_dilated(lhs[:, None], rhs[None], (1, *window_strides), pads, **groups)[:, 0]
     strides = tuple(window_strides)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)

@@ -1,5 +1,6 @@
 """The fast lowering of convolutions equals lax's, forward and in both gradients, whatever is batched."""
 
+import functools
 import re
 
 import jax
@@ -10,7 +11,6 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from fednas_jax.errors import NetworkError
 from fednas_jax.nets import conv_general_dilated
 from fednas_jax.nets.geometry import Geometry
 from fednas_jax.nets.lowerings import NHWC, by_rows
@@ -138,11 +138,21 @@ def test_lanes_with_one_kernel_use_a_convolution():
     assert "conv_general_dilated[" in text
 
 
-@pytest.mark.parametrize("dilation", ["lhs_dilation", "rhs_dilation"])
-def test_a_dilated_convolution_is_refused_in_one_line(dilation):
-    with pytest.raises(NetworkError, match=r"want 1: dilated convolutions") as caught:
-        conv_general_dilated(jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 2, 1, 1)), (1, 1), "SAME", **{dilation: (2, 2)})
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("shape", "dilation"), [((2, 6, 6, 3), 2), ((2, 9, 3), 2), ((2, 4, 4, 4, 3), 1)])
+def test_what_is_dilated_or_has_three_sides_is_convolved_in_lanes_as_by_lax(shape, dilation):
+    rng, sides = np.random.default_rng(5), "DHW"[5 - len(shape) :]
+    sizes = ((3, *shape), (3, *[2] * len(sides), 3, 5))
+    x, kernel = (rng.normal(size=size).astype(np.float32) for size in sizes)
+    numbers = (f"N{sides}C", f"{sides}IO", f"N{sides}C")
+
+    def loss(convolve, x, kernel):
+        spread = (dilation,) * len(sides)
+        return jnp.sum(convolve(x, kernel, (1,) * len(sides), "SAME", None, spread, dimension_numbers=numbers) ** 2)
+
+    ours = jax.vmap(jax.value_and_grad(functools.partial(loss, conv_general_dilated), (0, 1)))(x, kernel)
+    for n in range(3):
+        alone = jax.value_and_grad(functools.partial(loss, lax.conv_general_dilated), (0, 1))(x[n], kernel[n])
+        jax.tree.map(lambda a, b, n=n: np.testing.assert_allclose(a[n], b, rtol=1e-4, atol=1e-3), ours, alone)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 0),)])
