@@ -119,6 +119,8 @@ def test_a_fingerprint_tells_data_sets_apart() -> None:
         from_arrays(X, Y, test=(X, Y[::-1])),
         from_arrays(X, Y, np.arange(20) // 5, test=(X, Y)),
         from_arrays(X, Y, test=(X, Y), classes=9),
+        from_arrays(X, Y, test=(other, Y)),
+        from_arrays(X[[2, 1, 0, *range(3, 20)]], Y, test=(X, Y)),
     ]
     assert len({fingerprint(data) for data in sets}) == len(sets)
 
