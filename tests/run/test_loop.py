@@ -487,7 +487,7 @@ def test_no_run_goes_on_with_a_source_that_yields_something_else_by_now(tmp_path
     """Such as a file in which a label was corrected while the run lay still: nothing of the config tells."""
     train, test = data.load(TINY.data, 0).train, data.load(TINY.data, 0).test
     labels = train.labels.copy()
-    monkeypatch.setitem(OWN._homes, "file", lambda seed: from_arrays(train.images, labels, test=test))
+    monkeypatch.setitem(OWN._homes, "file", lambda seed: from_arrays(train.inputs, labels, test=test))
     config = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, source="file"))
     with pytest.raises(Interrupted):
         one_device(config, tmp_path / "run", should_stop=lambda: True)
