@@ -15,13 +15,13 @@ from fednas_jax.report.statistics import Estimate
 from fednas_jax.report.theme import Shown, Sketch
 from fednas_jax.run.finished import RATIOS, Run, members
 
-_MOST = 12  # methods in a figure
+MOST = 12  # methods in a figure
 
 
 def of_methods(found: Sequence[Contrast], against: contrasts.Method) -> list[Shown]:
     """All figures of a comparison; raises as `Run.ledger`."""
-    few = found[:_MOST]
-    shown = [front(few), seconds(few, against)]
+    few = found[:MOST]
+    shown = [front(few), seconds(found, against)]
     if len(found) > 1:
         shown.append(gains(few, against))
     return [*shown, stacked(few, "bill", "The whole bill", ledger.STAGES, contrasts.stages, "all stages"),
@@ -91,8 +91,9 @@ def seconds(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
         says += ": there is no ratio, since a search costs nothing."
     else:
         says += ": there is nothing else to compare it with."
-    draw = _forest(estimates, "times cheaper (search seconds of a client)", 1.0, log=True)
-    return Shown("cheaper", "What the search costs, as a ratio", says, Sketch(draw, height=_height(estimates)))
+    few = estimates[:MOST]
+    draw = _forest(few, "times cheaper (search seconds of a client)", 1.0, log=True)
+    return Shown("cheaper", "What the search costs, as a ratio", says, Sketch(draw, height=_height(few)))
 
 
 def gains(found: Sequence[Contrast], against: contrasts.Method) -> Shown:

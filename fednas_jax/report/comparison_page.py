@@ -27,6 +27,8 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
     found = [contrasts.contrast(method, against) for method in methods]
     seeds = sorted({run.result["seed"] for run in runs})
     why = "the straightforward design" if against.runs[0].result["method"] == "naive" else "whose search costs most"
+    most = comparison_figures.MOST
+    shown = [f"Figures show the first {most} of {len(methods)} methods, tables all."] if len(methods) > most else []
     return Page(
         title=f"{wording.counted(len(methods), 'method')} on {runs[0].data}",
         lead=(
@@ -44,6 +46,7 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
             "is the geometric mean, its interval that of the logarithm. An interval that holds 0 (a difference) or 1 "
             "(a ratio) cannot tell the two apart; that they are equal it does not say.",
             *trust,
+            *shown,
         ],
     )  # fmt: skip
 

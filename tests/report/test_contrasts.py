@@ -11,7 +11,7 @@ from fednas_jax.cli import report
 from fednas_jax.cli.app import main
 from fednas_jax.errors import ConfigError
 from fednas_jax.files import write_json
-from fednas_jax.report import comparing, comparison_page, contrasts, exporting
+from fednas_jax.report import comparing, comparison_figures, comparison_page, contrasts, exporting
 from fednas_jax.report.template import Grid
 
 
@@ -140,6 +140,13 @@ def test_a_search_that_is_no_cheaper_is_not_called_so(seconds, said, runs, tmp_p
     write_json(run / "result.json", result)
     (shown,) = [f for f in comparison_page.of_runs([run, runs[3]]).figures if f.name == "cheaper"]
     assert said in shown.says
+
+
+def test_more_methods_than_a_figure_holds_are_said_and_the_cheapest_is_of_all(runs, monkeypatch):
+    monkeypatch.setattr(comparison_figures, "MOST", 1)
+    page = comparison_page.of_runs([*runs[3:], *runs[:3]])  # naive, fednas
+    assert page.notes[-1] == "Figures show the first 1 of 2 methods, tables all."
+    assert "fednas is 10.0" in next(f for f in page.figures if f.name == "cheaper").says
 
 
 def test_every_row_has_a_cell_under_every_heading(runs):
