@@ -150,7 +150,7 @@ def import_npz(source: Path, folder: Path, options: ImportOptions, seen: Seen = 
         x_val and y_val, as `from_arrays` takes them.
       folder: of the columns; must not exist yet.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the file: it cannot be read, would expand beyond bounds, lacks an array or has one

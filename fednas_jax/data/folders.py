@@ -40,7 +40,7 @@ def import_folder(source: Path, folder: Path, options: ImportOptions, seen: Seen
       source: the folder of images.
       folder: of the columns; must not exist yet.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the folder or file: none there, of other depths, a split that cannot be

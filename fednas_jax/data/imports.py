@@ -29,7 +29,7 @@ class Kind:
     description: str
     """One line."""
     run: Callable[[Path, Path, ImportOptions, Seen], Skipped]
-    """(files, folder of the columns, options, who is told how many images were read) -> what was left out."""
+    """(files, folder of the columns, options, who is told how many examples were read) -> what was left out."""
     takes: tuple[str, ...]
     """Options that it takes, beside those of all."""
 

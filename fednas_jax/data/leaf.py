@@ -34,7 +34,7 @@ def import_leaf(source: Path, folder: Path, options: ImportOptions, seen: Seen =
         test, a share of every user's examples makes the test split.
       folder: of the columns; must not exist yet.
       options: how; `images` is where the image files are, if x has names of files.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the file and the user: no JSON of this form, pixels outside 0 to 1, images of

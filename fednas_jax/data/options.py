@@ -12,7 +12,7 @@ from fednas_jax.data.split import TEST_SHARE, check_share
 from fednas_jax.errors import DataError
 
 Seen = Callable[[int], None]
-"""Told of so many more images that were read."""
+"""Told of so many more examples that were read."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ImportOptions:
     test_share: float = TEST_SHARE
     """Share of each client's (else each class's) examples that is for testing, where the files have no test split."""
     validation: Literal["train", "test"] | None = None
-    """What becomes of a validation split: train (its images join the training images, of which every run holds out
+    """What becomes of a validation split: train (its examples join the training examples, of which every run holds out
     data.validation for itself) or test (it is the test split). Not for leaf."""
     length: int = 0
     """Tokens of an example; longer texts are cut, shorter ones are padded with 0 (default: 25 of tweets, 20 of
@@ -159,11 +159,11 @@ def check_validation(where: object, options: ImportOptions, test: bool) -> None:
       DataError: it is not said, or there would be two test splits.
     """
     if options.validation is None:
-        want = "--validation train (they join the training images) or --validation test (they are the test split)"
-        raise DataError(f"{where}: got images for validation, want {want}")
+        want = "--validation train (they join the training examples) or --validation test (they are the test split)"
+        raise DataError(f"{where}: got examples for validation, want {want}")
     if options.validation == "test" and test:
         raise DataError(f"{where}: got --validation test, want --validation train: there is a test split as well")
 
 
-def unheard(images: int) -> None:
+def unheard(examples: int) -> None:
     """Nobody is told."""

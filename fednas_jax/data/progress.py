@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 2.0
 
 @contextlib.contextmanager
 def shown(what: str) -> Iterator[Seen]:
-    """Shows on stderr how many images were read, if it is a terminal; nothing is left of it at the end.
+    """Shows on stderr how many examples were read, if it is a terminal; nothing is left of it at the end.
 
     Args:
       what: is imported.
@@ -29,13 +29,13 @@ def shown(what: str) -> Iterator[Seen]:
     bar: Progress | None = None
     with contextlib.ExitStack() as stack:
 
-        def seen(images: int) -> None:
+        def seen(examples: int) -> None:
             nonlocal bar, total
-            total += images
+            total += examples
             if bar is None and console.is_terminal and time.monotonic() - begun >= PATIENCE_SECONDS:
                 columns = (
                     SpinnerColumn(),
-                    TextColumn("{task.description} {task.completed:,} images"),
+                    TextColumn("{task.description} {task.completed:,} examples"),
                     TimeElapsedColumn(),
                 )
                 bar = stack.enter_context(Progress(*columns, console=console, transient=True))

@@ -103,7 +103,7 @@ def write_records(
       name: of the data set.
       splits: train and perhaps test -> records in any order.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
       class_names: of the classes, where labels are their numbers.
 
     Raises:

@@ -40,7 +40,7 @@ def import_table(source: Path, folder: Path, options: ImportOptions, seen: Seen 
       source: a .parquet or .csv file, or a folder of such, whose names may say train, val and test.
       folder: of the columns; must not exist yet.
       options: how; paths of images are taken from `images`, else from the table's folder.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the file, row and column.
@@ -68,7 +68,7 @@ def import_huggingface(source: Path, folder: Path, options: ImportOptions, seen:
       source: the folder, of a `DatasetDict` with its splits or of one `Dataset`.
       folder: of the columns; must not exist yet.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the file and column.

@@ -53,7 +53,7 @@ def import_webdataset(source: Path, folder: Path, options: ImportOptions, seen: 
       source: a .tar file (perhaps compressed), or a folder of such, whose names may say train, val and test.
       folder: of the columns; must not exist yet.
       options: how.
-      seen: is told how many images were read.
+      seen: is told how many examples were read.
 
     Raises:
       DataError: one line that names the shard and the example.

@@ -151,5 +151,5 @@ def test_an_import_that_takes_long_says_so_on_a_terminal_alone(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "PATIENCE_SECONDS", patience)
     import_data("table", files / "csv.csv", tmp_path / "made", ImportOptions())
-    assert ("12 images" in stderr.getvalue()) == (terminal and not patience)
+    assert ("12 examples" in stderr.getvalue()) == (terminal and not patience)
     assert terminal or not stderr.getvalue()

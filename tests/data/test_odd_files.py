@@ -330,7 +330,7 @@ def test_a_test_folder_whose_users_are_empty_is_named(tmp_path: Path, capsys: py
         ({"x_train": X}, "got both x and x_train, want one of them"),
         ({"labels": Y}, "got both y and labels, want one of them"),
         ({"x_val": X}, "y_val: got none, want x, y, x_val, y_val"),
-        ({"x_val": X, "y_val": Y}, "x_val: got images for validation, want --validation train"),
+        ({"x_val": X, "y_val": Y}, "x_val: got examples for validation, want --validation train"),
     ],
 )
 def test_names_of_arrays_that_are_not_known_or_contradict_are_refused(
@@ -357,7 +357,7 @@ def test_folders_of_splits_are_known_by_other_names(train: str, test: str, tmp_p
 
 def test_validation_images_go_where_the_option_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = split_folder(tmp_path, train=4, val=2)
-    want = "set/val: got images for validation, want --validation train (they join the training images) or --validation"
+    want = "set/val: got examples for validation, want --validation train (they join the training examples) or"
     refused("folder", source, want, capsys)
     data, _ = imported("folder", source, validation="test")
     assert sorted(data.test.inputs[:, 0, 0, 0]) == [4, 5]

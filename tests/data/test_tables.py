@@ -79,7 +79,7 @@ def test_a_folder_of_files_has_the_splits_that_their_names_say(tmp_path: Path) -
     (tmp_path / "set" / "data").mkdir(parents=True)
     for n, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "validation-0", "test-00000-of-00001")):
         written_files.parquet(tmp_path / "set" / "data" / f"{name}.parquet", X[3 * n : 3 * n + 3], Y[:3], CLIENTS[:3])
-    refused("table", tmp_path / "set", "set: got images for validation, want --validation train")
+    refused("table", tmp_path / "set", "set: got examples for validation, want --validation train")
     data = imported("table", tmp_path / "set", validation="train")
     assert sorted(image.tobytes() for image in data.test.inputs) == sorted(image.tobytes() for image in X[9:])
     assert len(data.train.labels) == 9
