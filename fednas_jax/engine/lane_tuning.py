@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 LADDER = (1, 4, 16, 64, 256, 1024)
 WORTH = 1.1  # more lanes must bring this factor: they also cost memory, and padding where tasks are few
 MEMORY = 0.5  # share of a device's memory that lanes may take; clients' data and the stack need the rest
+COPIES = 5  # of a lane's weights: where it starts and ended, as they are now, gradients, momentum
 # Multiply-accumulates of a round below which nothing is measured: some tenths of a second of a CPU and less than a
 # millisecond of an accelerator, so that a search ends before what a measurement saves has paid for it.
 SMALL = 3e9
@@ -78,7 +79,7 @@ def choice(
     if wanted.lanes and (cpu or not free or len(steps) < 2):  # a CPU's lowering is known: docs/performance.md
         return Choice(wanted.lanes, lowering)
     if not wanted.lanes and (len(steps) < 2 or is_small(network, config, steps)):
-        return Choice(1 if cpu else lane_search.side_by_side(steps), lowering)
+        return Choice(1 if cpu else min(lane_search.side_by_side(steps), _room(network, memory)), lowering)
     if cpu:
         with lowerings.using(lowering):
             return Choice(lanes(network, config, device, memory, len(steps), folder), lowering)
@@ -91,6 +92,12 @@ def choice(
 def is_small(network: Network, config: TrainConfig, steps: np.ndarray) -> bool:
     """Whether a device has so little to do in a round, tasks [T] of `steps`, that starting it is what takes time."""
     return _macs_of_example(network) * config.batch_size * float(steps.sum()) < SMALL
+
+
+def _room(network: Network, memory: int) -> int:
+    """Lanes whose weights fit, at least one: a large embedding is little work, but as much memory as any."""
+    variables = jax.tree.leaves(network.abstract(tuple(network.widths.values())))
+    return max(1, int(MEMORY * memory) // (COPIES * sum(a.size * a.dtype.itemsize for a in variables)))
 
 
 @functools.lru_cache(maxsize=16)

@@ -227,6 +227,9 @@ def test_a_round_too_small_to_pay_for_it_is_not_measured(network, accelerator, m
     assert chosen(network, jax.devices()[0]) == (1, lowerings.DEFAULT)
     assert chosen(network, device) == (128, lowerings.DEFAULT)  # 2 x 5 steps, as with 256 lanes
     assert chosen(network, device, tasks=3) == (2, lowerings.DEFAULT)
+    weights = 4 * sum(a.size for a in jax.tree.leaves(network.abstract((2, 2, 4))))
+    assert chosen(network, device, memory=2 * tuning.COPIES * weights * 7) == (7, lowerings.DEFAULT)
+    assert chosen(network, device, memory=1) == (1, lowerings.DEFAULT)
     assert chosen(network, device, Choice(0, "shifts")) == (128, "shifts")
     assert made == []
     assert chosen(network, device, Choice(3, "auto")) == (3, "patches")
