@@ -26,6 +26,8 @@ def diverged_parent(stage: str, number: int, learning_rate: float) -> TrainingEr
 def without_score(config: Config, where: str, said: str) -> TrainingError:
     """Why a run stops that has no score to go by: what diverged, or examples of which the metric has no value."""
     metric, cure = config.search.metric, "try a lower train.learning_rate"
+    if config.train.update_bound is not None:  # beyond it all updates may have been left out
+        cure += f", or a train.update_bound above {config.train.update_bound:g}"
     if metric != "accuracy":
         cure += f", or more search.score_clients where {metric} has no value on the examples of so few"
     return TrainingError(f"{where}: {said}; {cure}")

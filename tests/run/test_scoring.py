@@ -72,9 +72,12 @@ def test_a_parent_at_chance_is_told_what_may_be_the_cause(rounds, why):
     assert said.endswith(f"naming the largest class gives 0.500; the search compares nothing. {why}")
 
 
-def test_a_run_without_a_score_is_told_of_its_metric_too():
+def test_a_run_without_a_score_is_told_of_its_metric_and_of_its_bound_too():
     said = "iteration 2: no candidate has a finite score (got nan); try a lower train.learning_rate"
     for metric, more in (("accuracy", ""), ("auc", ", or more search.score_clients where auc has no value on the ")):
         config = Config(search=SearchConfig(metric=metric))
         error = diagnosis.without_score(config, "iteration 2", "no candidate has a finite score (got nan)")
         assert str(error).startswith(said + more)
+    bounded = Config(train=TrainConfig(update_bound=0.5))
+    error = diagnosis.without_score(bounded, "iteration 2", "no candidate has a finite score (got nan)")
+    assert str(error) == f"{said}, or a train.update_bound above 0.5"
