@@ -177,8 +177,10 @@ def _widths(
 
 
 def _source(path: Path) -> dict[str, Any]:
-    run = RunDir(path.parents[1] if path.parts[-2:] == ("models", "000") else path)
-    result = (run.result() if run.config_file.exists() else None) or {}
+    whole = path.absolute()
+    runs = (run for run in map(RunDir, (whole, *whole.parents[:3])) if run.config_file.exists())
+    of = next((run for run in runs if whole in (run.path, run.model(0), run.model(0) / "variables")), None)
+    result = (of and of.result()) or {}
     return {
         "path": str(path),
         "in_ledger": False,

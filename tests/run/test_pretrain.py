@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -131,6 +132,14 @@ def test_a_run_that_goes_on_needs_its_parent_no_more_and_still_says_whose_it_was
     source = parents.load(tmp_path / "run" / "models" / "000", found).source
     assert source["client_cost"] == result["client_cost"]["pretrain"]
     assert source["parent_source"] == result["parent_source"]
+
+
+def test_whatever_path_leads_to_a_runs_parent_its_cost_is_known(pretrained, monkeypatch):
+    result, out = pretrained
+    found = probing.probe(nets.build(SEARCH.net, (8, 8, 1), 10), SEARCH.net.multiple, check=False)
+    for folder, path in ((out, "."), (out.parent, out.name), (out / "models", "000"), (out, "models/000/variables")):
+        monkeypatch.chdir(folder)
+        assert parents.load(Path(path), found).source["client_cost"] == result["client_cost"]["pretrain"]
 
 
 def test_a_parent_that_training_makes_worse_is_a_warning(pretrained, tmp_path):
