@@ -229,6 +229,8 @@ def _latency(space: Space, device: str) -> Callable[[Any], Any]:
 def _check(space: Space, resource: Resource, limit: Limit) -> None:
     """Refuses a budget that the parent is below or that the smallest widths exceed."""
     whole, least = resource(space.widths), resource(space.smallest)
+    if not whole > 0:  # the energy of phones without watts
+        raise ConfigError(f"{FIELD}: {resource.name} gives {whole} at the parent's widths, want more than 0")
     if limit.absolute is None:
         fits = limit.ratio * whole >= least
         # Rounded up, so that the number in the message is one that is accepted.

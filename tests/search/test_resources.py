@@ -228,6 +228,11 @@ def test_of_several_resources_the_most_violated_is_brought_down_and_all_must_hol
     assert goal.progress((6, 8, 16)) == pytest.approx(done)
 
 
+def test_the_energy_of_phones_without_watts_is_no_goal():
+    with pytest.raises(ConfigError, match=r"^search\.resource: energy:pixel2 gives 0\.0 at the parent's widths, want"):
+        goal_of(space_of(), SearchConfig(resource="energy:pixel2"), CostConfig(watts=0.0))
+
+
 def test_progress_is_none_where_a_measured_latency_rose_above_the_parents():
     uneven = Resource("latency", "ms", lambda widths: {PARENT: 10.0, (6, 8, 16): 11.0, (2, 8, 16): 4.0}[widths])
     goal = Goal((uneven,), (5.0,), (10.0,))
