@@ -58,10 +58,11 @@ def run(args: list[str]) -> int:
     elif not policies:
         policies = ("rungs",)
     searches = grids.product(start, policies, ladders, parsed.growth, parsed.groups)
-    found = replay.replay_run(folder, searches, parsed.name)
+    file = parsed.name or replay.FOLDER
+    found = replay.replay_run(folder, searches, file)
     replayed.print_replayed(terminal(), found)
-    drawn = replayed.write_front(folder, parsed.name, found)
-    print(plain(folder / "replay" / f"{parsed.name}.json"))
+    drawn = replayed.write_front(folder, file, found)
+    print(plain(folder / replay.FOLDER / f"{file}.json"))
     if drawn is not None:
         print(plain(drawn))
     return 0

@@ -63,10 +63,10 @@ def replay_run(path: Path | str, searches: Sequence[SearchConfig] | None = None,
       with `name`, `settings` (fields that differ from the run's), `unknown` (None, or why it could not be replayed: all
       else is None then), `winners` by iteration, `agreement` (share of them that are the run's), `regret` and
       `worst_regret` (mean and worst, over iterations, of the score at the recorded end that its winner has less than
-      the run's winner; None where not all were scored at the end), `rounds`, `tasks` (candidates x rounds trained),
-      `scorings`, `client_seconds` and `megabytes` (of an average client, in the search), `cheaper` (times, than the
-      run) and `front` (no other policy with as many groups costs less without more regret); `notes`: what it cannot
-      know.
+      the run's winner; None where not all were scored at the end, or a winner diverged before it), `rounds`, `tasks`
+      (candidates x rounds trained), `scorings`, `client_seconds` and `megabytes` (of an average client, in the search),
+      `cheaper` (times, than the run) and `front` (no other policy with as many groups costs less without more regret);
+      `notes`: what it cannot know.
 
     Raises:
       RunError: as `load_run`; it recorded too little; or its own policy does not go as it went then.
@@ -279,7 +279,9 @@ def _records(
         }
         known = record["unknown"] is None
         winner = played.winner[p]
-        regret = final[each, curves.winners] - final[each, winner] if known and curves.complete else None
+        lacks = final[each, curves.winners] - final[each, winner]
+        # A winner of fewer rounds may be one that diverged later, which has no score at the end.
+        regret = lacks if known and curves.complete and np.isfinite(lacks).all() else None
         trains, scored = played.trains[p], played.scored[p]
         seconds = float(cost.seconds[p])
         values: dict[str, Any] = {

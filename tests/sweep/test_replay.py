@@ -23,6 +23,7 @@ from fednas_jax.config.schema import (
     TrainConfig,
 )
 from fednas_jax.errors import ConfigError, RunError
+from fednas_jax.files import as_json
 from fednas_jax.phones.totals import phase_seconds
 from fednas_jax.run.finished import load_run
 from fednas_jax.run.loop import run_search
@@ -318,6 +319,21 @@ def test_who_diverged_stays_so_and_goes_on_costing_what_it_cost_last():
     assert curves.complete
     found = playing.play([policy_of(dataclasses.replace(SEARCH, policy="none", early_dropping=False))], curves)
     assert not (found.unscored | found.winner[:, :1] == 1).any()
+
+
+def test_a_winner_that_diverged_later_has_no_regret_that_anybody_knows():
+    """A policy of fewer rounds may choose it: replaying ended in a traceback, since NaN is no JSON."""
+    plain = _plain()
+    scores = plain.scores.copy()
+    scores[0, 0, 1], scores[0, 3:, 1] = 2.0, np.nan
+    curves = curves_module._with_diverged(plain._replace(scores=scores))
+    some = [dataclasses.replace(SEARCH, rungs=((rounds, 1),)) for rounds in (1, R)]
+    played = playing.play([policy_of(search) for search in some], curves)
+    curves = curves._replace(winners=played.winner[1])
+    early, late = replay._records(some, curves, played, replay.cost_of(some, curves, played, SEARCH), SEARCH, 1.0)
+    assert (early["winners"][0], early["regret"], early["worst_regret"], early["unknown"]) == ("b", None, None, None)
+    assert late["regret"] == late["worst_regret"] == 0
+    assert as_json([early, late])
 
 
 def _plain():
