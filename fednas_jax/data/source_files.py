@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+from fednas_jax.data.damage import printable
 from fednas_jax.errors import DataError
+
+_SHARD = re.compile(r"(.*)-\d+-of-(\d+)")
+
+_log = logging.getLogger(__name__)
 
 
 def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
     """The file itself, or a folder's files of some kinds, in the order of their paths.
 
     Names that begin with a dot are passed over, and all below them: copies that editors and notebooks keep of a file
-    (.ipynb_checkpoints), and what macOS puts beside one (._train.csv), are no examples of their own.
+    (.ipynb_checkpoints), and what macOS puts beside one (._train.csv), are no examples of their own. Where names say
+    how many shards there are, those that are missing are told.
 
     Args:
       source: a file, or a folder.
@@ -33,7 +43,16 @@ def files_of(source: Path, *ends: str, deep: bool = True) -> list[Path]:
         other = found.setdefault(path.with_name(path.name[: -len(end)]), path)
         if other != path:
             raise DataError(f"{path.parent}: got {other.name} and {path.name}, want one of them")
+    _tell_missing(found)
     return list(found.values())
+
+
+def _tell_missing(found: Iterable[Path]) -> None:
+    """Warns of missing ones among NAME-00000-of-00005 and the like; some of them may be all that is wanted."""
+    shards = ((path.parent, _SHARD.fullmatch(path.name)) for path in found)
+    for (folder, name, number), held in Counter((folder, said[1], said[2]) for folder, said in shards if said).items():
+        if held < int(number):
+            _log.warning("%s", printable(f"{folder}: got {held} of the {int(number)} files {name}-*-of-{number}"))
 
 
 def _shown(path: Path, source: Path) -> bool:

@@ -77,6 +77,14 @@ def test_a_file_beside_itself_in_another_form_is_not_taken_twice(tmp_path: Path)
     assert len(imported(kind, tmp_path / "set")[0].train.labels) == 9
 
 
+def test_shards_that_are_missing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "test"):
+        csv(tmp_path / "set" / f"{split}-00000-of-00002.csv", "x,label", "1,0", "2,1")
+    csv(tmp_path / "set" / "test-00001-of-00002.csv", "x,label", "1,0")
+    assert len(imported("table", tmp_path / "set")[0].test.inputs) == 3
+    assert caplog.messages == [f"{tmp_path / 'set'}: got 1 of the 2 files train-*-of-00002"]
+
+
 def test_features_are_those_of_the_same_name_in_every_file(tmp_path: Path) -> None:
     csv(tmp_path / "set" / "train.csv", "age,dose,label", "1,100,0", "2,200,1")
     csv(tmp_path / "set" / "test.csv", "dose,age,label", "300,3,0")
