@@ -40,7 +40,7 @@ _CONFIG: dict[str, Any] = {
         "orient": "top",
         "symbolSize": 80,
         "symbolOpacity": 1,
-        "labelLimit": 220,
+        "labelLimit": 280,
         "titleLimit": 280,
     },
     "header": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "titleFontSize": 12},
@@ -99,7 +99,7 @@ def named(field: str, title: str, names: Sequence[str], **more: Any) -> dict[str
       names: that occur.
       **more: of the channel.
     """
-    columns = max(1, 300 // (34 + 7 * min(31, max(map(len, names), default=0))))
+    columns = max(1, 300 // (34 + 7 * min(38, max(map(len, names), default=0))))
     return {"field": field, "type": "nominal", "title": title, "legend": {"columns": columns}, **more}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 
 from fednas_jax.phones import ledger
 from fednas_jax.report import charts, contrasts, theme, wording
@@ -35,7 +37,7 @@ def front(found: Sequence[Contrast]) -> Shown:
     def place(number: int, at: float) -> float:  # beside each other, so that no interval hides another
         return 100 * at + 1.2 * (number - (len(found) - 1) / 2)
 
-    names = [label(c.method.name)[:28] for c in found]
+    names = [label(c.method.name)[:48] for c in found]
 
     def draw(_: Any, axes: Any) -> None:
         for number, c in enumerate(found):
@@ -81,25 +83,29 @@ def front(found: Sequence[Contrast]) -> Shown:
 def seconds(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
     """How many times cheaper a search is than the baseline's."""
     others = [c for c in found if c.cheaper is not None]
-    estimates = [(c.method.name, c.cheaper) for c in others if c.cheaper is not None]
+    estimates = [(_name(c.method.name), c.cheaper) for c in others if c.cheaper is not None]
     says = f"Client seconds of the search of {label(against.name)}, divided by each method's"
     if estimates:
-        best, times = max(estimates, key=lambda each: each[1].value)
-        none = "" if times.value > 1 else "none is cheaper; "
-        says += f": {none}{label(best)} is {wording.estimate(times)} times cheaper. {_paired(others)}"
+        best = max(others, key=lambda c: c.cheaper.value if c.cheaper else 0.0)
+        none = "" if best.cheaper and best.cheaper.value > 1 else "none is cheaper; "
+        says += (
+            f": {none}{label(best.method.name)} is {wording.estimate(best.cheaper)} times cheaper. {_paired(others)}"
+        )
     elif len(found) > 1:
         says += ": there is no ratio, since a search costs nothing."
     else:
         says += ": there is nothing else to compare it with."
     few = estimates[:MOST]
     draw = _forest(few, "times cheaper (search seconds of a client)", 1.0, log=True)
-    return Shown("cheaper", "What the search costs, as a ratio", says, Sketch(draw, height=_height(few)))
+    return Shown(
+        "cheaper", "What the search costs, as a ratio", says, Sketch(draw, height=_height([name for name, _ in few]))
+    )
 
 
 def gains(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
     """Accuracy less the baseline's, at each share of the parent's MACs."""
     estimates = [
-        (f"{c.method.name}, {100 * ratio:.0f} %", gain)
+        (f"{_name(c.method.name, 2)}\nwithin {100 * ratio:.0f} % MACs", gain)
         for c in found
         for ratio, gain in c.gain.items()
         if gain is not None
@@ -111,7 +117,9 @@ def gains(found: Sequence[Contrast], against: contrasts.Method) -> Shown:
     else:
         says += f" {_paired([c for c in found if any(gain is not None for gain in c.gain.values())])}"
     draw = _forest(scaled, "test accuracy, difference in points", 0.0)
-    return Shown("gains", "Accuracy beside the baseline's", says, Sketch(draw, height=_height(scaled)))
+    return Shown(
+        "gains", "Accuracy beside the baseline's", says, Sketch(draw, height=_height([name for name, _ in scaled]))
+    )
 
 
 def stacked(
@@ -124,20 +132,23 @@ def stacked(
 ) -> Shown:
     """Seconds of an average client, part by part, for each method."""
     values = [of(c.method) for c in found]
+    names = [_name(c.method.name) for c in found]
     most = max([sum(each.values()) for each in values] + [1e-9])
 
-    def draw(_: Any, axes: Any) -> None:
+    def draw(figure: Any, axes: Any) -> None:
         theme.stack_seconds(axes, values, {part: (wording.STAGES | wording.PHASES)[part] for part in parts})
-        _rows(axes, [c.method.name for c in found])
-        axes.set(xlabel=f"seconds of an average client, {what}", xlim=(0, 1.22 * most))
-        axes.legend(ncols=len(parts), loc="lower center", bbox_to_anchor=(0.5, 1), columnspacing=0.9, handlelength=1)
+        _rows(axes, names)
+        axes.set(xlim=(0, 1.3 * most))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+        figure.supxlabel(f"seconds of an average client, {what}", fontsize=8)
+        figure.legend(ncols=len(parts), loc="outside upper center", columnspacing=0.9, handlelength=1)
 
     shares = [each["search"] / sum(each.values()) for each in values if "search" in each and sum(each.values()) > 0]
     says = f"Means over seeds of the seconds of an average client in {what}."
     if shares:
         of_all = " to ".join(dict.fromkeys(wording.share(f(shares)) for f in (min, max)))
         says += f" The search is {of_all} of the whole."
-    return Shown(name, title, says, Sketch(draw, height=_height(values, 1.0)))
+    return Shown(name, title, says, Sketch(draw, height=_height(names, 1.0)))
 
 
 def _points(c: Contrast) -> list[tuple[float, Estimate]]:
@@ -161,27 +172,33 @@ def interval_bars(found: Sequence[Estimate]) -> np.ndarray:
 def _forest(found: Sequence[tuple[str, Estimate]], title: str, none: float, log: bool = False) -> Callable[..., None]:
     """A drawing of estimates below each other, beside the value that means no difference."""
 
-    def draw(_: Any, axes: Any) -> None:
+    def draw(figure: Any, axes: Any) -> None:
         axes.axvline(none, color=theme.GREY, linewidth=0.8)
         for place, (_name, e) in enumerate(found):
             axes.errorbar(e.value, place, xerr=interval_bars([e]), fmt="o", color=theme.colour(0), elinewidth=1)
         _rows(axes, [name for name, _ in found])
         if log:
             theme.logarithmic(axes)
-        axes.set(xlabel=title)
+        figure.supxlabel(title, fontsize=8)  # names may leave the axes less room than it needs
 
     return draw
 
 
+def _name(name: str, most: int = 3) -> str:
+    """A method's name in lines of a width that leaves room for the figure beside them."""
+    return "\n".join(textwrap.wrap(label(name), 24, max_lines=most, placeholder=" ..."))
+
+
 def _rows(axes: Any, names: Sequence[str]) -> None:
     """Names beside horizontal rows, the first on top."""
-    axes.set_yticks(range(len(names)), [label(name)[:34] for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
 
-def _height(rows: Sequence[object], least: float = 0.8) -> float:
-    return least + 0.24 * max(2, len(rows))
+def _height(names: Sequence[str], least: float = 0.8) -> float:
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    return least + (0.14 + 0.1 * lines) * max(2, len(names))
 
 
 def _how_sure(found: Sequence[Contrast]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fednas_jax.config.files import to_json
 from fednas_jax.config.schema import Config
 from fednas_jax.phones import ledger
-from fednas_jax.report import statistics
+from fednas_jax.report import statistics, wording
 from fednas_jax.report.statistics import Estimate
 from fednas_jax.run.finished import RATIOS, Run, at_ratio
 from fednas_jax.sweep.planning import leaves
@@ -58,13 +58,16 @@ def methods(runs: Sequence[Run]) -> list[Method]:
     groups = alike(runs)
     names = [group[0].result["method"] for _, group in groups]
     flat = [leaves(to_json(config)) for config, _ in groups]
-    found = []
+    found: list[Method] = []
     for name, (_, group), mine in zip(names, groups, flat, strict=True):
         others = [other for other, theirs in zip(flat, names, strict=True) if theirs == name]
         differ = [field for field in mine if any(other.get(field) != mine[field] for other in others)]
-        more = ", ".join(f"{field.rpartition('.')[2]} {_short(mine[field])}" for field in differ)
-        whole = f"{name}, {more}" if more else name
-        found.append(Method(whole if len(whole) <= _MOST_NAME else f"{whole[:_MOST_NAME]}...", tuple(group)))
+        last = [field.rpartition(".")[2] for field in differ]
+        said = [field if last.count(end) > 1 else end for field, end in zip(differ, last, strict=True)]
+        whole = ", ".join([name, *(f"{end} {_short(mine[field])}" for field, end in zip(differ, said, strict=True))])
+        shown = whole if len(whole) <= _MOST_NAME else f"{whole[:_MOST_NAME]}..."
+        same = sum(method.name.partition(" (")[0] == shown for method in found)  # told apart by what was cut off
+        found.append(Method(f"{shown} ({same + 1})" if same else shown, tuple(group)))
     return found
 
 
@@ -82,9 +85,9 @@ def alike(runs: Sequence[Run]) -> list[tuple[Config, list[Run]]]:
     return list(groups.items())
 
 
-def _short(value: object) -> object:
+def _short(value: object) -> str:
     """A path by its last part, since names are cut."""
-    return Path(value).name if isinstance(value, str) and "/" in value else value
+    return Path(value).name if isinstance(value, str) and "/" in value else wording.value(value)
 
 
 def baseline(found: Sequence[Method]) -> Method:

@@ -5,13 +5,14 @@ import shutil
 from csv import DictReader
 
 import pytest
+from matplotlib import pyplot as plt
 from scripts_of_pages import check_page
 
 from fednas_jax.cli import report
 from fednas_jax.cli.app import main
 from fednas_jax.errors import ConfigError
 from fednas_jax.files import write_json
-from fednas_jax.report import comparing, comparison_figures, comparison_page, contrasts, exporting
+from fednas_jax.report import comparing, comparison_figures, comparison_page, contrasts, exporting, theme
 from fednas_jax.report.template import Grid
 
 
@@ -51,13 +52,62 @@ def test_methods_are_compared_seed_by_seed(runs):
     assert set(own.gain.values()) == {None}
 
 
-def test_one_method_with_other_fields_has_names_of_its_own(runs, tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ({"train": {"learning_rate": 0.25}}, ["learning_rate 0.05", "learning_rate 0.25"]),
+        (
+            {"pretrain": {"rounds": 2}, "finetune": {"rounds": 3}},  # of one name
+            ["pretrain.rounds 1, finetune.rounds 1", "pretrain.rounds 2, finetune.rounds 3"],
+        ),
+        ({"search": {"policy": "median()"}}, ["policy rungs", "policy median()"]),
+    ],
+)
+def test_one_method_with_other_fields_has_names_of_its_own(fields, want, runs, tmp_path):
     shutil.copytree(runs[0], tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
-    config["config"]["train"]["learning_rate"] = 0.25
+    for section, changes in fields.items():
+        config["config"][section] |= changes
     write_json(tmp_path / "other" / "config.json", config)
     names = [m.name for m in contrasts.methods(comparing.read([*runs[:3], tmp_path / "other"], "report")[0])]
-    assert [name.partition(", ")[2] for name in names] == ["learning_rate 0.05", "learning_rate 0.25"]
+    assert [name.partition(", ")[2] for name in names] == want
+
+
+LONG = {"learning_rate": 0.123, "momentum": 0.456, "weight_decay": 0.0123, "local_epochs": 3}
+
+
+@pytest.fixture
+def of_long_names(runs, tmp_path):
+    """The runs, and one of either method that differs from them in many fields, twice with the same beginning."""
+    for number, run in enumerate((runs[0], runs[0], runs[3])):
+        copy = tmp_path / f"other{number}"
+        shutil.copytree(run, copy)
+        config = json.loads((copy / "config.json").read_text())
+        config["config"]["train"] |= LONG
+        config["config"]["pretrain"]["rounds"] = 21
+        config["config"]["finetune"]["rounds"] = 22 + number
+        write_json(copy / "config.json", config)
+    return [*runs, *sorted(tmp_path.iterdir())]
+
+
+def test_methods_have_names_of_their_own_however_long(of_long_names):
+    names = [m.name for m in contrasts.methods(comparing.read(of_long_names, "report")[0])]
+    assert len(set(names)) == len(names) == 5
+    assert names[-2] == f"{names[-3]} (2)"
+
+
+def test_nothing_of_a_figure_is_cut_off_by_long_names(of_long_names):
+    for shown in comparison_page.of_runs(of_long_names).figures:
+        sketch = shown.sketch
+        with plt.rc_context(theme._SETTINGS):
+            figure, axes = plt.subplots(figsize=(sketch.width, sketch.height), **sketch.axes)
+            sketch.draw(figure, axes)
+            figure.canvas.draw()
+            box = figure.get_tightbbox()
+            plt.close(figure)
+        assert (box.x0, box.y0) >= (-0.01, -0.01), shown.name
+        assert box.x1 <= sketch.width + 0.01, shown.name
+        assert box.y1 <= sketch.height + 0.01, shown.name
 
 
 def with_parents(runs, folder, parent_of):
