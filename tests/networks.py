@@ -241,6 +241,29 @@ def pixel_shuffled(x):
     return x.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
+class TwoWays(nnx.Module):
+    """A recurrent layer from the first row to the last and one back, side by side; and a layer that nobody reads."""
+
+    def __init__(self, widths, rngs):
+        a, b = widths["a"], widths["b"]
+        self.down, self.up = (nnx.Linear(12 + width, width, rngs=rngs) for width in (a, b))
+        self.idle, self.classifier = (nnx.Linear(a + b, CLASSES, rngs=rngs) for _ in range(2))
+
+    def __call__(self, x):
+        rows = x.reshape(len(x), 6, 12).swapaxes(0, 1)
+
+        def read(layer, rows):
+            def step(state, row):
+                state = jnp.tanh(layer(jnp.concatenate([row, state], axis=-1)))
+                return state, state
+
+            return jax.lax.scan(step, jnp.zeros((len(x), layer.out_features)), rows)[1].mean(0)
+
+        both = jnp.concatenate([read(self.down, rows), read(self.up, rows[::-1])], axis=-1)
+        self.idle(both)
+        return self.classifier(both)
+
+
 class MergedHeads(nnx.Module):
     """Attention whose kernels have heads and their width in one dimension, one head of eight after another."""
 
@@ -283,6 +306,7 @@ SEGMENTED = {
     "shuffled parts": (ShuffledParts, ("a", "b")),
     "pixel shuffled": (functools.partial(Between, made=4, between=pixel_shuffled), ("a", "b")),
     "merged heads": (MergedHeads, ("heads", "a")),
+    "two ways": (TwoWays, ("a", "b")),
     "swapped": (functools.partial(Between, between=swapped), ("a", "b")),
     "coupled": (functools.partial(Between, between=coupled), ("a", "b")),
 }

@@ -18,7 +18,7 @@ from fednas_jax.errors import NetworkError
 from fednas_jax.space import segments
 from fednas_jax.space.jaxprs import layer_macs
 from fednas_jax.space.network import Label, Network, Widths
-from fednas_jax.space.segments import Polynomial
+from fednas_jax.space.segments import Polynomial, Products
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def macs_table(
     widths: Widths,
     layers: Callable[[Network, Widths], list[int]] = layer_macs,
     removable: Sequence[int] = (),
-    products: Sequence[Polynomial] | None = None,
+    products: Products | None = None,
 ) -> CostTable:
     """The MACs that `layers` counts, as a function of the widths.
 
@@ -131,23 +131,31 @@ def macs_table(
     factors = primes(len(widths), base)
     whole = grown(widths, factors)
     after_growth = layers(network, whole)
-    if len(after_growth) != len(base) or len(base) != len(base if products is None else products):
+    if len(after_growth) != len(base):
         raise NetworkError(f"{network.name}: the widths change which layers there are")
+    if products is not None and len(products) != len(base):
+        got = f"got {len(base)} layers in training and {len(products)} in evaluation"
+        raise NetworkError(f"{network.name}: {got}, want the same where a dimension has channels of several groups")
     needs = _needs(network, whole, after_growth, layers, removable)
     rows = []
     for row, (before, after) in enumerate(zip(base, after_growth, strict=True)):
         need = needs[after].pop()
-        if products is not None:
-            times, rest = divmod(before, segments.value(products[row], widths))
-            if rest or times * segments.value(products[row], whole) != after:
-                raise NetworkError(f"{network.name}: the MACs of layer {row} are no sum of products of the widths")
-            rows += [(times * segments.value({e: c}, widths), list(e), need) for e, c in products[row].items()]
+        product = products and products[row]
+        times = _times(before, after, product, widths, whole) if product else 0
+        if product and times:
+            rows += [(times * segments.value({e: c}, widths), list(e), need) for e, c in product.items()]
             continue
         found = powers(before, after, factors)
         if found is None:
             raise NetworkError(f"{network.name}: the MACs of layer {row} are no product of powers of the widths")
         rows.append((before, list(found), need))
     return _table(widths, rows)
+
+
+def _times(before: int, after: int, product: Polynomial, widths: Widths, whole: Widths) -> int:
+    """By which factor a layer's MACs are a sum of products, at these widths and at the whole ones; 0 where by none."""
+    times, rest = divmod(before, segments.value(product, widths))
+    return 0 if rest or times * segments.value(product, whole) != after else times
 
 
 def _needs(

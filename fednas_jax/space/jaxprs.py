@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,9 +58,31 @@ class Piece(NamedTuple):
     operations: tuple[Operation, ...]
 
 
+class Body(NamedTuple):
+    """A traced program whose calls are opened up, with all of its operations."""
+
+    operations: tuple[Operation, ...]
+    avals: tuple[Any, ...]  # shape and dtype of each value, by its number
+    constants: dict[int, Any]  # values known when the program was traced
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
 def flatten(network: Network, widths: Widths) -> Program:
     """The forward pass of a network at these widths, traced; nothing is allocated."""
-    jaxpr = traced(network, widths)
+    body = opened_forward(network, widths)
+    (logits,) = body.outputs
+    return Program(_needed(body.operations, logits), body.avals, body.constants, body.inputs[-1], logits)
+
+
+def opened_forward(network: Network, widths: Widths) -> Body:
+    """The forward pass with all of its operations, needed or not: of the variables and, last, the example."""
+    forward = traced(network, widths)
+    return opened(forward.jaxpr, forward.consts)
+
+
+def opened(jaxpr: Any, consts: Sequence[Any] = ()) -> Body:
+    """The operations of a jaxpr, those of the programs that it merely calls among them."""
     avals: list[Any] = []
     constants: dict[int, Any] = {}
     operations: list[Operation] = []
@@ -91,11 +113,11 @@ def flatten(network: Network, widths: Widths) -> Program:
             env.update(zip(equation.outvars, writes, strict=True))
         return [number(atom) for atom in inner.outvars]
 
-    env = {var: new(var.aval) for var in (*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars)}
-    constants.update({env[v]: value for v, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)})
-    image = env[jaxpr.jaxpr.invars[-1]]
-    (logits,) = walk(jaxpr.jaxpr, env)
-    return Program(_needed(operations, logits), tuple(avals), constants, image, logits)
+    env = {var: new(var.aval) for var in (*jaxpr.constvars, *jaxpr.invars)}
+    constants.update({env[v]: value for v, value in zip(jaxpr.constvars, consts, strict=True)})
+    inputs = tuple(env[var] for var in jaxpr.invars)
+    outputs = walk(jaxpr, env)
+    return Body(tuple(operations), tuple(avals), constants, inputs, tuple(outputs))
 
 
 def pieces(program: Program) -> list[Piece]:
@@ -156,7 +178,7 @@ def called(equation: Any) -> tuple[Any, Any] | None:
     return (body, getattr(found[0], "consts", ())) if fits else None
 
 
-def _needed(operations: list[Operation], logits: int) -> tuple[Operation, ...]:
+def _needed(operations: Sequence[Operation], logits: int) -> tuple[Operation, ...]:
     """Operations that the logits depend on."""
 
     def backwards() -> Iterator[Operation]:
@@ -228,6 +250,26 @@ def inner_jaxprs(eqn: Any) -> Iterator[Any]:
             closed = getattr(sub, "jaxpr", sub)
             if hasattr(closed, "eqns"):
                 yield closed
+
+
+def inner_layers(eqn: Any) -> int:
+    """How many convolutions and products the programs have that an equation calls."""
+    return sum(1 for sub in inner_jaxprs(eqn) for _ in _equation_macs(sub, 1))
+
+
+class ScanParts(NamedTuple):
+    """How many of a scan's inputs are of which kind; jax names the numbers by version."""
+
+    constants: int
+    carries: int
+
+
+def scan_parts(eqn: Any) -> ScanParts:
+    """Constants and carries of a scan, which come first; what is scanned has one dimension more outside."""
+    (inner,) = inner_jaxprs(eqn)
+    carries = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.outvars, inner.outvars, strict=True))
+    same = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.invars, inner.invars, strict=True))
+    return ScanParts(same - carries, carries)
 
 
 def _equation_macs(jaxpr: Any, times: int) -> Iterator[int]:

@@ -14,7 +14,7 @@ import numpy as np
 from fednas_jax.space import segments, wiring
 from fednas_jax.space.costs import CostTable
 from fednas_jax.space.network import Dim, Label, Network, Row, Variables, Widths
-from fednas_jax.space.segments import Polynomial
+from fednas_jax.space.segments import Products
 
 STEPS = 4  # physical widths of a group, from none to its parent's
 
@@ -33,7 +33,7 @@ class Space:
     params: CostTable  # trainable numbers
     size: CostTable  # bytes of parameters and statistics: what a client downloads or uploads
     gone: Mapping[str, int] = field(default_factory=dict)  # path of a variable -> the group at whose width 0 it goes
-    products: tuple[Polynomial, ...] | None = None  # MACs of each layer, where some are no product of widths
+    products: Products | None = None  # MACs of each layer, where some are no product of widths
     inexact: str = ""  # why masked training is not training at the smaller widths, in words; '' where it is
 
     @property

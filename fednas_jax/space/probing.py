@@ -19,7 +19,7 @@ from fednas_jax.space.jaxprs import count_macs, flatten
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import RUN_ONCE, Dim, Label, Network, Row, Variables, Widths, random_inputs
 from fednas_jax.space.provenance import follow
-from fednas_jax.space.segments import Polynomial
+from fednas_jax.space.segments import Products
 
 CHANNELS = 8  # of a group in the one-step check, where there are so many: of few, many orders are alike
 UNCLEAR = Row((), 0)  # a dimension that grows as no single group does; channels must be followed to know more
@@ -70,7 +70,7 @@ def probe(network: Network, multiple: Sequence[int] = (8,), check: bool = True, 
             want = "want every variable float32, in which they are averaged (train.precision says what computes)"
             raise NetworkError(f"{network.name}: '{path}' is {leaf.dtype}, {want}")
     labels = _labels(network, groups, widths)
-    products: tuple[Polynomial, ...] | None = None
+    products: Products | None = None
     if any(dim is UNCLEAR for label in labels.values() for dim in label):
         labels, products = _followed(network, groups, widths, multiples, labels)
     gone = _gone(network, groups, grown(widths, primes(len(groups))), labels, removable)
@@ -400,7 +400,7 @@ def _followed(
     widths: Widths,
     multiples: tuple[int, ...],
     labels: Mapping[str, Label],
-) -> tuple[dict[str, Label], tuple[Polynomial, ...]]:
+) -> tuple[dict[str, Label], Products]:
     """The labels and each layer's MACs from following channels through the network, at two choices of widths."""
     keys = [(path, axis, dim) for path, label in labels.items() for axis, dim in enumerate(label) if dim is not None]
     growing = frozenset((path, axis) for path, axis, _ in keys)
@@ -435,7 +435,10 @@ def _followed(
     def affine(size: int | np.ndarray) -> segments.Affine:
         return {None: size} if isinstance(size, int) else segments.counted(size, chosen[0])
 
-    return told, tuple(segments.product([affine(size) for size in sizes], len(groups)) for sizes in found[0].layers)
+    return told, tuple(
+        None if sizes is None else segments.product([affine(size) for size in sizes], len(groups))
+        for sizes in found[0].layers
+    )
 
 
 def _falls_apart(network: Network, widths: Widths, smaller: Widths) -> bool:

@@ -21,14 +21,26 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fednas_jax.space.costs import grown, primes
-from fednas_jax.space.jaxprs import LAYERS, LOOPS, Operation, Program, flatten, window_macs
+from fednas_jax.space.jaxprs import (
+    LAYERS,
+    LOOPS,
+    Body,
+    Operation,
+    inner_jaxprs,
+    inner_layers,
+    opened,
+    opened_forward,
+    scan_parts,
+    window_macs,
+)
 from fednas_jax.space.network import Network, Widths
 from fednas_jax.space.segments import FIXED
 
 # Nodes of a value's entries, one array for each identity: of the value's rank, of size 1 along axes it is the same on.
 Nodes = list[np.ndarray]
 Key = tuple[str, int]  # path of a variable, axis
-FORGET = ("sort", "dynamic_update_slice", "fft", "iota", *LOOPS)
+Layer = list[int | np.ndarray] | None  # None: inside a loop that is not followed
+FORGET = ("sort", "dynamic_update_slice", "fft", "iota", *LOOPS)  # scans are walked through instead
 JOIN = ("reduce_max", "reduce_min", "argmax", "argmin")  # one channel is made of all entries, as maxout does
 
 
@@ -37,7 +49,7 @@ class Followed(NamedTuple):
 
     channels: dict[Key, tuple[np.ndarray, np.ndarray]]  # group and channel of each entry
     makers: dict[Key, np.ndarray]  # of each entry a number for the dimension that names its channel
-    layers: list[list[int | np.ndarray]]  # of each convolution and product: its sizes, or groups of a size's entries
+    layers: list[Layer]  # of each convolution and product: its sizes, or groups of a size's entries
 
 
 @functools.lru_cache(maxsize=16)
@@ -50,14 +62,13 @@ def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: froz
       growing: the dimensions whose size depends on the widths.
       pure: of these, those whose size is a multiple of one group's width, with the group.
     """
-    program = flatten(network, widths)
+    program = opened_forward(network, widths)
     variables = network.abstract(widths)
     named = [(path, leaf.shape) for part in variables for path, leaf in sorted(part.items())]
-    first = program.image - len(named)
     known: dict[int, Nodes] = {}
     own: dict[Key, np.ndarray] = {}
     count = 0
-    for number, (path, shape) in enumerate(named, first):
+    for number, (path, shape) in zip(program.inputs[:-1], named, strict=True):
         known[number] = []
         for axis, size in enumerate(shape):
             if (path, axis) in growing:
@@ -65,24 +76,16 @@ def follow(network: Network, widths: Widths, growing: frozenset[Key], pure: froz
                 known[number].append(_along(own[path, axis], axis, len(shape)))
                 count += size
     ties = _Ties()
-    layers = []
-    whole = _whole_widths(network, widths, program)
-    for operation in program.operations:
-        shapes = [program.shape(value) for value in operation.reads]
-        into = [known.get(value, []) for value in operation.reads]
-        if operation.name in LAYERS:
-            layers.append(_sizes(operation, shapes, into))
-        out = [program.shape(value) for value in operation.writes]
-        for value, nodes in zip(operation.writes, ties.through(operation, shapes, into, out), strict=True):
-            known[value] = _tidy(nodes)
-            if operation.name == "reshape":
-                ties.number(known[value], whole[value])
+    layers = ties.walk(program, known, _whole_widths(network, widths, program))
     component = ties.components(count)
     names = _names(network, widths, own, component, dict(pure), ties.numbers(component))
     of_node = np.array([names.get(c, (FIXED, 0, FIXED)) for c in component.tolist()] or [(FIXED, 0, FIXED)])
     found = {key: (of_node[nodes, 0], of_node[nodes, 1]) for key, nodes in own.items()}
     makers = {key: of_node[nodes, 2] for key, nodes in own.items()}
-    told = [[s if isinstance(s, int) else np.where(s < 0, FIXED, of_node[s, 0]) for s in sizes] for sizes in layers]
+    told = [
+        None if sizes is None else [s if isinstance(s, int) else np.where(s < 0, FIXED, of_node[s, 0]) for s in sizes]
+        for sizes in layers
+    ]
     return Followed(found, makers, told)
 
 
@@ -128,10 +131,10 @@ def _names(
     return names
 
 
-def _whole_widths(network: Network, widths: Widths, program: Program) -> list[tuple[int | None, ...]]:
+def _whole_widths(network: Network, widths: Widths, program: Body) -> list[tuple[int | None, ...]]:
     """For each dimension of each value the group whose width it is, neither a multiple of it nor a part."""
     factors = primes(len(widths))
-    larger = flatten(network, grown(widths, factors))
+    larger = opened_forward(network, grown(widths, factors))
     if len(larger.avals) != len(program.avals):  # the widths change which operations there are
         return [(None,) * len(a.shape) for a in program.avals]
     sizes = {(w, w * f): g for g, (w, f) in enumerate(zip(widths, factors, strict=True))}
@@ -145,6 +148,50 @@ class _Ties:
     def __init__(self) -> None:
         self.pairs: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
         self.told: list[tuple[int, np.ndarray, np.ndarray]] = []  # group, nodes, and the channel of each
+
+    def walk(
+        self, body: Body, known: dict[int, Nodes], whole: Sequence[Sequence[int | None]] | None = None
+    ) -> list[Layer]:
+        """Follows all operations of a program; returns the sizes of its layers, as nodes.
+
+        Args:
+          body: the program.
+          known: the nodes of its inputs, by their numbers; those of all other values are added.
+          whole: for each dimension of each value the group whose width it is, if that is known.
+        """
+        layers: list[Layer] = []
+        for operation in body.operations:
+            shapes = [body.avals[value].shape for value in operation.reads]
+            into = [known.get(value, []) for value in operation.reads]
+            if operation.name in LAYERS:
+                layers.append(_sizes(operation, shapes, into))
+            if operation.name == "scan":
+                found, inside = self._scanned(operation.equation, into)
+                layers += inside
+            else:
+                layers += [None] * (0 if operation.name in LAYERS else inner_layers(operation.equation))
+                found = self.through(operation, shapes, into, [body.avals[value].shape for value in operation.writes])
+            for value, nodes in zip(operation.writes, found, strict=True):
+                known[value] = _tidy(nodes)
+                if operation.name == "reshape" and whole:
+                    self.number(known[value], whole[value])
+        return layers
+
+    def _scanned(self, equation: Any, into: Sequence[Nodes]) -> tuple[list[Nodes], list[Layer]]:
+        """The nodes of a scan's outputs, and the layers inside: what a step returns is what the next one takes."""
+        (inner,), (first, carries) = inner_jaxprs(equation), scan_parts(equation)
+        body = opened(inner)
+        steps = [[n.squeeze(0) for n in nodes if n.shape[0] == 1] for nodes in into[first + carries :]]
+        carried = list(into[first : first + carries])
+        for _ in range(2):
+            known = dict(zip(body.inputs, [*into[:first], *carried, *steps], strict=True))
+            layers = self.walk(body, known)
+            found = [known.get(value, []) for value in body.outputs]
+            shapes = [body.avals[value].shape for value in body.outputs]
+            carried = [
+                _tidy(self._elementwise(pair, shape)) for *pair, shape in zip(carried, found, shapes, strict=False)
+            ]
+        return [*carried, *([n[None] for n in nodes] for nodes in found[carries:])], layers
 
     def number(self, nodes: Nodes, groups: Sequence[int | None]) -> None:
         """Takes down which channels entries are of, where a reshape gives a group's whole width an axis of its own."""

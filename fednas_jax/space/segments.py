@@ -14,6 +14,7 @@ from fednas_jax.space.network import Dim, Label, Row, Segment
 
 Affine = Mapping[int | None, int]  # a size: the constant under None, the factor of each group's width under its number
 Polynomial = dict[tuple[int, ...], int]  # exponents of the widths [G] -> coefficient
+Products = tuple[Polynomial | None, ...]  # of each layer the MACs, up to a factor; None where channels tell nothing
 FIXED = -1  # stands for the group of an entry that no width changes
 
 

@@ -15,7 +15,7 @@ import jax
 from jax.extend.core import Literal
 
 from fednas_jax.space.costs import CostTable, macs_table
-from fednas_jax.space.jaxprs import inner_jaxprs, product_macs
+from fednas_jax.space.jaxprs import inner_jaxprs, product_macs, scan_parts
 from fednas_jax.space.masks import Space
 from fednas_jax.space.network import Network, Variables, Widths, inputs_of
 
@@ -71,9 +71,7 @@ def _follow(jaxpr: Any, depends: Sequence[bool], times: int, found: list[int]) -
 def _follow_scan(eqn: Any, inputs: list[bool], times: int, found: list[int]) -> list[bool]:
     """A loop whose carry may come to depend on the parameters only after some turns."""
     (inner,) = inner_jaxprs(eqn)
-    # Constants, carries, and what is scanned, which has one dimension more outside; jax names their numbers by version.
-    carries = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.outvars, inner.outvars, strict=True))
-    first = sum(a.aval.ndim == b.aval.ndim for a, b in zip(eqn.invars, inner.invars, strict=True)) - carries
+    first, carries = scan_parts(eqn)
     while True:
         outputs = _follow(inner, inputs, times, [])
         after = [a or b for a, b in zip(inputs[first : first + carries], outputs, strict=False)]

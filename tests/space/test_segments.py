@@ -49,6 +49,10 @@ LABELS = {  # the dimensions that are more than one group, by hand
         key: Row((Segment(0, 8),), 1)
         for key in (("query/kernel", 1), ("key/kernel", 1), ("value/kernel", 1), ("out/kernel", 0))
     },
+    "two ways": {
+        ("down/kernel", 0): Row((Segment(None, 12), Segment(0, 1)), 1),
+        ("classifier/kernel", 0): Row((Segment(0, 1), Segment(1, 1)), 1),
+    },
     "swapped": {("first/kernel", 3): Dim(0, 1), ("second/kernel", 2): Row((Segment(0, 1, 0),), 1)},
     "coupled": {key: Row((Segment(0, 1, 0),), 1) for key in (("first/kernel", 3), ("second/kernel", 2))},
 }
@@ -81,10 +85,11 @@ def test_costs_at_any_widths_are_those_of_the_network_built_there(name, data):
     assert (space.params(widths), space.size(widths)) == (params, 4 * (params + stats))
 
 
-@pytest.mark.parametrize("name", ["concatenated"])
+@pytest.mark.parametrize("name", ["concatenated", "two ways"])
 def test_training_costs_are_those_of_the_network_built_there(name):
     table = training_table(space_of(name))
-    assert table((2, 6, 4)) == sum(training_layer_macs(networks.segmented(name), (2, 6, 4)))
+    widths = (2, 6, 4)[: len(space_of(name).groups)]
+    assert table(widths) == sum(training_layer_macs(networks.segmented(name), widths))
 
 
 @every_network
