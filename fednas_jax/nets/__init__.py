@@ -85,11 +85,15 @@ def build(config: NetConfig, input_shape: Shape, classes: int, tokens: int = 0, 
       positions: whether every position has a label, instead of every example.
 
     Raises:
-      ConfigError: for an unknown name or a number of widths that does not fit.
+      ConfigError: for an unknown name, a number of widths that does not fit, or what the network does not have.
       NetworkError: the user's own network fails.
     """
     inputs = Inputs(tuple(input_shape), tokens, positions)
     if ":" in config.name:
+        for field in ("norm", "dropout"):
+            if (got := getattr(config, field)) is not None:
+                want = f"want none given: {config.name} is made by your own function, which is not told"
+                raise ConfigError(f"net.{field}: got {got}, {want}")
         network = own.make(config.name, inputs, classes)
         return own.resized(network, _widths(config, network.widths))
     if config.name not in NETWORKS:

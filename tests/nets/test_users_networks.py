@@ -8,7 +8,7 @@ import pytest
 from fednas_jax import nets
 from fednas_jax.cli.app import main
 from fednas_jax.config.schema import NetConfig
-from fednas_jax.errors import NetworkError
+from fednas_jax.errors import ConfigError, NetworkError
 from fednas_jax.run.folder import RunDir
 from fednas_jax.space.probing import probe
 
@@ -51,6 +51,15 @@ def test_a_grouped_convolution_of_the_whole_width_is_refused_with_what_to_write_
     want = r"is the width of a in 2 parts; want the width of one part as the group, and 2 x its width where all parts"
     with pytest.raises(NetworkError, match=want):
         probe(nets.build(NetConfig("users_networks:grouped_whole"), (8, 8, 1), 10), (2,))
+
+
+@pytest.mark.parametrize(("field", "value"), [("norm", "group"), ("dropout", 0.5)])
+def test_what_the_users_function_is_not_told_is_refused(field, value):
+    config = NetConfig(name="users_networks:unet", **{field: value})
+    with pytest.raises(
+        ConfigError, match=rf"^net\.{field}: got {value}, want none given: users_networks:unet is made by"
+    ):
+        nets.build(config, (8, 8, 1), 10)
 
 
 @pytest.mark.exhaustive
