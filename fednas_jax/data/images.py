@@ -187,6 +187,10 @@ def _pixels(raw: Raw, name: str, channels: int) -> np.ndarray:
             if mode in _MODES:
                 wanted = _MODE_OF[channels or (1 if mode in _GREY else 3)]
                 if wanted != "L" or mode in _GREY:
+                    if "transparency" in image.info and mode == "P":
+                        image = image.convert(
+                            "RGBA"
+                        )  # else Pillow warns of what it leaves out, which is left out below
                     pixels = np.asarray(image.convert(wanted))
                     return pixels[..., None] if wanted == "L" else pixels
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -113,3 +114,13 @@ def test_many_images_keep_their_order_on_several_threads() -> None:
         np.testing.assert_array_equal(read, np.stack(arrays))
         with pytest.raises(DataError, match=r"^1: got an image of 2x2"):
             read_images([arrays[0], pixels(2, 2), pixels(3, 3)], ["0", "1", "2"], Form((5, 4, 3), False), threads)
+
+
+def test_colours_of_a_palette_are_read_without_their_transparency_and_without_a_word() -> None:
+    palette = Image.fromarray(pixels()).quantize(16)
+    file = io.BytesIO()
+    palette.save(file, "png", transparency=bytes(range(0, 256, 16)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_image(file.getvalue(), "a", form_of(file.getvalue(), "a"))
+    np.testing.assert_array_equal(found, np.asarray(palette.convert("RGB")))
