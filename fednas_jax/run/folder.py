@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from fednas_jax.run.lock import LOCK, OWNER, SOFT
 from fednas_jax.run.manifest import Entry, check_seal
 
 PACKAGES = ("fednas-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_MODEL = re.compile(r"\d{3,}(\.tmp)?")  # an iteration's, or one that a process was killed over
 
 
 class RunDir:
@@ -210,11 +212,12 @@ class RunDir:
                 while block := file.read(1 << 20):
                     self._written.update(block)
             self._bytes = events_size
-        for folder in (self.ledger, self.models):
-            for path in folder.glob("*"):
-                name = path.relative_to(self.path).as_posix()
-                if not any(file == name or file.startswith(f"{name}/") for file in files):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path in self.ledger.glob("*"):
+            if path.relative_to(self.path).as_posix() not in files:
+                path.unlink()
+        for path in self.models.glob("*"):
+            if _MODEL.fullmatch(path.name) and not any(file.startswith(f"models/{path.name}/") for file in files):
+                shutil.rmtree(path)
 
 
 def _versions() -> dict[str, str]:

@@ -57,8 +57,9 @@ def test_a_folder_whose_checkpoints_are_gone_begins_anew_with_nothing_of_before(
     out = faults.copied(half, tmp_path / "run")
     shutil.rmtree(out / "checkpoints")
     (out / "models" / "000.tmp").mkdir()  # of a process that was killed
+    (out / "models" / "notes.txt").write_text("a user's")
     assert faults.tried(out) == expected
-    assert {path.name for path in (out / "models").iterdir()} == {"000", "001", "002"}
+    assert {path.name for path in (out / "models").iterdir()} == {"000", "001", "002", "notes.txt"}
 
 
 @pytest.mark.parametrize("part", ["ledger", "models", "events.jsonl"])
