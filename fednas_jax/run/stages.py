@@ -227,9 +227,9 @@ def _averaged(
     )
     # A member that fine-tuning would spoil stays as it was; the run goes on with the others.
     spoiled = tuple(events.Diverged(stage, int(candidate_ids[slot])) for slot in lost)
-    warnings = [
-        f"iteration {e.iteration}: diverged in fine-tuning, round {number}; it stays as it was" for e in spoiled
-    ]
+    texts = [f"iteration {e.iteration}: diverged in fine-tuning, first in round " for e in spoiled]
+    fresh = [text for text in texts if not any(said.startswith(text) for said in state.warnings)]
+    warnings = [f"{text}{number}; it stays as it was before such a round" for text in fresh]
     state = _paid(state, stage, 0, done.rows, done.seconds, done.effort)
     state = state._replace(round=number, stacks=done.team.stacks, warnings=(*state.warnings, *warnings))
     return Step(state, (event, *spoiled, *map(events.Warned, warnings)))
