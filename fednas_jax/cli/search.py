@@ -29,7 +29,7 @@ class SearchArgs:
     config: Annotated[Config, tyro.conf.arg(name="")]
     hosts: Hosts = dataclasses.field(default_factory=Hosts)
     tiny: bool = False
-    """Try the preset in a minute without its data: made-up images of that form, a shallow network, one iteration."""
+    """Try the preset in a minute without its data: made-up data of that form, a shallow network, one iteration."""
     tiers: Path | None = None
     """JSON list of classes of phones; at the end, which member of the family each runs (`fednas tiers`). Not for
     pretraining."""

@@ -209,8 +209,9 @@ class Watch:
         """An event of the run."""
         kind = event["event"]
         if kind in ("start", "resume"):  # what came after the checkpoint that it goes on from has been taken back
-            scores, ended = _past(self._run)
-            self._keep(scores=scores, ended=ended, dropped=None)
+            (scores, ended), dropped = _past(self._run), self._report["dropped"]
+            stays = dropped is not None and dropped["iteration"] <= len(scores)  # its worker died before it could stop
+            self._keep(scores=scores, ended=ended, dropped=dropped if stays else None)
         elif kind == "select":
             self._keep(scores=[*self._report["scores"], _finite(event["score"])])
             self._decide()

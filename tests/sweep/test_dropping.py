@@ -13,9 +13,10 @@ from fednas_jax.run.loop import run_search
 from fednas_jax.search.policies import compiled
 from fednas_jax.sweep import dropping, running, sources
 from fednas_jax.sweep.attempts import attempted
-from fednas_jax.sweep.dropping import NOTHING, Reported, policy_named, verdict
+from fednas_jax.sweep.dropping import NOTHING, Dropped, Reported, policy_named, verdict
 
 HALVING, MEDIAN, NONE = (compiled(policy_named(text, 27)) for text in ("halving(eta=3)", "median(warmup=0)", "none"))
+SELECT = {"event": "select", "iteration": 1, "winner": "conv1", "score": 0.5, "progress": 0.5}
 NINE = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
@@ -115,8 +116,7 @@ def test_a_sweep_counts_who_finished_before_and_not_who_is_left_out(tmp_path, mo
     def becomes(values, tries):
         run = tmp_path / "out" / "trials" / f"seed{values['seed']}"
         run.mkdir(parents=True)
-        select = {"event": "select", "iteration": 1, "winner": "conv1", "score": 0.5, "progress": 0.5}
-        (run / "events.jsonl").write_text(json.dumps(select) + "\n")
+        (run / "events.jsonl").write_text(json.dumps(SELECT) + "\n")
 
     monkeypatch.setattr(running, "_pool", lambda *of_sweep: StubPool(becomes))
     running.run_sweep([{"seed": n} for n in range(3)], tmp_path / "out", "digits")
@@ -125,6 +125,19 @@ def test_a_sweep_counts_who_finished_before_and_not_who_is_left_out(tmp_path, mo
     assert dropping.read(tmp_path / "out") == dict.fromkeys(["seed1", "seed2"], report(0.5, ended=True))
     running.run_sweep([{"seed": n} for n in range(2)], tmp_path / "out", "digits", drop="halving")
     assert list(dropping.read(tmp_path / "out")) == ["seed0", "seed1"]
+
+
+@pytest.mark.parametrize(("iteration", "stays"), [(1, True), (2, False)])
+def test_a_decision_outlives_the_worker_as_far_as_its_scores_do(tmp_path, iteration, stays):
+    run = tmp_path / "trials" / "one"
+    run.mkdir(parents=True)
+    (run / "events.jsonl").write_text(json.dumps(SELECT) + "\n")
+    decision = Dropped(policy="median", iteration=iteration, place=2, trials=2, score=0.5)
+    dropping.write(tmp_path, "one", report(0.5, 0.5) | Reported(dropped=decision))
+    watch = dropping.Watch(run, "median", lambda: 1.0)
+    watch.heard({"event": "resume"})
+    assert watch.dropped == stays
+    assert dropping.reported(tmp_path, "one")["scores"] == [0.5]
 
 
 # The last learns nothing.
