@@ -37,7 +37,7 @@ def front(found: Sequence[Contrast]) -> Shown:
     def place(number: int, at: float) -> float:  # beside each other, so that no interval hides another
         return 100 * at + 1.2 * (number - (len(found) - 1) / 2)
 
-    names = [label(c.method.name)[:48] for c in found]
+    names = [label(c.method.name, 48) for c in found]
 
     def draw(_: Any, axes: Any) -> None:
         for number, c in enumerate(found):

@@ -39,12 +39,19 @@ def say(console: Console, text: str) -> None:
     console.print(Text(plain(text)), soft_wrap=True)
 
 
-def label(text: str) -> str:
+def label(text: str, most: int = 80) -> str:
     """Text in a figure: no formula, and short enough to leave room for the figure.
 
     matplotlib reads what stands between '$' as a formula, and leaves out of a legend what begins with '_'.
+
+    Args:
+      text: perhaps a stranger's.
+      most: characters; of a longer text the beginning and the end are shown, since names mostly differ at one of them.
     """
-    shown = plain(text, 80).replace("$", r"\$")
+    shown = plain(text)
+    if len(shown) > most:
+        shown = f"{shown[: most // 2]}…{shown[most // 2 + 1 - most :]}"
+    shown = shown.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 

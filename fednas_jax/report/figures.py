@@ -83,11 +83,11 @@ def limited_front(run: Run, number: int, name: str, unit: str) -> Shown:
     def draw(_: Any, axes: Any) -> None:
         bars = np.abs(100 * np.asarray(ends).reshape(-1, 2).T - y)
         axes.errorbar(x, y, bars, fmt="o-", color=theme.colour(0), elinewidth=0.8)
-        axes.set(xlabel=f"{label(name)[:40]} ({label(unit)[:20]})", ylabel="test accuracy (%)")
+        axes.set(xlabel=f"{label(name, 40)} ({label(unit, 20)})", ylabel="test accuracy (%)")
         axes.set_xlim(0, None)
 
     says = f"The same networks by {label(name)}, in {label(unit)}, which the search limited too."
-    return Shown(f"front-{number}", f"Accuracy against {label(name)[:60]}", says, Sketch(draw))
+    return Shown(f"front-{number}", f"Accuracy against {label(name, 60)}", says, Sketch(draw))
 
 
 def _limited(run: Run) -> list[tuple[int, str, str]]:

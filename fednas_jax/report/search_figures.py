@@ -15,13 +15,14 @@ from fednas_jax.run.finished import Run, members
 
 _MOST_NAMED = 6  # series with colours and a legend entry of their own
 _MOST_ROWS = 40  # of a table of colours
+_ROOM = 32  # letters below it, beside each other
 
 
 def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
     """Candidates' curves of validation scores; dropped ones end where they were dropped."""
     title, scale = wording.scored(run.result.get("metric", "accuracy"))
     names = _named(run, [s.candidate for s in scores])
-    marks = [*(label(name)[:24] for name in names), "others", "dropped", "won"]
+    marks = [*(label(name, 24) for name in names), "others", "dropped", "won"]
     curves: dict[tuple[int, str], list[findings.Score]] = {}
     for s in scores:
         curves.setdefault((s.iteration, s.candidate), []).append(s)
@@ -37,7 +38,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
                 if s.low is not None and s.high is not None:
                     axes.vlines(s.at, scale * s.low, scale * s.high, color=shade, alpha=0.35, linewidth=1)
             shown = name if name in names else "others"
-            said = None if shown in labelled else label(shown)[:24]
+            said = None if shown in labelled else label(shown, 24)
             labelled.add(shown)
             axes.plot(x, y, marker=theme.mark(number), color=shade, label=said, linewidth=1, markersize=3.5)
             if curve[-1].dropped:
@@ -51,7 +52,7 @@ def candidates(run: Run, scores: Sequence[findings.Score]) -> Shown:
             axes.axvline(start - 0.5, color="#88888860", linewidth=0.6, zorder=0)
         axes.plot([], [], "x", color=theme.INK, markersize=6, label="dropped")
         axes.plot([], [], "o", **ring, label="won")
-        axes.set(xlabel="round of the search (lines part iterations)", ylabel=label(title)[:40])
+        axes.set(xlabel="round of the search (lines part iterations)", ylabel=label(title, 40))
         axes.legend(ncols=theme.columns(marks, theme.WIDE), loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.2)
 
     dropped = sum(s.dropped for s in scores)
@@ -73,13 +74,13 @@ def cuts(run: Run) -> Shown:
     found, count = findings.cuts(run), len(run.result["models"])
     named = [_cut_name(cut) for cut in found]
     names = _named(run, named)
-    marks = [label(name)[:24] for name in (*names, *({"others"} if set(named) - set(names) else ()))]
+    marks = [label(name, 24) for name in (*names, *({"others"} if set(named) - set(names) else ()))]
 
     def draw(_: Any, axes: Any) -> None:
         labelled: set[str] = set()
         for cut, name in zip(found, named, strict=True):
             shown = name if name in names else "others"
-            said = None if shown in labelled else label(shown)[:24]
+            said = None if shown in labelled else label(shown, 24)
             labelled.add(shown)
             shade = theme.colour(names[name]) if name in names else theme.GREY
             axes.bar(cut.iteration, 100 * cut.taken, color=shade, label=said, width=0.7)
@@ -131,8 +132,9 @@ def widths(run: Run) -> Shown:
             range(0, len(rows), step), [str(m["iteration"]) if m["iteration"] else "parent" for m in rows[::step]]
         )
         step = max(1, -(-len(columns) // 12))
-        slant = {"rotation": 45, "ha": "right"} if len(columns) > 4 else {}
-        axes.set_xticks(range(0, len(columns), step), [label(g)[:16] for g in columns[::step]], **slant)
+        names = [label(g, 16) for g in columns[::step]]
+        slant = {"rotation": 45, "ha": "right"} if len(names) * max(map(len, names), default=0) > _ROOM else {}
+        axes.set_xticks(range(0, len(columns), step), names, **slant)
         axes.tick_params(length=0)
         axes.set_ylabel("network after iteration")
 

@@ -43,14 +43,14 @@ def trade(sweep: Sweep, factors: Sequence[str]) -> Shown:
     rows = [row for row in sweep.finished if row["search_seconds"] is not None]
     field = factors[0]
     kinds = _coloured(sweep, field)
-    names = [label(kind)[:24] for kind in kinds]
+    names = [label(kind, 24) for kind in kinds]
 
     def draw(_: Any, axes: Any) -> None:
         _scatter(axes, sweep, rows, kinds)
         _scaled(axes, rows)
         axes.set(xlabel="search, seconds of an average client", ylabel=f"{NAMES[sweep.accuracy]} (%)")
         placed = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "columnspacing": 1}
-        axes.legend(title=label(_short(field))[:22], ncols=theme.columns(names), handletextpad=0.2, **placed)
+        axes.legend(title=label(_short(field), 22), ncols=theme.columns(names), handletextpad=0.2, **placed)
 
     best, ties = trials.best(sweep)
     says = (
@@ -80,10 +80,10 @@ def parallel(sweep: Sweep, factors: Sequence[str]) -> Shown:
             axes.axvline(x, color=theme.INK, linewidth=0.6)
             for at, text in places[name][1]:
                 said = axes.annotate(
-                    label(text)[:14], (x, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6
+                    label(text, 14), (x, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6
                 )
                 said.set_path_effects([patheffects.withStroke(linewidth=2, foreground=theme.GROUND)])
-        axes.set_xticks(range(len(axes_of)), [label(_short(name))[:22] for name in axes_of])
+        axes.set_xticks(range(len(axes_of)), [label(_short(name), 22) for name in axes_of])
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -117,9 +117,9 @@ def effects(sweep: Sweep, found: Mapping[str, Sequence[Level]]) -> Shown:
                 bars = interval_bars([each.accuracy.times(100) for each in level])
                 axes.errorbar(x, y, bars, fmt="o-" if numbers else "o", color=theme.colour(0), elinewidth=0.9)
                 step = max(1, -(-len(level) // trials.LEVELS))
-                axes.set_xticks(x[::step], [label(wording.value(each.value))[:12] for each in level[::step]])
+                axes.set_xticks(x[::step], [label(wording.value(each.value), 12) for each in level[::step]])
                 axes.margins(x=0.25)
-            axes.set_title(label(field)[:40])
+            axes.set_title(label(field, 40))
         for axes in places[len(found) :]:
             axes.set_axis_off()
         figure.supylabel("test accuracy (%)", fontsize=8)
@@ -141,21 +141,21 @@ def multiples(sweep: Sweep, factors: Sequence[str]) -> Shown:
     parts = trials.parts(sweep, second)
     chosen = [list(parts)[n] for n in evenly(len(parts), _MOST_PANELS)]
     lines, kinds = -(-len(chosen) // _COLUMNS), _coloured(sweep, first)
-    shown = [label(kind)[:24] for kind in kinds]
+    shown = [label(kind, 24) for kind in kinds]
 
     def draw(figure: Any, made: Any) -> None:
         places = np.ravel(made)
         for axes, value in zip(places, chosen, strict=False):
             _scatter(axes, sweep, [row for row in parts[value] if row["search_seconds"] is not None], kinds)
             _scaled(axes, sweep.finished, _NARROW)
-            axes.set_title(f"{label(_short(second))[:20]} {label(wording.value(value))[:24]}")
+            axes.set_title(f"{label(_short(second), 20)} {label(wording.value(value), 24)}")
         for axes in places[len(chosen) :]:
             axes.set_axis_off()
         figure.supylabel("test accuracy (%)", fontsize=8)
         figure.supxlabel("search, seconds of an average client", fontsize=8)
         handles, names = places[0].get_legend_handles_labels()
         if handles:
-            title = label(_short(first))[:22]
+            title = label(_short(first), 22)
             ncols = theme.columns(shown)
             figure.legend(handles, names, title=title, ncols=ncols, loc="outside upper center", handletextpad=0.2)
 
@@ -173,7 +173,7 @@ def _scatter(axes: Any, sweep: Sweep, rows: Sequence[dict[str, Any]], kinds: Map
     for number, (kind, own) in enumerate(kinds.items()):
         some = [row for row in rows if row["trial"] in own]
         x, y = [row["search_seconds"] for row in some], [100 * row[sweep.accuracy] for row in some]
-        said = label(kind)[:24]
+        said = label(kind, 24)
         axes.plot(x, y, theme.mark(number), color=theme.colour(number), label=said, markersize=4, alpha=0.85)
 
 

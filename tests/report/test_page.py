@@ -83,6 +83,20 @@ def test_a_logarithmic_axis_has_the_labels_that_it_has_room_for(ends, labelled):
     assert len(shown) == labelled
 
 
+@pytest.mark.parametrize(
+    ("text", "most", "shown"),
+    [
+        ("conv1", 16, "conv1"),
+        ("stage1_block2_depthwise", 16, "stage1_b…pthwise"),
+        ("stage1_block2_pointwise", 16, "stage1_b…intwise"),
+        ("a$b$c", 16, r"a\$b\$c"),
+        ("_x", 16, " _x"),
+    ],
+)
+def test_a_name_in_a_figure_is_short_and_shows_both_its_ends(text, most, shown):
+    assert draw.label(text, most) == shown
+
+
 def rename(run, **texts):
     result = json.loads((run / "result.json").read_text())
     write_json(run / "result.json", result | texts)
