@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test holds that these are 
     from fednas_jax.bench.workloads import Sizes as Sizes
     from fednas_jax.bench.workloads import Workload as Workload
     from fednas_jax.config.files import override as override
+    from fednas_jax.config.methods import reopened as reopened
     from fednas_jax.config.methods import resolve as resolve
     from fednas_jax.config.methods import with_method as with_method
     from fednas_jax.config.presets import PRESETS as PRESETS
@@ -182,6 +183,7 @@ _HOMES = {
     "register": "nets",
     "register_resource": "search.resources",
     "register_source": "data.sources",
+    "reopened": "config.methods",
     "replay": "sweep.replay:replay_run",
     "reprice_run": "report.reprice",
     "resolve": "config.methods",
@@ -277,6 +279,7 @@ __all__ = [
     "register",
     "register_resource",
     "register_source",
+    "reopened",
     "replay",
     "reprice_run",
     "resolve",
