@@ -113,7 +113,10 @@ def natural(
         )
     sizes = np.diff(natural)
     able = np.flatnonzero(sizes >= max(1, config.min_examples))
-    if not len(able) or not 0 <= clients <= len(able):
+    if not len(able):
+        most = f"the most that one of the data's {len(sizes)} clients holds"
+        raise DataError(f"data.min_examples: got {config.min_examples}, want at most {sizes.max(initial=0)}, {most}")
+    if not 0 <= clients <= len(able):
         raise DataError(
             f"data.clients: got {clients}, want 0 (all) to {len(able)}: of the data's {len(sizes)} clients "
             f"{len(able)} hold at least data.min_examples, which is {config.min_examples}"

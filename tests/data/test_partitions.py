@@ -229,7 +229,7 @@ def test_natural_clients_are_drawn_by_seed_each_as_likely() -> None:
             "data.clients: got 4, want 0 (all) to 2: of the data's 3 clients 2 hold at least data.min_examples, "
             "which is 4",
         ),
-        ({"clients": 0, "min_examples": 9}, "data.clients: got 0, want 0 (all) to 0: of the data's 3 clients 0 hold"),
+        ({"clients": 0, "min_examples": 9}, "data.min_examples: got 9, want at most 7, the most that one of the"),
         ({"clients": -1}, "data.clients: got -1, want 0 (all) to 2"),
     ],
 )
