@@ -114,8 +114,8 @@ def natural(
     sizes = np.diff(natural)
     able = np.flatnonzero(sizes >= max(1, config.min_examples))
     if not len(able):
-        most = f"the most that one of the data's {len(sizes)} clients holds"
-        raise DataError(f"data.min_examples: got {config.min_examples}, want at most {sizes.max(initial=0)}, {most}")
+        held = f"{sizes.max(initial=0)}, the most that one of the data's {len(sizes)} clients holds"
+        raise DataError(f"data.min_examples: got {config.min_examples}, want at most {held}")
     if not 0 <= clients <= len(able):
         raise DataError(
             f"data.clients: got {clients}, want 0 (all) to {len(able)}: of the data's {len(sizes)} clients "

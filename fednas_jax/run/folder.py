@@ -133,7 +133,7 @@ class RunDir:
         """
         if not self.config_file.exists():
             return
-        then = read_json(self.config_file).get("code", {})
+        then = records.beginning(self.config_file).get("code", {})
         for field in sorted({*then, *code}):
             if then.get(field) != code.get(field):
                 want = "want the same code, or a new folder"
@@ -150,14 +150,14 @@ class RunDir:
         """
         if not self.config_file.exists():
             return
-        then = read_json(self.config_file).get("data", data)
+        then = records.beginning(self.config_file).get("data", data)
         if then != data:
-            got = f"got data of fingerprint {data}, want {str(then)[:100]!a}, with which this run began"
+            got = f"got data of fingerprint {data}, want {then[:100]!a}, with which this run began"
             raise RunError(f"data.source: {got}, or a new folder")
 
     def other_versions(self) -> list[str]:
         """Packages that have another version than when the run was begun, with both; of an older run none."""
-        then, now = read_json(self.config_file).get("versions", {}), _versions()
+        then, now = records.beginning(self.config_file).get("versions", {}), _versions()
         return [f"{p} {then[p]}, {now[p]} now" for p in PACKAGES if p in then and then[p] != now[p]]
 
     def result(self) -> dict[str, Any] | None:

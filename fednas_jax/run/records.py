@@ -212,6 +212,14 @@ class Select(TypedDict):
     progress: float
 
 
+class Beginning(TypedDict):
+    """What a config.json says besides the config, of what a run began with."""
+
+    versions: NotRequired[dict[str, str]]
+    code: NotRequired[dict[str, str]]  # field -> SHA-256 of what it names
+    data: NotRequired[str]  # fingerprint
+
+
 class Widths(TypedDict):
     """widths.json of a model."""
 
@@ -272,6 +280,16 @@ def config(path: Path) -> Config:
         return from_json(about["config"])
     except ConfigError as error:
         raise RunError(f"{path}: cannot be read as a run's config: {error}") from None
+
+
+def beginning(path: Path) -> Beginning:
+    """What a config.json says besides the config.
+
+    Raises:
+      RunError: it cannot be read, or says it in another form.
+    """
+    found: Beginning = forms.read(path, Beginning)
+    return found
 
 
 def result(path: Path) -> dict[str, Any]:

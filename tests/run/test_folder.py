@@ -1,6 +1,7 @@
 """A run's folder before there is a run in it."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -55,3 +56,21 @@ def test_a_table_that_finds_no_room_is_not_said_to_be_unreadable(config, tmp_pat
     monkeypatch.setattr("fednas_jax.run.inputs.write_bytes", full)
     with pytest.raises(OSError, match="No space left"):  # which `saving` turns into one line
         begin(run, config)
+
+
+@pytest.mark.parametrize("field", ["versions", "code", "data"])
+def test_what_a_run_began_with_is_read_in_its_form(config, tmp_path, field):
+    run = RunDir(tmp_path / "run")
+    begin(run, config)
+    about = json.loads(run.config_file.read_text())
+    checks = {
+        "versions": run.other_versions,
+        "code": lambda: run.check_code({}),
+        "data": lambda: run.check_data("0" * 8),
+    }
+    checks[field]()
+    run.config_file.write_text(json.dumps(about | {field: [1]}))
+    with pytest.raises(RunError, match=rf"config\.json: {field}: got a list of 1, want"):
+        checks[field]()
+    run.config_file.write_text(json.dumps({name: value for name, value in about.items() if name != field}))
+    checks[field]()  # of an older version, which did not say
