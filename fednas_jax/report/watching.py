@@ -270,11 +270,12 @@ def _failures(folder: Path) -> dict[str, str]:
 
 
 def _dropped(path: Path) -> bool:
-    """Whether the run is a trial of a sweep that was dropped early."""
+    """Whether the run is a trial of a sweep that was dropped early, one that is no longer asked for among them."""
     whole = path.absolute()  # one that is given as 'run' or '.' has no folder above it to go by
-    file = whole.parent.parent / "scores" / f"{whole.name}.json"
+    scores = whole.parent.parent / "scores"
     try:
-        return file.exists() and read_json(file)["dropped"] is not None
+        files = [folder / f"{whole.name}.json" for folder in (scores, scores / "left_out")]
+        return any(file.exists() and read_json(file)["dropped"] is not None for file in files)
     except (RunError, KeyError, TypeError):
         return False
 

@@ -200,10 +200,12 @@ def test_a_trial_that_failed_and_is_tried_again_is_running(tmp_path):
 @pytest.mark.parametrize(("where", "name"), [("trials", "a"), ("trials/a", "."), (".", "trials/a"), ("..", "sweep")])
 def test_a_dropped_trial_is_known_by_whatever_name_its_folder_is_given(where, name, tmp_path, monkeypatch):
     Writer(tmp_path / "sweep" / "trials" / "a", NOBODY).tell(pretraining(1))
-    (tmp_path / "sweep" / "scores").mkdir()
-    write_json(tmp_path / "sweep" / "scores" / "a.json", {"dropped": {"iteration": 1}})
     monkeypatch.chdir(tmp_path / "sweep" / where)
-    assert only(look(begin(Path(name)), time.time())).status == "dropped"
+    for scores in (tmp_path / "sweep" / "scores", tmp_path / "sweep" / "scores" / "left_out"):
+        scores.mkdir()
+        write_json(scores / "a.json", {"dropped": {"iteration": 1}})
+        assert only(look(begin(Path(name)), time.time())).status == "dropped"
+        (scores / "a.json").unlink()
 
 
 @pytest.mark.parametrize(("where", "name"), [(".", "run"), ("run", ".")])
