@@ -159,7 +159,10 @@ class Table:
 def _column(values: Sequence[Any]) -> pa.Array:
     """Values of a field: numbers where all are, else text."""
     kinds = {type(value) for value in values} - {type(None)}
-    for fits, kind in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
-        if kinds <= fits:
-            return pa.array(values, kind)
+    if kinds <= {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds <= {int} and all(abs(value or 0) < 1 << 63 for value in values):
+        return pa.array(values, pa.int64())
+    if kinds <= {int, float}:  # Arrow makes no float of a whole number that is rounded by it
+        return pa.array([value if value is None else float(value) for value in values], pa.float64())
     return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string())

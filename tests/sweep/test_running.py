@@ -65,6 +65,14 @@ def test_the_table_has_a_row_for_each_trial_in_their_order(tmp_path, pool):
     assert pool.closed
 
 
+@pytest.mark.parametrize("values", [[10**20, 10**21], [2**53 + 1, 1e9], [2**60, 2**61]])
+def test_numbers_of_any_size_stand_in_the_table(tmp_path, pool, values):
+    run_sweep(grid({"search.budget_absolute": values}), tmp_path / "s", "digits")
+    assert pq.read_table(tmp_path / "s" / "trials.parquet")["search.budget_absolute"].to_pylist() == pytest.approx(
+        values
+    )
+
+
 def test_finished_trials_are_not_run_again(tmp_path, pool):
     run_sweep(seeds(0, 1), tmp_path / "s", "digits")
     before = (tmp_path / "s" / "trials.parquet").read_bytes()
