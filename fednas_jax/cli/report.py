@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ReportArgs:
-    """Write one self-contained page, its figures as SVG and PDF, and tables. Prints what it wrote."""
+    """Write one self-contained page, its figures as SVG and PDF, and tables. Prints where page and tables are."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of finished runs, or one of a sweep."""

@@ -13,7 +13,7 @@ from fednas_jax import data
 from fednas_jax.config.schema import DataConfig
 from fednas_jax.errors import RunError
 from fednas_jax.phones import ledger
-from fednas_jax.report import contrasts, draw, statistics
+from fednas_jax.report import contrasts, draw, statistics, wording
 from fednas_jax.report.contrasts import Method
 from fednas_jax.run.finished import RATIOS, Run, at_ratio, load_run, members
 
@@ -78,14 +78,17 @@ def print_comparison(console: Console, paths: Sequence[Path]) -> None:
             line.name,
             *("-" if value is None else f"{value:.4f}" for value in (line.parent, *line.accuracy.values())),
             f"{line.client_seconds:,.1f}",
-            "-" if line.cheaper is None else f"{line.cheaper:.3g}",
+            "-" if line.cheaper is None else wording.digits(line.cheaper),
         ]
         for line in found.lines
     ]
     phases = [[line.name, *(f"{seconds:,.1f}" for seconds in line.phases.values())] for line in found.lines]
-    header = ("run", "parent", *(f"{100 * r:.0f} % MACs" for r in RATIOS), "s per client", f"{found.against} / this")
-    console.print(draw.table("Test accuracy at equal MACs, and client seconds of the search", header, accuracy))
-    console.print(draw.table("Client seconds of the search by phase, mean per client", ("run", *ledger.PHASES), phases))
+    header = ("run", "parent", *(f"{100 * r:.0f} % MACs" for r in RATIOS), "s per client", "cheaper")
+    title = "Test accuracy at equal MACs, and client seconds of the search"
+    console.print(draw.table(title, header, accuracy, fold=True))
+    title = "Client seconds of the search by phase, mean per client"
+    console.print(draw.table(title, ("run", *ledger.PHASES), phases, fold=True))
+    draw.say(console, f"cheaper: times, than {found.against}")
     for note in found.notes:
         draw.say(console, note)
 

@@ -55,14 +55,20 @@ def label(text: str, most: int = 80) -> str:
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A table whose first `left` columns are text and whose others are numbers; a header of nothing is not shown.
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, fold: bool = False) -> Table:
+    """A table whose first `left` columns are text and whose others are numbers; whatever a cell says is plain text.
 
-    Whatever a cell says is shown as plain text.
+    Args:
+      title: above it.
+      header: of the columns; one of nothing is not shown.
+      rows: of cells.
+      left: columns of text.
+      fold: the text in several lines where the terminal is narrow, so that no number is cut off.
     """
     made = Table(title=_cell(title), title_justify="left", box=box.SIMPLE_HEAD, show_header=any(header))
     for n, name in enumerate(header):
-        made.add_column(_cell(name), justify="left" if n < left else "right", no_wrap=True)
+        text = n < left
+        made.add_column(_cell(name), justify="left" if text else "right", no_wrap=not (text and fold), overflow="fold")
     for row in rows:
         made.add_row(*map(_cell, row))
     return made

@@ -132,6 +132,17 @@ def test_methods_of_one_name_are_told_apart_and_the_costliest_is_the_baseline(ma
         }
 
 
+def test_long_names_leave_numbers_whole_on_a_narrow_terminal(made):
+    train = dataclasses.replace(Config().train, learning_rate=0.123, momentum=0.456, local_epochs=3)
+    runs = [made("a", changed(), seconds=20), made("b", changed(train=train), tests=(0.5, 0.8125, 1.0), seconds=5)]
+    console = Console(width=80, record=True)
+    print_comparison(console, runs)
+    said = console.export_text()
+    assert "0.8125" in said
+    assert "cheaper: times, than fednas, local_epochs 1, learning_rate 0.05" in said
+    assert "…" not in said
+
+
 def test_ratios_are_of_pairs_and_a_seed_that_ran_twice_counts_once(made):
     cost = {("naive", 0): 80, ("naive", 1): 90, ("naive", 2): 500, ("fednas", 0): 10, ("fednas", 1): 5}
     runs = [made(f"{m}{seed}", changed(method=m, seed=seed), seconds=s) for (m, seed), s in cost.items()]
