@@ -1,10 +1,13 @@
-"""Where random numbers come from: one seed, one number for each purpose, one fixed generator on the host."""
+"""Where random numbers come from: one seed, one number for each purpose, fixed generators on the host and in jax."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
 import numpy as np
+
+# The generator of all jax keys, by name: a user's default may be one that draws otherwise in lanes (rbg).
+KEYS = "threefry2x32"
 
 
 class Purpose(IntEnum):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import fednas_jax
 from fednas_jax.seeds import KeyPurpose, Purpose, generator
 
 # As first recorded: a change changes every recorded run.
@@ -39,3 +43,9 @@ def test_no_purpose_has_changed_its_number() -> None:
         ("FEATURE_SKEW", 31),
     ]
     assert [p.value for p in KeyPurpose] == [1, 2, 3, 4, 5]
+
+
+def test_every_key_names_its_generator() -> None:
+    for path in Path(fednas_jax.__file__).parent.rglob("*.py"):
+        made = re.findall(r"random\.(?:key|wrap_key_data|PRNGKey)\((.*)", path.read_text())
+        assert all(", impl=KEYS)" in arguments for arguments in made), path

@@ -19,6 +19,7 @@ from jax.extend.core import Literal
 
 from fednas_jax.bench.rounds import Federation
 from fednas_jax.engine import augment, local
+from fednas_jax.seeds import KEYS
 from fednas_jax.space import jaxprs
 from fednas_jax.space.network import Network, Variables, Widths
 
@@ -84,7 +85,7 @@ class PlainRounds:
         self.lanes, self.clients = min(lanes, clients), clients
         self._batch, self._precision = train.batch_size, train.matmul_precision
         self.steps = local.local_steps(f.data.train_count, train)[:clients]
-        self._root = jax.random.key(f.seed)
+        self._root = jax.random.key(f.seed, impl=KEYS)
         self._capacity = local.stream_capacity(f.data.train_count[:clients], train)
         client = local.make_local(Plain(f.network), f.widths, train)
         prepare = augment.preparation(train.augment, f.mean, f.std, f.data.inputs.shape[1:])

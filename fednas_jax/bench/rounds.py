@@ -14,7 +14,7 @@ from fednas_jax.bench.workloads import CLASSES, Workload, make_clients
 from fednas_jax.config.schema import EngineConfig
 from fednas_jax.engine.fleet import Fleet, FleetSpec
 from fednas_jax.engine.tasks import Effort, Tasks
-from fednas_jax.seeds import KeyPurpose, Purpose, generator
+from fednas_jax.seeds import KEYS, KeyPurpose, Purpose, generator
 from fednas_jax.space.network import Variables, Widths
 
 
@@ -45,7 +45,7 @@ class Federation:
 
     def start(self) -> Variables:
         """Fresh weights [K, ...], each candidate's its own."""
-        key = jax.random.fold_in(jax.random.key(self.seed), KeyPurpose.INIT)
+        key = jax.random.fold_in(jax.random.key(self.seed, impl=KEYS), KeyPurpose.INIT)
         made = [self.network.init(self.widths, jax.random.fold_in(key, k)) for k in self.names]
         return jax.tree.map(lambda *a: np.stack(a), *jax.device_get(made))
 

@@ -19,6 +19,7 @@ from fednas_jax.config.schema import TrainConfig
 from fednas_jax.data import PackedClients
 from fednas_jax.engine import augment, local
 from fednas_jax.engine.tasks import Tasks
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Network, Variables, Widths
 
 
@@ -40,7 +41,7 @@ class Sequential:
     ):
         self.data, self.batch, self.precision = data, train.batch_size, train.matmul_precision
         self.steps = local.local_steps(data.train_count, train)
-        self._root = jax.random.key(seed)
+        self._root = jax.random.key(seed, impl=KEYS)
         client = local.make_local(network, widths, train)
         capacity = local.stream_capacity(data.train_count, train)
         prepare = augment.preparation(train.augment, mean, std, data.inputs.shape[1:])

@@ -19,6 +19,7 @@ from fednas_jax.bench.rounds import Federation, FleetRounds
 from fednas_jax.engine import local
 from fednas_jax.engine.tasks import Tasks
 from fednas_jax.runtime import cores
+from fednas_jax.seeds import KEYS
 
 NETWORKS = ("cnn", "mobilenet_v1", "resnet20")  # those that the worker has too
 CHECKED = 3  # clients
@@ -161,7 +162,7 @@ class TorchWorker:
 def _orders(federation: Federation, tasks: Tasks) -> np.ndarray:
     """[T, longest] the order in which each task's client meets its examples in the fleet's round 0."""
     f, train = federation, federation.workload.train
-    key = jax.random.key(f.seed)
+    key = jax.random.key(f.seed, impl=KEYS)
     for part in f.moment(0):
         key = jax.random.fold_in(key, part)
     capacity = local.stream_capacity(f.data.train_count, train)

@@ -15,6 +15,7 @@ from fednas_jax.engine import lane_plan, optimizers, programs
 from fednas_jax.engine.mesh import ALL, EACH, Layout
 from fednas_jax.engine.programs import Columns, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.runtime import cores
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Variables
 
 
@@ -42,7 +43,7 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
     sizes = ((devices, rows, facts, recipe.lanes), (devices, rows), (devices,))
     table = placed(EACH, Table(*map(of, sizes)))
     if kind in ("train", "round"):
-        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=KEYS)))
         of_round = placed(ALL, (key, of((slots,)), of((), jnp.float32), {}))
         trained = TrainInputs(stack, columns, *of_round)
         if kind == "train":

@@ -36,6 +36,7 @@ from fednas_jax.engine.metrics import metric_of, scores
 from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Variables, Widths
 
 WHOLE = {"train": "round", "score": "scored"}  # what one program does where all tasks go into one part
@@ -371,7 +372,7 @@ def round_key(seed: int, moment: tuple[int, int, int]) -> Any:
 
 @jax.jit
 def _key_of(seed: jax.Array, *parts: jax.Array) -> jax.Array:
-    key = jax.random.key(seed)
+    key = jax.random.key(seed, impl=KEYS)
     for part in parts:
         key = jax.random.fold_in(key, part)
     return jax.random.key_data(key)

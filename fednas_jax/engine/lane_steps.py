@@ -14,6 +14,7 @@ from jax.sharding import SingleDeviceSharding
 
 from fednas_jax.config.schema import TrainConfig
 from fednas_jax.engine import local
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Network, Variables, inputs_of
 
 LEAST_SECONDS = 0.1  # of one measurement
@@ -57,7 +58,7 @@ def compiled_steps(network: Network, config: TrainConfig, device: jax.Device, nu
     client = local.make_local(network, widths, config)
 
     def run(count: jax.Array, variables: Variables, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        keys = jax.random.split(jax.random.key(0), number)
+        keys = jax.random.split(jax.random.key(0, impl=KEYS), number)
 
         def step(t: jax.Array, state: local.LocalState) -> local.LocalState:
             del t

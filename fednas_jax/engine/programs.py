@@ -27,6 +27,7 @@ from fednas_jax.engine.aggregation import Aggregation, update_norm
 from fednas_jax.engine.mesh import ALL, DEVICES, EACH, HOST, HOSTS
 from fednas_jax.engine.metrics import Metric, statistics_shape
 from fednas_jax.engine.optimizers import server_optimizer
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Network, Variables, Widths
 
 
@@ -188,7 +189,7 @@ def train(recipe: Recipe, physical_widths: Widths, totals: Sums | Kept, table: T
 
     def segment(lanes: Lanes, length: jax.Array, carry: Carry, inputs: TrainInputs) -> Carry:
         examples, labels = inputs.columns
-        root = jax.random.wrap_key_data(inputs.key)
+        root = jax.random.wrap_key_data(inputs.key, impl=KEYS)
 
         def key_of(slot: jax.Array, client: jax.Array) -> jax.Array:
             of_round = root[slot] if root.ndim else root

@@ -15,6 +15,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.conv import conv_general_dilated
 from fednas_jax.nets.dense import dot_general
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import RUN_ONCE, Network, Variables, Widths, inputs_of
 
 
@@ -159,7 +160,7 @@ class NnxNetwork(_Family):
 
     def _shapes(self, widths: Widths) -> Any:
         """The abstract variables, the abstract module that has them, and its own keys behind each path of theirs."""
-        module = nnx.eval_shape(lambda: self._module(widths, jax.random.key(0)))
+        module = nnx.eval_shape(lambda: self._module(widths, jax.random.key(0, impl=KEYS)))
         _, params, stats, rest = self._split(module)
         kept = [path for path, leaf in nnx.to_flat_state(rest) if not isinstance(leaf, nnx.RngState)]
         # An array of jax that is no variable lies in the graph, which is to be the same for all.
@@ -210,7 +211,7 @@ class LinenNetwork(_Family):
 
     def _shapes(self, widths: Widths) -> Any:
         """The abstract variables and, for each collection, the keys behind each path: names may have a / in them."""
-        tree = jax.eval_shape(functools.partial(self._tree, widths), jax.random.key(0))
+        tree = jax.eval_shape(functools.partial(self._tree, widths), jax.random.key(0, impl=KEYS))
         for path in traverse_util.flatten_dict(tree):
             if path[0] not in COLLECTIONS:
                 raise _foreign(self.name, _path(path))
@@ -251,7 +252,8 @@ class LinenNetwork(_Family):
                 inputs,
                 train=train,
                 mutable=["batch_stats"],
-                rngs={"dropout": jax.random.key(0) if key is None else key},  # a layer of the user's own draws too
+                # A layer of the user's own draws without a key too.
+                rngs={"dropout": jax.random.key(0, impl=KEYS) if key is None else key},
             )
         return logits, _joined(changed.get("batch_stats", {}))
 
@@ -313,7 +315,7 @@ def _nested(flat: Mapping[str, Any], kind: type, paths: Mapping[str, tuple[Any, 
 def _reseeded(rest: Any, key: jax.Array | None) -> Any:
     """The state of the module's random streams, drawn from `key` (any key will do where nothing is random)."""
     leaves, tree = jax.tree.flatten(rest)
-    root = jax.random.key(0) if key is None else key
+    root = jax.random.key(0, impl=KEYS) if key is None else key
     return jax.tree.unflatten(
         tree,
         [

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from fednas_jax import registry
 from fednas_jax.errors import NetworkError
 from fednas_jax.nets.inputs import Inputs
+from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Network, Variables, inputs_of
 
 BATCH = 2  # examples in the forward pass that is traced
@@ -86,7 +87,7 @@ def _traced(network: Network, widths: tuple[int, ...]) -> Any:
       NetworkError: training leaves other statistics than the network was made with.
     """
     inputs = inputs_of(network, BATCH)
-    variables, key = network.abstract(widths), jax.eval_shape(lambda: jax.random.key(0))
+    variables, key = network.abstract(widths), jax.eval_shape(lambda: jax.random.key(0, impl=KEYS))
 
     def loss(params: Any, stats: Any, x: jax.Array, key: jax.Array) -> Any:
         found, new = network.apply(widths, Variables(params, stats), x, train=True, key=key)

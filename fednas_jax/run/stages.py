@@ -22,7 +22,7 @@ from fednas_jax.run.rounds import Team
 from fednas_jax.run.session import Model, Step
 from fednas_jax.run.state import Member, RunState, Spent, Stack, Stage, Trial
 from fednas_jax.search import panel, policies, proposals
-from fednas_jax.seeds import KeyPurpose
+from fednas_jax.seeds import KEYS, KeyPurpose
 from fednas_jax.space import stacks
 from fednas_jax.space.network import Variables, Widths
 
@@ -37,7 +37,7 @@ def first_state(problem: Problem, variables: Variables | None, source: dict[str,
     """
     widths = problem.space.widths
     if variables is None:
-        key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.INIT)
+        key = jax.random.fold_in(jax.random.key(problem.config.seed, impl=KEYS), KeyPurpose.INIT)
         variables = jax.device_get(problem.space.network.init(widths, key))
     return RunState(
         stage=Stage.PRETRAIN,
@@ -273,7 +273,7 @@ def _trial_round(problem: Problem, state: RunState, trial: Trial) -> Collect:
     training, at = np.asarray(policy.plan(trial.policy)), policies.progress_of(policy, trial.policy)
     moment = ledger.Moment("search", iteration, number, at.rung)
     team = _team(problem, state, [p.widths for p in trial.proposals], np.arange(problem.slots))
-    key = jax.random.fold_in(jax.random.key(problem.config.seed), KeyPurpose.PLAN)
+    key = jax.random.fold_in(jax.random.key(problem.config.seed, impl=KEYS), KeyPurpose.PLAN)
     key = jax.random.fold_in(jax.random.fold_in(key, iteration), number - 1)
     draw = problem.draw(training, key, problem.group_of)
     rate, invite = problem.config.train.learning_rate, rounds.groups(problem, moment, draw)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fednas_jax.errors import ConfigError, NetworkError
+from fednas_jax.seeds import KEYS
 from fednas_jax.space import causes, segments
 from fednas_jax.space.costs import grown, macs_table, primes, reductions, size_table
 from fednas_jax.space.jaxprs import count_macs, flatten
@@ -328,7 +329,7 @@ def _one_step(network: Network, widths: Widths, variables: Variables, batch: jax
 
     def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
         logits, stats = network.apply(widths, Variables(params, variables.stats), batch, train=True)
-        weights = jax.random.normal(jax.random.key(2), logits.shape)
+        weights = jax.random.normal(jax.random.key(2, impl=KEYS), logits.shape)
         return -jnp.mean(weights * jax.nn.log_softmax(logits)), stats
 
     grads, stats = jax.grad(loss, has_aux=True)(variables.params)

@@ -87,6 +87,14 @@ def test_a_round_equals_the_oracle_on_any_lanes_and_devices(
     assert engine.effort.steps == local.local_steps(packed.train_count, CONFIG)[TASKS.client].sum()
 
 
+@pytest.mark.cold
+def test_the_users_default_generator_changes_nothing(network, dataset, packed, candidates, expected):
+    """Keys of 'rbg' draw other numbers side by side than one after another."""
+    with jax.default_prng_impl("rbg"):
+        trained = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
+    assert_close(trained, expected)
+
+
 AUGMENTED = dataclasses.replace(CONFIG, augment=AugmentConfig(crop=2, flip=True, cutout=3))
 
 
