@@ -41,7 +41,8 @@ def of_runs(paths: Sequence[Path], each: bool = True) -> Page:
         tables=[methods_table(found), differences_table(found, against), *([runs_table(runs)] if each else [])],
         notes=[
             SECONDS,
-            "Means over seeds have 95 % intervals by Student's t; "
+            "Means over seeds have 95 % intervals by Student's t, which hold what other seeds would change, not what "
+            "other test images would; "
             "differences and ratios are paired by the seeds that both methods ran with, else by Welch's test; a ratio "
             "is the geometric mean, its interval that of the logarithm. An interval that holds 0 (a difference) or 1 "
             "(a ratio) cannot tell the two apart; that they are equal it does not say.",
