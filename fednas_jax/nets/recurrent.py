@@ -24,10 +24,10 @@ class LSTM(nnx.Module):
 
     def __init__(self, width_in: int, width: int, rngs: nnx.Rngs):
         draw = nnx.initializers.lecun_normal()
-        self.inputs = nnx.Param(draw(rngs.params(), (width_in, 4 * width)))
-        self.hidden = nnx.Param(draw(rngs.params(), (width, 4 * width)))
+        self.inputs = nnx.Param(draw(rngs.params(), (width_in, 4 * width), jnp.float32))
+        self.hidden = nnx.Param(draw(rngs.params(), (width, 4 * width), jnp.float32))
         # Forget gates begin open (Jozefowicz et al. 2015), as in the networks of LEAF and TFF.
-        self.bias = nnx.Param(jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), width))
+        self.bias = nnx.Param(jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0], jnp.float32), width))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Hidden states [B, T, width] of a sequence [B, T, width_in]."""

@@ -47,8 +47,8 @@ class Numbered(nnx.Module):
 
     def __init__(self, width_in: int, width: int, stride: int):
         # From 1, since 0 is what a mask leaves.
-        self.before = nnx.BatchStat(jnp.arange(1.0, 1.0 + width_in))
-        self.after = nnx.BatchStat(jnp.arange(1.0, 1.0 + width))
+        self.before = nnx.BatchStat(jnp.arange(1.0, 1.0 + width_in, dtype=jnp.float32))
+        self.after = nnx.BatchStat(jnp.arange(1.0, 1.0 + width, dtype=jnp.float32))
         self.stride = stride
 
     def __call__(self, x: jax.Array) -> jax.Array:

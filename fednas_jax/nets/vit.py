@@ -75,8 +75,8 @@ class VisionTransformer(nnx.Module):
         tokens = (height // patch) * (wide // patch)
         draw = nnx.initializers.normal(0.02)
         self.patches = nnx.Conv(channels, width, (patch, patch), strides=patch, padding="VALID", rngs=rngs)
-        self.token = nnx.Param(draw(rngs.params(), (1, 1, width)))
-        self.positions = nnx.Param(draw(rngs.params(), (1, 1 + tokens, width)))
+        self.token = nnx.Param(draw(rngs.params(), (1, 1, width), jnp.float32))
+        self.positions = nnx.Param(draw(rngs.params(), (1, 1 + tokens, width), jnp.float32))
         parts: dict[str, nnx.Module] = {}
         for group, size in widths.items():
             if group.startswith("heads") and size:

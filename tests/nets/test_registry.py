@@ -402,3 +402,11 @@ def test_the_code_of_a_network_that_a_user_registered_is_remembered_and_the_proj
             nets.register(name, {"conv": 4}, builder)
             found.append(nets.checksum(name))
     assert found[0] == found[2] != found[1] == found[3]
+
+
+@pytest.mark.parametrize(("name", "form"), [("resnet20", (SHAPE, 10)), ("vit", (SHAPE, 10)), ("lstm", ((5,), 10, 20))])
+def test_variables_are_float32_where_jax_counts_in_64_bits_too(name, form):
+    with jax.enable_x64(True):
+        network = build(NetConfig(name, shallow=True), *form)
+        variables = network.abstract(tuple(network.widths.values()))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
