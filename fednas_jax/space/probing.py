@@ -287,7 +287,8 @@ def _order_matters(space: Space, whole: Widths, tolerance: float, in_groups: boo
         return ""
     return (
         f"training of '{path}' depends on the order of a group's channels, by {value:.1e} after one step; want every "
-        "layer to take them in one order, as NHWC images are flattened"
+        "layer to take them in one order, as NHWC images are flattened, and no table, window or fixed number of groups "
+        "that tells them apart"
     )
 
 
