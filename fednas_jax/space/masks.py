@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +137,9 @@ class Space:
         all kernels that carry it; where removed blocks left a group none at all, it is one 0 for all channels.
         """
         widths = self._widths(params)
+        order: Mapping[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        if self.wired:
+            order = wiring.channels(self.network, self.labels, tuple(widths.get(g, 0) for g in range(len(self.groups))))
         last: list[Any] = [0.0] * len(self.groups)
         anywhere: list[Any] = [0.0] * len(self.groups)
         for path, value in params.items():
@@ -145,7 +148,12 @@ class Space:
                     others = tuple(a for a in range(value.ndim) if a != axis)
                     summed = np.square(np.asarray(value)).sum(others)
                     found = last if axis == value.ndim - 1 else anywhere
-                    for g, channels in segments.by_channel(dim, _width(dim, value.shape[axis]) or widths, summed):
+                    there = _width(dim, value.shape[axis]) or widths
+                    if segments.wired(dim):
+                        sums = _by_entry(*order[path, axis], there, summed)
+                    else:
+                        sums = segments.by_channel(dim, there, summed)
+                    for g, channels in sums:
                         found[g] = found[g] + channels
         return tuple(np.sqrt(b if isinstance(a, float) else a) for a, b in zip(last, anywhere, strict=True))
 
@@ -186,6 +194,14 @@ def _width(dim: Dim | Row, size: int) -> dict[int, int]:
         return {dim.group: size // dim.repeat}
     ((group, factor), *others) = segments.affine(dim).items()
     return {} if others or group is None else {group: size // factor}
+
+
+def _by_entry(
+    groups: np.ndarray, channels: np.ndarray, widths: Mapping[int, int], values: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Sums of a dimension's values [size] over the entries of each channel: (group, [width]), for each group."""
+    for g in sorted(set(groups[groups != segments.FIXED].tolist())):
+        yield g, np.bincount(channels[groups == g], values[groups == g], widths[g]).astype(values.dtype)
 
 
 def _placed(leaf: Any, index: np.ndarray, axis: int, shape: tuple[int, ...]) -> Any:

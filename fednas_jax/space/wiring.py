@@ -14,7 +14,7 @@ import numpy as np
 
 from fednas_jax.space.network import Label, Network, Widths
 from fednas_jax.space.provenance import Followed, Key, follow
-from fednas_jax.space.segments import FIXED, affine
+from fednas_jax.space.segments import FIXED, Affine, affine
 
 Channel = tuple[int, int]  # the maker's number, and the channel among those that it makes
 
@@ -33,18 +33,35 @@ def index(
         their stead, and where no such channels are left, any.
     """
     smaller = tuple(map(len, kept))
-    dims = {(path, axis): dim for path, label in labels.items() for axis, dim in enumerate(label) if dim is not None}
-    sizes = {key: affine(dim) for key, dim in dims.items()}
-    pure = frozenset(
-        (key, group) for key, size in sizes.items() for group in size if group is not None and len(size) < 2
-    )
-    large, small = (follow(network, w, frozenset(dims), pure) for w in (widths, smaller))
+    sizes = _sizes(labels)
+    large, small = (_followed(network, sizes, w) for w in (widths, smaller))
     partner = _partners(large, small, kept)
     return {
         key: np.array(_places(_entries(large, key), _entries(small, key), partner), np.int64)
-        for key in dims
+        for key in sizes
         if key in small.channels and not sizes[key].keys().isdisjoint(wired)
     }
+
+
+def channels(
+    network: Network, labels: Mapping[str, Label], widths: Widths
+) -> Mapping[Key, tuple[np.ndarray, np.ndarray]]:
+    """Group and channel of each entry of the dimensions that carry groups, at these widths."""
+    return _followed(network, _sizes(labels), widths).channels
+
+
+def _sizes(labels: Mapping[str, Label]) -> dict[Key, Affine]:
+    """The sizes of the dimensions that carry groups."""
+    return {
+        (path, axis): affine(dim) for path, label in labels.items() for axis, dim in enumerate(label) if dim is not None
+    }
+
+
+def _followed(network: Network, sizes: Mapping[Key, Affine], widths: Widths) -> Followed:
+    pure = frozenset(
+        (key, group) for key, size in sizes.items() for group in size if group is not None and len(size) < 2
+    )
+    return follow(network, widths, frozenset(sizes), pure)
 
 
 def _entries(followed: Followed, key: Key) -> list[Channel]:

@@ -124,6 +124,13 @@ def test_norms_of_channels_that_a_layer_repeats_are_those_of_all_their_filters()
     np.testing.assert_allclose(space.norms(params)[0], [0, 0, 0, 5, 0, 0, 0, 0], rtol=1e-6)
 
 
+def test_norms_of_halves_that_scale_each_other_are_those_of_both():
+    space = space_of("coupled")
+    params = {path: np.zeros(s.shape, np.float32) for path, s in space.network.abstract(space.widths).params.items()}
+    params["first/kernel"][0, 0, 1, 2], params["first/kernel"][1, 1, 0, 6] = 3.0, 4.0
+    np.testing.assert_allclose(space.norms(params)[0], [0, 0, 5, 0, 0, 0, 0, 0])
+
+
 @pytest.mark.parametrize(
     ("most", "multiple", "width", "physical"),
     [
