@@ -172,6 +172,20 @@ def coupled(x):
     return jnp.concatenate([scale, scale * scaled], axis=-1)
 
 
+class CoupledBeside(nnx.Module):
+    """Halves that scale each other, beside another layer, and what is made of both."""
+
+    def __init__(self, widths, rngs, norm=None):
+        a, b = widths["a"], widths["b"]
+        self.first, self.second = (nnx.Conv(2, width, (3, 3), strides=2, rngs=rngs) for width in (a, b))
+        self.norm = norm(a + b, rngs=rngs) if norm else nnx.relu
+        self.classifier = nnx.Linear(a + b, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        both = jnp.concatenate([coupled(nnx.relu(self.first(x))), self.second(x)], axis=-1)
+        return self.classifier(self.norm(both).mean((1, 2)))
+
+
 class UNet(nnx.Module):
     """Down and up again, where what was there before is put beside what comes back."""
 

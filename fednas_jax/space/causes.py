@@ -219,7 +219,7 @@ class _Pass(NamedTuple):
 
 
 def _sizes(network: Network, known: Mapping[str, Label], whole: Widths, larger: Widths) -> Known:
-    """The dimensions of the variables that are more than one group's, by their sizes."""
+    """The dimensions of the variables that are more than one group's, by their sizes; not those in no order to name."""
     shapes = [
         {path: leaf.shape for part in network.abstract(w) for path, leaf in part.items()} for w in (whole, larger)
     ]
@@ -227,7 +227,7 @@ def _sizes(network: Network, known: Mapping[str, Label], whole: Widths, larger: 
         (shapes[0][path][axis], shapes[1][path][axis]): dim
         for path, label in known.items()
         for axis, dim in enumerate(label)
-        if isinstance(dim, Row) and len(segments.affine(dim)) > 1
+        if isinstance(dim, Row) and len(segments.affine(dim)) > 1 and not segments.wired(dim)
     }
 
 

@@ -7,6 +7,7 @@ import math
 import networks
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,16 @@ def test_norms_of_channels_that_a_layer_repeats_are_those_of_all_their_filters()
     params["first/kernel"][0, 0, 1, 3] = 3.0
     params["layer/kernel"][1, 1, 0, 6] = params["layer/kernel"][1, 1, 0, 7] = 8**0.5  # both of channel 3
     np.testing.assert_allclose(space.norms(params)[0], [0, 0, 0, 5, 0, 0, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [None, nnx.LayerNorm])
+def test_coupled_halves_beside_another_group_are_sliced(norm):
+    make = functools.partial(networks.CoupledBeside, norm=norm)
+    space = probe(from_nnx("beside", make, {"a": 8, "b": 8}, networks.SHAPE), (4,))
+    assert space.inexact.startswith("beside: which layers read a channel of a and b depends on the width")
+    if norm is None:
+        rng = np.random.default_rng(2)
+        networks.assert_masked_equals_sliced(space, tuple(np.isin(np.arange(8), rng.permutation(8)[:4]) for _ in "ab"))
 
 
 def test_norms_of_halves_that_scale_each_other_are_those_of_both():
