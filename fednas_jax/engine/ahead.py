@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fednas_jax.engine import lane_plan, optimizers, programs
+from fednas_jax.engine import lane_plan, optimizers, scoring, training
 from fednas_jax.engine.mesh import ALL, EACH, Layout
-from fednas_jax.engine.programs import Columns, Recipe, Room, ScoreInputs, Table, TrainInputs
+from fednas_jax.engine.programs import Columns, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
 from fednas_jax.runtime import cores
 from fednas_jax.seeds import KEYS
 from fednas_jax.space.network import Variables
@@ -39,7 +39,7 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
 
     devices, rows, slots = layout.mesh.size, lane_plan.SEGMENTS, recipe.slots
     stack = placed(ALL, jax.tree.map(lambda a: of((slots, *a.shape), a.dtype), one))
-    facts = len(programs.Lanes._fields)
+    facts = len(Lanes._fields)
     sizes = ((devices, rows, facts, recipe.lanes), (devices, rows), (devices,))
     table = placed(EACH, Table(*map(of, sizes)))
     if kind in ("train", "round"):
@@ -47,13 +47,13 @@ def arguments(kind: str, recipe: Recipe, layout: Layout, columns: Columns, one: 
         of_round = placed(ALL, (key, of((slots,)), of((), jnp.float32), {}))
         trained = TrainInputs(stack, columns, *of_round)
         if kind == "train":
-            return placed(EACH, jax.eval_shape(lambda s: programs.zeros(recipe, Room(), s), stack)), table, trained
+            return placed(EACH, jax.eval_shape(lambda s: training.zeros(recipe, Room(), s), stack)), table, trained
         server = jax.eval_shape(lambda s: optimizers.server_state(recipe.train, s), stack)
         return placed(ALL, server), placed(ALL, of((slots, 0))), table, trained
     scored = ScoreInputs(stack, columns)
     if kind == "scored":
         return table, scored
-    return placed(EACH, jax.eval_shape(lambda: programs.no_counts(recipe))), table, scored
+    return placed(EACH, jax.eval_shape(lambda: scoring.no_counts(recipe))), table, scored
 
 
 @contextlib.contextmanager

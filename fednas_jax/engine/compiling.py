@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fednas_jax.config.schema import LoweringName
-from fednas_jax.engine import ahead, programs, warm
+from fednas_jax.engine import ahead, scoring, training, warm
 from fednas_jax.engine.programs import Recipe, Room
 from fednas_jax.engine.tasks import Effort
 from fednas_jax.nets import lowerings
@@ -37,7 +37,7 @@ class Size(NamedTuple):
 
 
 class Compiled:
-    """Programs of one recipe, by their kind (`programs.py`) and size."""
+    """Programs of one recipe, by their kind (a function of `training.py` or `scoring.py`) and size."""
 
     def __init__(self, recipe: Recipe, form: Hashable, lowering: LoweringName):
         """
@@ -98,13 +98,13 @@ class Compiled:
         """What a kind of program is compiled from."""
         recipe = self.of_slots(size.slots)
         kinds: dict[str, Callable[..., Any]] = {
-            "round": functools.partial(programs.whole_round, recipe, size.physical_widths, size.room),
-            "zeros": functools.partial(programs.zeros, recipe, size.room),
-            "train": functools.partial(programs.train, recipe, size.physical_widths),
-            "serve": functools.partial(programs.serve, recipe),
-            "scored": functools.partial(programs.whole_score, recipe, size.physical_widths),
-            "score": functools.partial(programs.score, recipe, size.physical_widths),
-            "count": functools.partial(programs.count, recipe),
+            "round": functools.partial(training.whole_round, recipe, size.physical_widths, size.room),
+            "zeros": functools.partial(training.zeros, recipe, size.room),
+            "train": functools.partial(training.train, recipe, size.physical_widths),
+            "serve": functools.partial(training.serve, recipe),
+            "scored": functools.partial(scoring.whole_score, recipe, size.physical_widths),
+            "score": functools.partial(scoring.score, recipe, size.physical_widths),
+            "count": functools.partial(scoring.count, recipe),
         }
         return kinds[kind]
 

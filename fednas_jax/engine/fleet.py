@@ -1,7 +1,7 @@
 """Candidates x clients in one compiled program: tasks are cut into lanes, and lanes lie across devices and hosts.
 
-The fleet keeps data on the devices and compiled programs; `programs.py` has what they do. Letters: K slots for
-candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ...].
+The fleet keeps data on the devices and compiled programs; `training.py` and `scoring.py` have what they do. Letters: K
+slots for candidates in a stack, C clients, T tasks. A stack is a tree of variables [K, ...].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from fednas_jax.data import normalise
-from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, programs
+from fednas_jax.engine import ahead, augment, lane_plan, lane_tuning, local, losses, optimizers, scoring
 from fednas_jax.engine.aggregation import aggregation_of, bytes_kept
 from fednas_jax.engine.attacks import malicious_clients
 from fednas_jax.engine.compiling import Compiled, Size
@@ -33,7 +33,7 @@ from fednas_jax.engine.mesh import (
     placed_host,
 )
 from fednas_jax.engine.metrics import metric_of, scores
-from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs
+from fednas_jax.engine.programs import Columns, Counts, Lanes, Recipe, Room, ScoreInputs, Table, TrainInputs, lane_table
 from fednas_jax.engine.tasks import Effort, Tally, Tasks
 from fednas_jax.errors import ConfigError
 from fednas_jax.seeds import KEYS
@@ -267,7 +267,7 @@ class Fleet:
     def _no_counts(self, slots: int) -> Counts:
         """The counts of a stack before anything was scored, on the devices."""
         recipe, devices = self.compiled.of_slots(slots), self._layout.devices
-        forms = jax.eval_shape(functools.partial(programs.no_counts, recipe))
+        forms = jax.eval_shape(functools.partial(scoring.no_counts, recipe))
         return Counts(*(placed_each(self._layout, [np.zeros(a.shape[1:], a.dtype)] * devices) for a in forms))
 
     def _columns_form(self) -> Columns:
@@ -352,7 +352,7 @@ class Fleet:
                     place=place[mine],
                     begun=None,
                 )
-                tables.append(Table(programs.lane_table(plan, facts), plan.length, np.int32(plan.number)))
+                tables.append(Table(lane_table(plan, facts), plan.length, np.int32(plan.number)))
             columns = self._resident or Columns(*(placed_each(layout, c) for c in zip(*gathered, strict=True)))
             table = Table(*(placed_each(layout, field) for field in zip(*tables, strict=True)))
             return columns, table, lane_steps

@@ -30,12 +30,13 @@ from rounds import (
 
 from fednas_jax.config.schema import AugmentConfig, DataConfig, EngineConfig, TrainConfig
 from fednas_jax.data import Examples, chunks, pack, partition, read_columns, write_columns
-from fednas_jax.engine import feed, local, programs
+from fednas_jax.engine import feed, local, training
 from fednas_jax.engine import lane_plan as schedule
 from fednas_jax.engine.compiling import Size
 from fednas_jax.engine.fleet_spec import FleetSpec, choice_of
 from fednas_jax.engine.loading import Parts
 from fednas_jax.engine.mesh import layout_of, mesh_of
+from fednas_jax.engine.programs import Room
 from fednas_jax.engine.tasks import Tasks
 from fednas_jax.errors import ConfigError, DeviceError
 from fednas_jax.space.network import Variables
@@ -365,9 +366,7 @@ def test_bfloat16_computes_coarsely_and_keeps_everything_in_float32(network, dat
     trained = one_round(engine, candidates, TASKS, config)
     exact = one_round(fleet(network, dataset, packed, 3, 1), candidates, TASKS)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(trained))
-    sums = jax.eval_shape(
-        functools.partial(programs.zeros, engine.compiled.recipe, programs.Room()), stacked(candidates)
-    )
+    sums = jax.eval_shape(functools.partial(training.zeros, engine.compiled.recipe, Room()), stacked(candidates))
     counts = jax.tree.leaves(sums.left_out)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(sums._replace(left_out=())))
     assert all(leaf.dtype == np.int32 for leaf in counts)

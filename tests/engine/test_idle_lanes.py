@@ -14,7 +14,7 @@ from rounds import CONFIG, WIDTHS, assert_close, assert_equal, fleet, trained_an
 
 from fednas_jax import nets
 from fednas_jax.config.schema import NetConfig, TrainConfig
-from fednas_jax.engine import local, programs
+from fednas_jax.engine import local, training
 from fednas_jax.space.network import Variables
 
 
@@ -29,7 +29,7 @@ def counted(ends, length):
 
     start = Variables({"a": jnp.zeros((len(ends), 2))}, {})
     state = local.LocalState(start, jnp.zeros(len(ends), int), None)
-    return programs._until_each_is_done(ends, length, step, state, start)
+    return training._until_each_is_done(ends, length, step, state, start)
 
 
 @given(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(0, 3))
