@@ -33,8 +33,10 @@ def macs_of(function, shapes):
             if equation.primitive.name == "dot_general":
                 total += math.prod(equation.outvars[0].aval.shape) * equation.invars[0].aval.shape[-1]
             elif equation.primitive.name == "conv_general_dilated":
-                kernel = equation.invars[1].aval.shape
-                total += math.prod(equation.outvars[0].aval.shape) * math.prod(kernel[:-1])
+                image, kernel = (operand.aval.shape for operand in equation.invars)
+                transposed = max(equation.params["lhs_dilation"]) > 1  # each input meets the kernel once
+                windows = (image if transposed else equation.outvars[0].aval.shape)[:-1]
+                total += math.prod(windows) * math.prod(kernel)
             total += sum(map(count, jaxprs_in_params(equation.params)))
         return total
 
