@@ -448,7 +448,9 @@ def test_no_more_test_examples_are_on_a_device_at_once_than_in_training(network,
     assert choice_of(spec, layout_of(spec.devices), np.zeros(3, int)).lanes == want
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam", "yogi", "adagrad"])
+@pytest.mark.parametrize(
+    "name", ["adam", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("momentum", "yogi", "adagrad"))]
+)
 def test_a_server_optimiser_sees_the_averaged_update_as_its_descent(name, network, dataset, packed, candidates):
     """Two rounds by hand: the first moments and rates of FedOpt's algorithm 2 on what plain averaging would add."""
     plain = fleet(network, dataset, packed, 3, 1)

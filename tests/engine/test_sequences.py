@@ -28,7 +28,9 @@ def series():
     return dataset("series", examples, examples, 3)
 
 
-@pytest.fixture(scope="module", params=["texts", "tags", pytest.param("series", marks=pytest.mark.exhaustive)])
+@pytest.fixture(
+    scope="module", params=["texts", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("tags", "series"))]
+)
 def task(request):
     """The data, its clients, a network and two candidates."""
     config = DataConfig(source=f"synthetic_{request.param}", **MADE)

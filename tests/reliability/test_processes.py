@@ -29,6 +29,7 @@ def started(out):
     )
 
 
+@pytest.mark.exhaustive
 def test_a_second_process_is_refused_while_the_first_works(expected, tmp_path):
     out = tmp_path / "run"
     first = started(out)

@@ -230,7 +230,7 @@ def test_the_manifest_has_every_trials_resolved_config(tmp_path, pool):
     assert [entry["fields"] for entry in entries] == trials
 
 
-@pytest.mark.parametrize("number", [60, pytest.param(500, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("number", [30, pytest.param(500, marks=pytest.mark.exhaustive)])
 def test_the_memory_of_a_sweep_stays_flat(tmp_path, pool, number):
     held = []
 
